@@ -1,0 +1,15 @@
+//! The orchestrator: decides what has to run, runs it, and remembers what it gave.
+//!
+//! Floors, from the top; a file imports only from floors below (`tests/floors.rs`):
+//!
+//! ```text
+//! 4  cli                              one verb a file; the only place that prints
+//! 3  engine                           decides what happens next
+//! 2  pipeline | cache | runs | exec   each knows one medium
+//! 1  digest, fingerprint, names, …    nouns, mostly pure
+//! 0  pipe-stages                      the contract of a stage, and the kinds
+//! ```
+
+pub mod digest;
+pub mod names;
+pub mod record;

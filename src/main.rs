@@ -1,0 +1,3 @@
+//! The `pipe` program.
+
+fn main() {}

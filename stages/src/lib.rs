@@ -1,0 +1,15 @@
+//! The stages of `pipe`: what a stage is ([`contract`]), the kinds that ship ([`kinds`]),
+//! the files they exchange ([`data`]) and GPT-2 on `dfdx` ([`gpt2`]).
+//!
+//! Nothing here knows the scheduler. The package `pipe` reads [`kinds()`] and runs
+//! [`contract::worker`] in a process of its own.
+
+pub mod contract;
+
+use contract::StageKind;
+
+/// Every kind of stage that a pipeline file can name, in the order of the experiment.
+pub fn kinds() -> &'static [StageKind] {
+    static KINDS: [StageKind; 0] = [];
+    &KINDS
+}
