@@ -5,6 +5,7 @@
 //! [`contract::worker`] in a process of its own.
 
 pub mod contract;
+pub mod data;
 
 use contract::StageKind;
 
