@@ -6,6 +6,7 @@
 
 pub mod contract;
 pub mod data;
+pub mod gpt2;
 
 use contract::StageKind;
 
