@@ -6,6 +6,8 @@ mod config;
 mod forward;
 pub mod kernels;
 mod model_file;
+mod stock;
+pub mod training;
 mod weights;
 
 pub use activation::Activation;
@@ -13,5 +15,6 @@ pub use block::{BlockWeights, Linear, Norm, blocks_from, final_norm};
 pub use config::Config;
 pub use forward::{Forward, embed};
 pub use model_file::{LoraTarget, Method, ModelFile};
+pub use stock::Stock;
 pub(crate) use weights::map;
 pub use weights::{Weights, tensor_shapes, write_weights};

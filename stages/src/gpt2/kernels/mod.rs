@@ -4,8 +4,10 @@
 //! the other rows of a batch or on the number of threads: sums run in a fixed order.
 
 pub mod attention;
+pub mod dropout;
 pub mod gelu;
 pub mod gemm;
+pub mod gradient;
 pub mod layer_norm;
 pub mod vector;
 
