@@ -6,11 +6,13 @@
 
 pub mod contract;
 pub mod data;
+pub mod download;
+pub mod kinds;
 
 use contract::StageKind;
 
 /// Every kind of stage that a pipeline file can name, in the order of the experiment.
 pub fn kinds() -> &'static [StageKind] {
-    static KINDS: [StageKind; 0] = [];
+    static KINDS: [StageKind; 1] = [StageKind::of::<kinds::fetch::Fetch>()];
     &KINDS
 }
