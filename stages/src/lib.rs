@@ -6,12 +6,20 @@
 
 pub mod contract;
 pub mod data;
+pub mod download;
 pub mod gpt2;
+pub mod kinds;
 
 use contract::StageKind;
 
 /// Every kind of stage that a pipeline file can name, in the order of the experiment.
 pub fn kinds() -> &'static [StageKind] {
-    static KINDS: [StageKind; 0] = [];
-    &KINDS
+    const KINDS: &[StageKind] = &[
+        StageKind::of::<kinds::fetch::Fetch>(),
+        StageKind::of::<kinds::gpt2::Gpt2>(),
+        StageKind::of::<kinds::encode::Encode>(),
+        StageKind::of::<kinds::zero_shot::ZeroShot>(),
+        StageKind::of::<kinds::classify::Classify>(),
+    ];
+    KINDS
 }

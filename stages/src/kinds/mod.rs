@@ -1,0 +1,9 @@
+//! The stage kinds that ship, each one file.
+
+pub mod classify;
+pub mod encode;
+pub mod fetch;
+pub mod gpt2;
+mod last_states;
+mod processor;
+pub mod zero_shot;
