@@ -13,6 +13,7 @@ use pipe_stages::{
         kernels::vector::Instructions,
     },
 };
+use serde_json::json;
 
 const HIDDEN_TOLERANCE: f32 = 5e-5;
 const LAST_TOLERANCE: f32 = 1e-5;
@@ -149,4 +150,62 @@ fn a_row_gives_the_same_bits_in_any_batch_and_on_any_number_of_threads() {
             }
         }
     }
+}
+
+/// Prompts of these lengths, their tokens spread over a vocabulary of 100.
+fn made_up(lengths: &[usize]) -> Tokens {
+    let mut tokens = Tokens::default();
+    tokens.rows.offsets.push(0);
+    for (row, length) in lengths.iter().enumerate() {
+        tokens.tokens.extend((0..*length).map(|place| ((place * 7 + row * 31) % 100) as u32));
+        tokens.rows.offsets.push(tokens.tokens.len());
+        tokens.rows.ids.push(format!("row_{row}"));
+    }
+    tokens
+}
+
+#[test]
+fn the_same_bits_hold_at_the_width_of_the_published_model() {
+    let lab = Lab::new();
+    let with = json!({ "init": "random", "n_layer": 2, "block_size": 256, "vocab_size": 100 });
+    let weights = open_weights(lab.run("gpt2", with, &[]).unwrap().output("weights"));
+    let prompts = made_up(&[256, 1, 65, 130, 2]);
+    let all: Vec<usize> = (0..prompts.rows.len()).collect();
+    let bits = |states: &[f32]| states.iter().map(|state| state.to_bits()).collect::<Vec<_>>();
+    let width = weights.config().n_embd;
+    let mut forward = Forward::new(weights.config(), Activation::GeluNew);
+    let together = hidden(&mut forward, &weights, &prompts, &all, 2);
+    let last_together = last(&mut forward, &weights, &prompts, &all, 0);
+    for row in all {
+        let alone = hidden(&mut forward, &weights, &prompts, &[row], 2);
+        assert_eq!(bits(&together[row]), bits(&alone[0]), "row {row}");
+        let last_alone = last(&mut forward, &weights, &prompts, &[row], 0);
+        assert_eq!(
+            bits(&last_together[row * width..(row + 1) * width]),
+            bits(&last_alone),
+            "end of row {row}"
+        );
+        let norm = final_norm(&weights, None);
+        let (_, offsets) = batch(&prompts, &[row]);
+        let full = forward.last_hidden(&[], &norm, &mut alone.concat(), &offsets);
+        let difference = largest_difference(&last_alone, &full);
+        assert!(difference < 1e-5, "the last position alone, row {row}: {difference}");
+    }
+}
+
+#[test]
+fn nothing_but_its_own_past_reaches_a_position() {
+    let lab = Lab::new();
+    let with = json!({ "init": "random", "n_layer": 2, "n_embd": 64, "block_size": 256, "vocab_size": 100 });
+    let weights = open_weights(lab.run("gpt2", with, &[]).unwrap().output("weights"));
+    let mut forward = Forward::new(weights.config(), Activation::GeluNew);
+    let prompts = made_up(&[150]);
+    let mut changed = prompts.clone();
+    changed.tokens[100] = (changed.tokens[100] + 1) % 100;
+    let states = |forward: &mut Forward, prompts| hidden(forward, &weights, prompts, &[0], 2).concat();
+    let (before, after) = (states(&mut forward, &prompts), states(&mut forward, &changed));
+    let differs: Vec<bool> =
+        before.chunks(64).zip(after.chunks(64)).map(|(before, after)| before != after).collect();
+    assert_eq!(differs.iter().position(|differs| *differs), Some(100));
+    assert!(differs[100..].iter().all(|differs| *differs));
 }
