@@ -45,7 +45,7 @@ impl HuggingFace {
             }
         }
         let Some(config) = config_of(&tensors, n_head, &mut problems) else {
-            return Err(refusal(path, problems));
+            return Err(refusal(path, &problems));
         };
         let mut wanted: BTreeMap<String, Vec<usize>> = tensor_shapes(&config).into_iter().collect();
         for (name, shape) in &wanted {
@@ -69,7 +69,7 @@ impl HuggingFace {
         if problems.is_empty() && loaded.tensors.contains_key("lm_head.weight") && !loaded.is_tied() {
             problems.push("`lm_head.weight` differs from `wte.weight`, to which GPT-2 ties it".into());
         }
-        if problems.is_empty() { Ok(loaded) } else { Err(refusal(path, problems)) }
+        if problems.is_empty() { Ok(loaded) } else { Err(refusal(path, &problems)) }
     }
 
     /// The shape of the model.
@@ -86,7 +86,9 @@ impl HuggingFace {
         let bytes = self.bytes(name);
         match self.tensors[name].dtype {
             Dtype::F16 => bytes.as_chunks().0.iter().map(|half| f16::from_le_bytes(*half).to_f32()).collect(),
-            Dtype::BF16 => bytes.as_chunks().0.iter().map(|half| bf16::from_le_bytes(*half).to_f32()).collect(),
+            Dtype::BF16 => {
+                bytes.as_chunks().0.iter().map(|half| bf16::from_le_bytes(*half).to_f32()).collect()
+            }
             _ => bytes.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect(),
         }
     }
@@ -145,7 +147,7 @@ fn config_of(
     (!blocks.is_empty()).then_some(config)
 }
 
-fn refusal(path: &Path, problems: Vec<String>) -> StageError {
+fn refusal(path: &Path, problems: &[String]) -> StageError {
     let message = format!("`{}` is not the weights of a GPT-2:\n  {}", path.display(), problems.join("\n  "));
     StageError::new(message).help("wanted is `model.safetensors` of a GPT-2 as Hugging Face publishes it")
 }

@@ -1,6 +1,6 @@
 //! Random weights as GPT-2's training started from.
 //!
-//! Normal with deviation 0.02 for matrices and both embeddings, with 0.02/√(2·n_layer) for the two
+//! Normal with deviation 0.02 for matrices and both embeddings, with `0.02/√(2·n_layer)` for the two
 //! projections back into the residual stream; biases 0, norms 1. This is what Hugging Face's
 //! `initializer_range` and nanoGPT do; OpenAI's code drew `wpe` with 0.01.
 
@@ -22,7 +22,7 @@ const PER_STREAM: usize = 1 << 16;
 /// Draws on all threads of the pool; the values depend on `seed`, `index` and the shape alone. The
 /// logarithm and the sine are in Rust, so no system's C library matters either.
 pub fn initial_tensor(config: &Config, seed: u64, index: usize, name: &str, length: usize) -> Vec<f32> {
-    if name.ends_with(".bias") {
+    if name.split('.').next_back() == Some("bias") {
         return vec![0.0; length];
     }
     if name.contains("ln_") {

@@ -27,7 +27,11 @@ impl Stage for Classify {
 
     fn ports(_: &Params) -> Ports {
         Ports::new()
-            .input("hidden", PortType::Hidden, "the states of the prompts after the blocks that were not trained")
+            .input(
+                "hidden",
+                PortType::Hidden,
+                "the states of the prompts after the blocks that were not trained",
+            )
             .input("weights", PortType::Weights, "the model that training started from")
             .input("model", PortType::Model, "what training changed")
             .output("predictions", PortType::Predictions, "score: the head's logit as a probability")

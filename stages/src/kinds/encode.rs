@@ -82,7 +82,8 @@ fn check_fit(params: &Params, tokens: &Tokens, config: &Config) -> Result<(), St
     let mut problems = Vec::new();
     let mut note = |what: String, reviews: Vec<usize>| {
         if let [first, others @ ..] = reviews.as_slice() {
-            let also = if others.is_empty() { String::new() } else { format!(" (and {} more)", others.len()) };
+            let also =
+                if others.is_empty() { String::new() } else { format!(" (and {} more)", others.len()) };
             problems.push(format!("the prompt of review `{}`{also} {what}", tokens.rows.ids[*first]));
         }
     };
@@ -117,7 +118,9 @@ fn encode(params: &Params, cx: &StageCx<'_>, tokens: &Tokens, weights: &Weights)
         let first = rows.offsets[batch.start];
         let offsets: Vec<usize> = rows.offsets[batch.start..=batch.end].iter().map(|at| at - first).collect();
         let mut hidden = embed(weights, &tokens.tokens[first..first + offsets[batch.len()]], &offsets);
-        applied.iter().for_each(|block| forward.block(block, &mut hidden, &offsets));
+        for block in &applied {
+            forward.block(block, &mut hidden, &offsets);
+        }
         for (row, place) in batch.clone().zip(offsets.windows(2)) {
             let states = &hidden[place[0] * config.n_embd..place[1] * config.n_embd];
             let magnitude = largest_magnitude(instructions, states);

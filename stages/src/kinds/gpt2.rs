@@ -8,8 +8,8 @@ use super::processor::pool;
 use crate::{
     contract::{MetricDoc, ParamProblem, PortType, Ports, Stage, StageCx, StageError},
     gpt2::{
-        Config, HuggingFace, initial_tensor, kernels::vector::Instructions, kernels::vector::largest_magnitude,
-        tensor_shapes, write_weights,
+        Config, HuggingFace, initial_tensor, kernels::vector::Instructions,
+        kernels::vector::largest_magnitude, tensor_shapes, write_weights,
     },
 };
 
@@ -78,9 +78,11 @@ impl Stage for Gpt2 {
 
     fn ports(params: &Params) -> Ports {
         let ports = match params.init {
-            Init::File => {
-                Ports::new().input("file", PortType::File, "safetensors with Hugging Face's names, such as model.safetensors")
-            }
+            Init::File => Ports::new().input(
+                "file",
+                PortType::File,
+                "safetensors with Hugging Face's names, such as model.safetensors",
+            ),
             Init::Random => Ports::new(),
         };
         ports.output("weights", PortType::Weights, "all parameters, f32, names and shapes checked")
@@ -131,15 +133,19 @@ impl Stage for Gpt2 {
     }
 
     fn metrics() -> &'static [MetricDoc] {
-        const METRICS: &[MetricDoc] =
-            &[MetricDoc::neutral("parameters", "numbers in all tensors, the tied output matrix counted once")];
+        const METRICS: &[MetricDoc] = &[MetricDoc::neutral(
+            "parameters",
+            "numbers in all tensors, the tied output matrix counted once",
+        )];
         METRICS
     }
 
     fn run(params: Params, cx: &mut StageCx<'_>) -> Result<(), StageError> {
         let config = match params.init {
             Init::File => convert(cx, params.n_head)?,
-            Init::Random => pool(cx)?.install(|| draw(cx, &params.config(), params.seed.unwrap_or_default()))?,
+            Init::Random => {
+                pool(cx)?.install(|| draw(cx, &params.config(), params.seed.unwrap_or_default()))?
+            }
         };
         let Config { n_layer, n_head, n_embd, block_size, vocab_size } = config;
         cx.log(format!(
@@ -168,7 +174,8 @@ fn convert(cx: &StageCx<'_>, n_head: Option<usize>) -> Result<Config, StageError
     if wrong.is_empty() {
         return Ok(*file.config());
     }
-    let message = format!("`{}` holds values that are no finite numbers in {}", path.display(), wrong.join(", "));
+    let message =
+        format!("`{}` holds values that are no finite numbers in {}", path.display(), wrong.join(", "));
     Err(StageError::new(message).help("get the file again"))
 }
 

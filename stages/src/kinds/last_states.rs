@@ -77,7 +77,9 @@ fn check_fit(hidden: &Hidden, weights: &Weights, model: Option<&ModelFile>) -> R
             first + 1,
             format.blocks
         );
-        return Err(StageError::new(message).help("use hidden states of the `blocks` that the model was trained on"));
+        return Err(
+            StageError::new(message).help("use hidden states of the `blocks` that the model was trained on")
+        );
     }
     Ok(())
 }

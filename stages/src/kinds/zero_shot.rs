@@ -49,7 +49,10 @@ impl Stage for ZeroShot {
         let words = [("positive", &params.positive), ("negative", &params.negative)];
         let mut problems: Vec<_> = words
             .into_iter()
-            .filter_map(|(name, word)| Some(ParamProblem::new(name, token(word).err()?)))
+            .filter_map(|(name, word)| {
+                let help = "compare single tokens: with its space, or the first token of a longer word";
+                Some(ParamProblem::new(name, token(word).err()?).help(help))
+            })
             .collect();
         if params.positive == params.negative {
             problems.push(ParamProblem::new("negative", "both words are the same"));
@@ -69,8 +72,11 @@ impl Stage for ZeroShot {
             *place = token(word).map_err(StageError::new)?;
             let vocab_size = weights.config().vocab_size;
             if *place as usize >= vocab_size {
-                let message = format!("`{word}` is token {place}, past the {vocab_size} tokens of these weights");
-                return Err(StageError::new(message).help("use weights of GPT-2's whole vocabulary, 50257 tokens"));
+                let message =
+                    format!("`{word}` is token {place}, past the {vocab_size} tokens of these weights");
+                return Err(
+                    StageError::new(message).help("use weights of GPT-2's whole vocabulary, 50257 tokens")
+                );
             }
         }
         let predictions = pool(cx)?.install(|| {

@@ -25,6 +25,7 @@ pub struct Lab {
 }
 
 /// What a stage wrote and reported.
+#[derive(Debug)]
 pub struct Ran {
     outputs: BTreeMap<String, PathBuf>,
     /// Its events, in order.
