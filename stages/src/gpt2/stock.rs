@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, ops::Range};
 
 use dfdx::prelude::{
-    Axes3, Axis, BroadcastTo, Device, HasShape, NoneTape, PermuteTo, PutTape, ReshapeTo, SplitTape, Tape, Tensor,
-    TensorFrom, TryMatMul,
+    Axes3, Axis, BroadcastTo, Device, HasShape, NoneTape, PermuteTo, PutTape, ReshapeTo, SplitTape, Tape,
+    Tensor, TensorFrom, TryMatMul,
 };
 
 use super::{Activation, Config, Weights};
@@ -62,7 +62,8 @@ impl<D: Device<f32>> Stock<D> {
         let (x, tape) = x.split_tape();
         let n = self.norm(x.clone().put_tape(tape), &name("ln_1"));
         let qkv = self.linear(n, &name("attn.c_attn")); // (T, 3C)
-        let part = |from: Matrix<D, T>, i: usize| from.slice((.., i * c..(i + 1) * c)).reshape_like(&(time, h, d));
+        let part =
+            |from: Matrix<D, T>, i: usize| from.slice((.., i * c..(i + 1) * c)).reshape_like(&(time, h, d));
         let k = part(qkv.retaped::<T>(), 1).permute::<_, Axes3<1, 2, 0>>(); // (H, D, T)
         let v = part(qkv.retaped::<T>(), 2).permute::<_, Axes3<1, 0, 2>>(); // (H, T, D)
         let q = part(qkv, 0).permute::<_, Axes3<1, 0, 2>>(); // (H, T, D)

@@ -3,7 +3,10 @@
 pub mod classify;
 pub mod encode;
 pub mod fetch;
+pub mod fine_tune;
 pub mod gpt2;
 mod last_states;
+pub mod lora;
 mod processor;
+mod training;
 pub mod zero_shot;

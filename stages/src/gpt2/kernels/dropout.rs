@@ -104,7 +104,8 @@ mod tests {
         let mask = Draws::new(1, 2, 0.1, 0.0).mask(3, 4, Site::MlpBranch).unwrap();
         let count = 200_000;
         let factors: Vec<f32> = (0..count).map(|element| mask.factor(element)).collect();
-        let dropped = factors.iter().filter(|factor| **factor == 0.0).count() as f64 / f64::from(count as u32);
+        let dropped =
+            factors.iter().filter(|factor| **factor == 0.0).count() as f64 / f64::from(count as u32);
         let mean = factors.iter().map(|factor| f64::from(*factor)).sum::<f64>() / f64::from(count as u32);
         assert!((dropped - 0.1).abs() < 0.003, "{dropped}");
         assert!((mean - 1.0).abs() < 0.004, "{mean}");

@@ -78,8 +78,10 @@ impl AdamW {
 
 /// Returns the sum of the squares of `values`, the same whatever the number of threads.
 pub fn sum_of_squares(values: &[f32]) -> f64 {
-    let parts: Vec<f64> =
-        values.par_chunks(CHUNK).map(|part| part.iter().map(|v| f64::from(*v) * f64::from(*v)).sum()).collect();
+    let parts: Vec<f64> = values
+        .par_chunks(CHUNK)
+        .map(|part| part.iter().map(|v| f64::from(*v) * f64::from(*v)).sum())
+        .collect();
     parts.iter().sum()
 }
 

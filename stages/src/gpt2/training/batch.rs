@@ -55,11 +55,6 @@ impl Batch {
         self.offsets[self.len()]
     }
 
-    /// Rows of a tensor over every position, or over the last positions alone.
-    pub(super) fn rows(&self, last: bool) -> usize {
-        if last { self.len() } else { self.positions() }
-    }
-
     /// The mask of each prompt at `site` of `block`.
     fn masks(&self, block: usize, site: Site) -> Vec<Option<Mask>> {
         let slots = self.first_slot..self.first_slot + self.len() as u64;
@@ -91,7 +86,14 @@ impl Batch {
     }
 
     /// Multiplies `values` `[rows, n_embd]` by the masks at `site` of `block`.
-    pub(super) fn apply_dropout(&self, last: bool, block: usize, site: Site, values: &mut [f32], n_embd: usize) {
+    pub(super) fn apply_dropout(
+        &self,
+        last: bool,
+        block: usize,
+        site: Site,
+        values: &mut [f32],
+        n_embd: usize,
+    ) {
         if !self.drops(block, site) {
             return;
         }

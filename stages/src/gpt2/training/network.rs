@@ -17,7 +17,10 @@ use super::{
 use crate::{
     contract::StageError,
     data::HiddenFormat,
-    gpt2::{Activation, Config, LoraTarget, Method, ModelFile, Weights, kernels::vector::Instructions, tensor_shapes},
+    gpt2::{
+        Activation, Config, LoraTarget, Method, ModelFile, Weights, kernels::vector::Instructions,
+        tensor_shapes,
+    },
 };
 
 /// The blocks above cached hidden states, the final norm and a head with one logit.
@@ -49,7 +52,8 @@ fn trained_shapes(config: &Config, method: &Method, train_blocks: usize) -> Vec<
     let mut shapes: Vec<(String, Vec<usize>)> = match method {
         Method::FineTune => {
             let is_trained = |name: &str| {
-                name.starts_with("ln_f.") || (first..config.n_layer).any(|n| name.starts_with(&format!("h.{n}.")))
+                name.starts_with("ln_f.")
+                    || (first..config.n_layer).any(|n| name.starts_with(&format!("h.{n}.")))
             };
             tensor_shapes(config).into_iter().filter(|(name, _)| is_trained(name)).collect()
         }
@@ -68,7 +72,10 @@ fn trained_shapes(config: &Config, method: &Method, train_blocks: usize) -> Vec<
 /// How many parameters `method` trains in the last `train_blocks` blocks of a GPT-2 of the shape
 /// `config`, final norm and head included.
 pub fn trainable_parameters(config: &Config, method: &Method, train_blocks: usize) -> usize {
-    trained_shapes(config, method, train_blocks).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
+    trained_shapes(config, method, train_blocks)
+        .iter()
+        .map(|(_, shape)| shape.iter().product::<usize>())
+        .sum()
 }
 
 impl Network {

@@ -151,8 +151,18 @@ impl Block {
     pub fn parameters(&self) -> Vec<&Parameter> {
         let Self { norm_1, qkv, output, norm_2, up, down, adapters, .. } = self;
         let mut all = vec![
-            &norm_1.weight, &norm_1.bias, &qkv.weight, &qkv.bias, &output.weight, &output.bias,
-            &norm_2.weight, &norm_2.bias, &up.weight, &up.bias, &down.weight, &down.bias,
+            &norm_1.weight,
+            &norm_1.bias,
+            &qkv.weight,
+            &qkv.bias,
+            &output.weight,
+            &output.bias,
+            &norm_2.weight,
+            &norm_2.bias,
+            &up.weight,
+            &up.bias,
+            &down.weight,
+            &down.bias,
         ];
         all.extend(adapters.iter().flat_map(|adapter| [&adapter.a, &adapter.b]));
         all
@@ -162,9 +172,18 @@ impl Block {
     pub fn parameters_mut(&mut self) -> Vec<&mut Parameter> {
         let Self { norm_1, qkv, output, norm_2, up, down, adapters, .. } = self;
         let mut all = vec![
-            &mut norm_1.weight, &mut norm_1.bias, &mut qkv.weight, &mut qkv.bias, &mut output.weight,
-            &mut output.bias, &mut norm_2.weight, &mut norm_2.bias, &mut up.weight, &mut up.bias,
-            &mut down.weight, &mut down.bias,
+            &mut norm_1.weight,
+            &mut norm_1.bias,
+            &mut qkv.weight,
+            &mut qkv.bias,
+            &mut output.weight,
+            &mut output.bias,
+            &mut norm_2.weight,
+            &mut norm_2.bias,
+            &mut up.weight,
+            &mut up.bias,
+            &mut down.weight,
+            &mut down.bias,
         ];
         all.extend(adapters.iter_mut().flat_map(|adapter| [&mut adapter.a, &mut adapter.b]));
         all

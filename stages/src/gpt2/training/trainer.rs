@@ -3,9 +3,7 @@
 use dfdx::prelude::Gradients;
 
 use super::{
-    Batch, Moments, Network, Order, Parameter, TrainSettings,
-    adamw::sum_of_squares,
-    parameters::Grads,
+    Batch, Moments, Network, Order, Parameter, TrainSettings, adamw::sum_of_squares, parameters::Grads,
 };
 use crate::{contract::StageError, data::Hidden, gpt2::kernels::dropout::Draws};
 
@@ -142,8 +140,11 @@ pub fn train(
         let norm = gradients.iter().map(|gradient| sum_of_squares(gradient)).sum::<f64>().sqrt();
         if !loss.is_finite() || !norm.is_finite() {
             let what = if loss.is_finite() { "gradient" } else { "loss" };
-            return Err(StageError::new(format!("the {what} of update {} of {updates} is not finite", step + 1))
-                .help("lower `lr`, lengthen `warmup`, or lower `clip`"));
+            return Err(StageError::new(format!(
+                "the {what} of update {} of {updates} is not finite",
+                step + 1
+            ))
+            .help("lower `lr`, lengthen `warmup`, or lower `clip`"));
         }
         let clipped = if settings.clip > 0.0 { (settings.clip / norm).min(1.0) } else { 1.0 };
         let rate = schedule.at(step);

@@ -120,21 +120,33 @@ pub fn forward(
         (rest, rest_out) = (later, later_out);
         tasks.push((prompt, group, probabilities, out));
     }
-    tasks.into_par_iter().with_max_len(1).for_each_init(Vec::new, |kept, (prompt, group, probabilities, out)| {
-        let (queries, keys) = (group.queries.len(), group.keys.len());
-        let q = Matrix::new(&q[group.queries.start * width..group.queries.end * width], queries, width);
-        let kv = Matrix::new(&kv[group.keys.start * 2 * width..group.keys.end * 2 * width], keys, 2 * width);
-        for (head, probabilities) in probabilities.chunks_exact_mut(group.size()).enumerate() {
-            let columns = head * d..(head + 1) * d;
-            let (k, v) = (kv.columns(columns.clone()), kv.columns(width + columns.start..width + columns.end));
-            let product = MatrixMut::new(probabilities, queries, keys);
-            multiply(Threads::One, scale, q.columns(columns.clone()), k.transposed(), Target::Replace, product);
-            softmax_causal(instructions, probabilities, keys, group.before());
-            let weights = dropped(prompt, group, head, probabilities, kept);
-            let out = MatrixMut::new(out, queries, width).columns(columns);
-            multiply(Threads::One, 1.0, Matrix::new(weights, queries, keys), v, Target::Replace, out);
-        }
-    });
+    tasks.into_par_iter().with_max_len(1).for_each_init(
+        Vec::new,
+        |kept, (prompt, group, probabilities, out)| {
+            let (queries, keys) = (group.queries.len(), group.keys.len());
+            let q = Matrix::new(&q[group.queries.start * width..group.queries.end * width], queries, width);
+            let kv =
+                Matrix::new(&kv[group.keys.start * 2 * width..group.keys.end * 2 * width], keys, 2 * width);
+            for (head, probabilities) in probabilities.chunks_exact_mut(group.size()).enumerate() {
+                let columns = head * d..(head + 1) * d;
+                let (k, v) =
+                    (kv.columns(columns.clone()), kv.columns(width + columns.start..width + columns.end));
+                let product = MatrixMut::new(probabilities, queries, keys);
+                multiply(
+                    Threads::One,
+                    scale,
+                    q.columns(columns.clone()),
+                    k.transposed(),
+                    Target::Replace,
+                    product,
+                );
+                softmax_causal(instructions, probabilities, keys, group.before());
+                let weights = dropped(prompt, group, head, probabilities, kept);
+                let out = MatrixMut::new(out, queries, width).columns(columns);
+                multiply(Threads::One, 1.0, Matrix::new(weights, queries, keys), v, Target::Replace, out);
+            }
+        },
+    );
 }
 
 /// Gradients of [`forward`] into `of_q` and `of_kv`, which are overwritten, on all threads of
@@ -157,7 +169,8 @@ pub fn backward(
     let (n_head, width, d) = (pattern.n_head, pattern.n_embd, pattern.head_width());
     // Head after head within a prompt, so that every task has numbers of its own.
     let (mut heads_q, mut heads_kv) = (vec![0.0; of_q.len()], vec![0.0; of_kv.len()]);
-    let (mut rest_q, mut rest_kv, mut rest) = (heads_q.as_mut_slice(), heads_kv.as_mut_slice(), probabilities);
+    let (mut rest_q, mut rest_kv, mut rest) =
+        (heads_q.as_mut_slice(), heads_kv.as_mut_slice(), probabilities);
     let mut tasks = Vec::new();
     for prompt in &pattern.prompts {
         let size: usize = prompt.groups.iter().map(|group| n_head * group.size()).sum();
@@ -214,7 +227,8 @@ impl HeadOfPrompt<'_> {
             let upstream = Matrix::new(&self.upstream[rows], queries, width).columns(columns.clone());
             let kv = &self.kv[group.keys.start * 2 * width..group.keys.end * 2 * width];
             let kv = Matrix::new(kv, keys, 2 * width);
-            let (k, v) = (kv.columns(columns.clone()), kv.columns(width + columns.start..width + columns.end));
+            let (k, v) =
+                (kv.columns(columns.clone()), kv.columns(width + columns.start..width + columns.end));
             let of_kv = &mut of_kv[..keys * 2 * d];
 
             let weights = dropped(self.prompt, group, self.head, probabilities, kept);

@@ -18,12 +18,19 @@ const PER_TASK: usize = 1 << 14;
 /// # Panics
 ///
 /// If the two differ in length.
-pub fn multiply_derivative(instructions: Instructions, activation: Activation, x: &[f32], gradient: &mut [f32]) {
+pub fn multiply_derivative(
+    instructions: Instructions,
+    activation: Activation,
+    x: &[f32],
+    gradient: &mut [f32],
+) {
     assert_eq!(x.len(), gradient.len(), "one gradient a number");
-    x.par_chunks(PER_TASK).zip(gradient.par_chunks_mut(PER_TASK)).for_each(|(x, gradient)| match activation {
-        Activation::GeluNew => tanh_form(instructions, x, gradient),
-        Activation::Gelu => erf_form(instructions, x, gradient),
-    });
+    x.par_chunks(PER_TASK).zip(gradient.par_chunks_mut(PER_TASK)).for_each(
+        |(x, gradient)| match activation {
+            Activation::GeluNew => tanh_form(instructions, x, gradient),
+            Activation::Gelu => erf_form(instructions, x, gradient),
+        },
+    );
 }
 
 #[inline(always)]

@@ -22,7 +22,13 @@ pub struct Gradients<'a> {
 /// # Panics
 ///
 /// If the shapes do not fit.
-pub fn layer_norm(instructions: Instructions, x: &[f32], weight: &[f32], upstream: &[f32], into: Gradients<'_>) {
+pub fn layer_norm(
+    instructions: Instructions,
+    x: &[f32],
+    weight: &[f32],
+    upstream: &[f32],
+    into: Gradients<'_>,
+) {
     let width = weight.len();
     let size = ROWS_PER_TASK * width;
     assert_eq!(x.len(), upstream.len(), "one gradient a number");

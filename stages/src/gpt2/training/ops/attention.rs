@@ -178,7 +178,9 @@ impl Half {
         }
         for (adapter, kept) in adapters() {
             let (x, of_output, into) = match adapter.target {
-                LoraTarget::Q if last => (self.input(saved.query_rows(), true), matrix(&of_q, c), &mut of_last),
+                LoraTarget::Q if last => {
+                    (self.input(saved.query_rows(), true), matrix(&of_q, c), &mut of_last)
+                }
                 LoraTarget::Q => (self.input(&saved.normal, false), matrix(&of_q, c), &mut of_normal),
                 LoraTarget::K | LoraTarget::V => {
                     let of_output = matrix(&of_kv, 2 * c).columns(self.kv_columns(adapter.target));

@@ -55,7 +55,8 @@ impl Pass {
         // Two tensors of one map cannot be borrowed at once, so the sums pass through their own.
         let width = if norm.weight.is_trained() { self.n_embd } else { 0 };
         let (mut of_weight, mut of_bias) = (vec![0.0; width], vec![0.0; width]);
-        let parameters = norm.weight.is_trained().then_some((of_weight.as_mut_slice(), of_bias.as_mut_slice()));
+        let parameters =
+            norm.weight.is_trained().then_some((of_weight.as_mut_slice(), of_bias.as_mut_slice()));
         let into = gradient::layer_norm::Gradients { input, parameters };
         gradient::layer_norm::layer_norm(self.instructions, x, norm.weight.values(), upstream, into);
         add(norm.weight.gradient(gradients)?, &of_weight);

@@ -7,7 +7,11 @@ use dfdx::prelude::{Cpu, CpuError, PutTape, SplitTape, Tape};
 use super::{Matrix, Norm, Pass, numbers, take, tensor};
 
 /// Layer norm of the rows of `x`.
-pub(in super::super) fn norm<T: Tape<f32, Cpu>>(x: Matrix<T>, pass: &Pass, norm: &Arc<Norm>) -> Result<Matrix<T>, CpuError> {
+pub(in super::super) fn norm<T: Tape<f32, Cpu>>(
+    x: Matrix<T>,
+    pass: &Pass,
+    norm: &Arc<Norm>,
+) -> Result<Matrix<T>, CpuError> {
     let (x, mut tape) = x.split_tape();
     let states = numbers(&x);
     let out = tensor(pass, pass.normalized(&states, norm))?;
