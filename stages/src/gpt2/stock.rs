@@ -78,6 +78,8 @@ impl<D: Device<f32>> Stock<D> {
         let inner = self.linear(n, &name("mlp.c_fc"));
         let active = match self.activation {
             Activation::GeluNew => inner.fast_gelu(),
+            // In dfdx 0.13.0 its value is right, its derivative is not: the density in it has 2/√π
+            // where √(2/π) belongs (src/tensor_ops/accurate_gelu/cpu_kernel.rs, `df`).
             Activation::Gelu => inner.accurate_gelu(),
         };
         self.linear(active, &name("mlp.c_proj")) + x

@@ -6,6 +6,7 @@
 
 mod adamw;
 mod batch;
+mod checkpoint;
 mod network;
 mod ops;
 mod order;
@@ -16,6 +17,7 @@ mod trainer;
 
 pub use adamw::{AdamW, Moments};
 pub use batch::Batch;
+pub use checkpoint::{read_checkpoint, write_checkpoint};
 pub use network::{Network, trainable_parameters};
 pub use order::{Order, Split};
 pub use parameters::Parameter;

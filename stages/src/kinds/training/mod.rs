@@ -15,7 +15,7 @@ use crate::{
     data::Hidden,
     gpt2::{
         Method, Weights,
-        training::{Data, Network, Order, Progress, Split, train, trainable_parameters},
+        training::{Data, Network, Order, Split, train, trainable_parameters},
     },
 };
 
@@ -88,12 +88,14 @@ fn run_in_pool(
             "the warmup of {warmup} updates is longer than the run of {updates}: `lr` is not reached"
         ));
     }
+    let identity = format!("{method:?} {shared:?} seed {} on {} positions", cx.seed(), rows.positions());
     let mut network = Network::new(weights, hidden.format(), method, shared.train_blocks, cx.seed())?;
     let order = Order::Shuffled { rows: split.training, seed: cx.seed() };
     let data = Data { hidden, order, validation: split.validation };
-    let progress = Progress::start(&network);
+    let mut report = Report::new(cx, format!("{}, {identity}", network.device_name()));
+    let progress = report.resume(&mut network);
     let started = Instant::now();
-    let outcome = train(&mut network, &data, settings, cx.seed(), progress, &mut Report::new(cx))?;
+    let outcome = train(&mut network, &data, settings, cx.seed(), progress, &mut report)?;
     cx.metric("best_step", outcome.best_step as f64);
     cx.optional_metric("best_validation_loss", outcome.validation.map(|validation| validation.loss));
     cx.optional_metric("best_validation_accuracy", outcome.validation.map(|validation| validation.accuracy));

@@ -1,46 +1,111 @@
 //! What a training run reports to its stage.
 
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
 use crate::{
-    contract::StageCx,
-    gpt2::training::{Evaluation, Step, Watch},
+    contract::{Event, StageCx, StageError, read_events},
+    gpt2::training::{Evaluation, Network, Progress, Step, Watch, read_checkpoint, write_checkpoint},
 };
 
 /// Bins of a histogram.
 const BINS: usize = 40;
+/// Time between checkpoints, at least.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
+/// Share of the time that writing checkpoints may take, one over this.
+const CHECKPOINT_SHARE: u32 = 50;
 
-/// Turns what the loop does into metrics and progress.
+/// Turns what the loop does into metrics and progress, and keeps checkpoints.
+///
+/// A checkpoint holds all that was reported until then, and a run that goes on reports it again:
+/// every attempt's events are those of the whole run.
 pub(super) struct Report<'a> {
     cx: &'a StageCx<'a>,
+    /// The metrics and histograms reported so far, one JSON object a line.
+    history: Vec<u8>,
+    checkpoint: PathBuf,
+    identity: String,
+    due: Instant,
 }
 
 impl<'a> Report<'a> {
-    pub fn new(cx: &'a StageCx<'a>) -> Self {
-        Self { cx }
+    /// `identity` names what a checkpoint must agree with to be gone on from.
+    pub fn new(cx: &'a StageCx<'a>, identity: String) -> Self {
+        let checkpoint = cx.checkpoint().join("training.safetensors");
+        Self { cx, history: Vec::new(), checkpoint, identity, due: Instant::now() + CHECKPOINT_EVERY }
+    }
+
+    /// Where to go on from: the checkpoint, if there is one, else the start.
+    pub fn resume(&mut self, network: &mut Network) -> Progress {
+        let Some((progress, history)) = read_checkpoint(&self.checkpoint, &self.identity, network) else {
+            return Progress::start(network);
+        };
+        read_events(&history).0.iter().for_each(|event| send(self.cx, event));
+        self.history = history;
+        self.cx.log(format!("goes on after update {} of an attempt that was cut off", progress.step));
+        progress
+    }
+
+    fn report(&mut self, event: &Event) {
+        send(self.cx, event);
+        serde_json::to_writer(&mut self.history, event).expect("an event is plain JSON");
+        self.history.push(b'\n');
+    }
+
+    fn metric(&mut self, name: &str, step: u64, value: f64) {
+        self.report(&Event::Metric { name: name.into(), step: Some(step), value: Some(value) });
+    }
+}
+
+/// Reports a metric or a histogram at a step.
+fn send(cx: &StageCx<'_>, event: &Event) {
+    match event {
+        Event::Metric { name, step: Some(step), value: Some(value) } => cx.metric_at(name, *step, *value),
+        Event::Histogram { name, step: Some(step), edges, counts } => {
+            cx.histogram_at(name, *step, edges, counts)
+        }
+        _ => {}
     }
 }
 
 impl Watch for Report<'_> {
     fn step(&mut self, step: &Step<'_>) {
-        self.cx.metric_at("loss", step.number, step.loss);
-        self.cx.metric_at("learning_rate", step.number, step.learning_rate);
-        self.cx.metric_at("gradient_norm", step.number, step.gradient_norm);
+        self.metric("loss", step.number, step.loss);
+        self.metric("learning_rate", step.number, step.learning_rate);
+        self.metric("gradient_norm", step.number, step.gradient_norm);
         self.cx.progress(step.number, Some(step.of), "updates");
     }
 
     fn evaluation(&mut self, evaluation: &Evaluation<'_>) {
         let number = evaluation.number;
         if let Some(validation) = evaluation.validation {
-            self.cx.metric_at("validation_loss", number, validation.loss);
-            self.cx.metric_at("validation_accuracy", number, validation.accuracy);
+            self.metric("validation_loss", number, validation.loss);
+            self.metric("validation_accuracy", number, validation.accuracy);
         }
         for (parameter, gradient) in evaluation.parameters.iter().zip(evaluation.gradients) {
             for (what, values) in [("parameter", parameter.values()), ("gradient", gradient)] {
                 let name = format!("tensor.{}.{what}", parameter.name());
-                self.cx.metric_at(&format!("{name}_norm"), number, norm(values));
+                self.metric(&format!("{name}_norm"), number, norm(values));
                 let (edges, counts) = histogram(values);
-                self.cx.histogram_at(&name, number, &edges, &counts);
+                self.report(&Event::Histogram { name, step: Some(number), edges, counts });
             }
         }
+    }
+
+    fn reached(&mut self, progress: &Progress, network: &Network) -> Result<(), StageError> {
+        let started = Instant::now();
+        if started < self.due {
+            return Ok(());
+        }
+        let written = write_checkpoint(&self.checkpoint, &self.identity, network, progress, &self.history);
+        if let Err(err) = written {
+            self.cx.log(format!("no checkpoint after update {}: {err}", progress.step));
+        }
+        let now = Instant::now();
+        self.due = now + CHECKPOINT_EVERY.max((now - started) * CHECKPOINT_SHARE);
+        Ok(())
     }
 }
 
