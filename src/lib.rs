@@ -13,6 +13,7 @@
 pub mod cli;
 pub mod digest;
 pub mod names;
+pub mod pattern;
 pub mod pipeline;
 pub mod record;
 pub mod resources;

@@ -7,9 +7,26 @@
 //! Nothing here executes anything. Every problem of a file is reported at once; `places` finds
 //! where each was written, and reads the text a second time only when someone asks.
 
+mod check;
 mod dag;
+mod document;
+mod inputs;
+mod load;
+mod marks;
+mod outside;
+mod overlay;
+mod places;
+mod problem;
+mod schema;
+mod suggest;
+mod variables;
+mod words;
 
-pub use dag::Dag;
+pub use dag::{Cycle, Dag};
+pub use load::load;
+pub use places::Places;
+pub use problem::{PipelineErrors, Problem};
+pub use schema::schema;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -48,12 +65,18 @@ pub struct Pipeline {
     pub seed: u64,
     /// The profiles that were applied, in order.
     pub profiles: Vec<String>,
+    /// The profiles that the file declares, in its order.
+    pub declared_profiles: Vec<String>,
     /// The `--set` that were applied, in order.
     pub sets: Vec<String>,
     /// The stages, in the order of the file.
     pub stages: IndexMap<String, StageSpec>,
     /// The whole document after profiles, settings and variables, without `profiles`.
     pub resolved: Value,
+    /// What is worth knowing though nothing is wrong with it.
+    pub notes: Vec<Problem>,
+    /// Where everything was written.
+    pub places: Places,
 }
 
 /// One stage of a checked pipeline.
