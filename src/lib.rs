@@ -10,6 +10,9 @@
 //! 0  pipe-stages                      the contract of a stage, and the kinds
 //! ```
 
+pub mod cache;
 pub mod digest;
+pub mod exec;
+pub mod fingerprint;
 pub mod names;
 pub mod record;
