@@ -11,8 +11,12 @@
 //! ```
 
 pub mod cache;
+pub mod cli;
 pub mod digest;
 pub mod exec;
 pub mod fingerprint;
 pub mod names;
+pub mod pipeline;
 pub mod record;
+pub mod resources;
+pub mod root;
