@@ -5,6 +5,8 @@
 //! [`contract::worker`] in a process of its own.
 
 pub mod contract;
+pub mod data;
+pub mod gpt2;
 
 use contract::StageKind;
 
