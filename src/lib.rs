@@ -13,6 +13,7 @@
 pub mod cache;
 pub mod cli;
 pub mod digest;
+pub mod engine;
 pub mod exec;
 pub mod fingerprint;
 pub mod names;

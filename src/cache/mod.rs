@@ -106,7 +106,8 @@ pub struct Hit {
 }
 
 impl Hit {
-    fn of(execution: &Execution) -> Self {
+    /// What deciding needs of `execution`.
+    pub fn of(execution: &Execution) -> Self {
         Self {
             execution: execution.id.clone(),
             run: execution.run,
