@@ -13,3 +13,4 @@
 pub mod digest;
 pub mod names;
 pub mod record;
+pub mod runs;
