@@ -16,6 +16,7 @@ pub mod digest;
 pub mod engine;
 pub mod exec;
 pub mod fingerprint;
+pub mod git;
 pub mod names;
 pub mod pipeline;
 pub mod record;
