@@ -22,6 +22,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use miette::Diagnostic;
 use thiserror::Error;
 
 use crate::{
@@ -39,7 +40,7 @@ const LAYOUT: &str = "v1";
 const WORTH_SYNCING: f64 = 1.0;
 
 /// A cache that cannot be used.
-#[derive(Debug, Error)]
+#[derive(Debug, Error, Diagnostic)]
 pub enum CacheError {
     /// A file operation failed.
     #[error("cannot {what} `{}`", path.display())]

@@ -8,15 +8,15 @@ use jiff::Timestamp;
 use pipe_stages::contract::{Device, PortType};
 use serde_json::{Value, json};
 
-use super::{CliError, Globals, recorder::Recorder, view::View, words};
+use super::{Failure, Globals, PipelineArgs, recorder::Recorder, view::View, words};
 use crate::{
     cache::Cache,
     engine::{self, Capacity, Explainer, Force, Planned, Request, RunEvent, Summary, Tools, Verdict},
     exec::{ProcessExecutor, Stop},
     fingerprint::Fingerprint,
     git,
-    names::{Place, RunId},
-    pipeline::{self, LoadOptions, Pipeline, Places},
+    names::RunId,
+    pipeline::Pipeline,
     record::{Outcome, RunStart, RunStatus, StageRecord},
     runs::RunsDb,
 };
@@ -24,42 +24,11 @@ use crate::{
 /// Exit code of a run that was stopped by Ctrl-C, as shells have it.
 const INTERRUPTED: u8 = 130;
 
-/// What a verb needs to know which pipeline is meant.
-#[derive(Debug, Args)]
-pub struct Selection {
-    /// The pipeline file, such as pipelines/all_three.yaml
-    #[arg(value_hint = clap::ValueHint::FilePath)]
-    pub file: PathBuf,
-    /// Lay a profile of the file over it; may be given more than once, applied left to right
-    #[arg(short, long = "profile", value_name = "NAME")]
-    pub profiles: Vec<String>,
-    /// Set a value, such as lora.rank=16, seed=7 or vars.train=100; applied after profiles
-    #[arg(short, long = "set", value_name = "PATH=VALUE")]
-    pub sets: Vec<String>,
-}
-
-impl Selection {
-    /// Reads and checks the pipeline.
-    pub fn load(&self, globals: &Globals) -> Result<Pipeline, CliError> {
-        Ok(pipeline::load(&self.options(globals), pipe_stages::kinds())?)
-    }
-
-    /// What to load, for those who ask for places.
-    pub fn options(&self, globals: &Globals) -> LoadOptions {
-        LoadOptions {
-            file: self.file.clone(),
-            profiles: self.profiles.clone(),
-            sets: self.sets.clone(),
-            root: globals.root.clone(),
-        }
-    }
-}
-
 /// Execute what has changed; everything else comes from the cache
 #[derive(Debug, Args)]
 pub struct Run {
     #[command(flatten)]
-    selection: Selection,
+    pipeline: PipelineArgs,
     /// Run this stage and what it needs, nothing else; may be given more than once
     #[arg(long, value_name = "STAGE")]
     only: Vec<String>,
@@ -93,8 +62,8 @@ enum DeviceChoice {
 
 impl Run {
     /// Runs the verb.
-    pub fn run(self, globals: &Globals) -> Result<ExitCode, CliError> {
-        let pipeline = self.selection.load(globals)?;
+    pub fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
+        let pipeline = self.pipeline.load(globals)?;
         let device = self.device()?;
         self.stages_exist(&pipeline)?;
         let cache = Cache::open(&pipeline.root.join("cache"));
@@ -104,9 +73,9 @@ impl Run {
         let mut database = RunsDb::open(&pipeline.root.join("runs.db"))?;
         let start = run_start(&pipeline);
         let run = database.begin(&start)?;
-        let outcome = self.execute(globals, &pipeline, &cache, device, database, run);
+        let outcome = self.execute(&pipeline, &cache, device, database, run);
         let (summary, records) = outcome?;
-        self.print(&pipeline, &cache, run, &summary, &records);
+        self.print(globals, &pipeline, &cache, run, &summary, &records)?;
         Ok(match summary.status {
             RunStatus::Done | RunStatus::Running => ExitCode::SUCCESS,
             RunStatus::Failed => ExitCode::FAILURE,
@@ -116,26 +85,25 @@ impl Run {
 
     fn execute(
         &self,
-        globals: &Globals,
         pipeline: &Pipeline,
         cache: &Cache,
         device: Device,
         database: RunsDb,
         run: RunId,
-    ) -> Result<(Summary, Vec<StageRecord>), CliError> {
+    ) -> Result<(Summary, Vec<StageRecord>), Failure> {
         let started = Timestamp::now();
         let history = RunsDb::open_existing(&pipeline.root.join("runs.db"))?;
         let request = self.request(pipeline, device, run);
         let stop = Stop::default();
         stop_on_signals(&stop);
-        let program = std::env::current_exe().map_err(CliError::OwnPath)?;
+        let program = std::env::current_exe().map_err(Failure::error)?;
         let executor = ProcessExecutor::new(program, &["worker"]);
         let tools = Tools { cache, executor: &executor, stop: &stop, root: &pipeline.root };
         let mut view = View::new(pipeline.stages.keys().map(String::as_str));
         view.say("run", Style::new().bold(), &headline(run, pipeline));
         let mut recorder = Recorder::new(database, cache, run);
         let mut records = Vec::new();
-        let ended = with_explainer(globals, &self.selection, pipeline, &history, |explainer| {
+        let ended = with_explainer(pipeline, &history, |explainer| {
             engine::run(&request, &tools, explainer, &mut |event| {
                 view.observe(&event);
                 recorder.observe(&event);
@@ -147,7 +115,10 @@ impl Run {
         view.close();
         let status = ended.as_ref().map_or(RunStatus::Failed, |summary| summary.status);
         let recorded = recorder.finish(status);
-        let summary = ended?;
+        let summary = ended.map_err(|err| {
+            let help = "nothing was run; check that the folder exists, can be written and has room";
+            Failure::error(err).exit(1).help(help)
+        })?;
         let took = Timestamp::now().duration_since(started).as_secs_f64();
         let (verb, style, text) = closing(run, &summary, took);
         view.say(verb, style, &text);
@@ -161,19 +132,21 @@ impl Run {
         pipeline: &Pipeline,
         cache: &Cache,
         device: Device,
-    ) -> Result<ExitCode, CliError> {
+    ) -> Result<ExitCode, Failure> {
         // A dry run is no run: it has no number and executes nothing.
         let request = self.request(pipeline, device, RunId(0));
         let (executor, stop) = (ProcessExecutor::new(PathBuf::new(), &[]), Stop::default());
         let tools = Tools { cache, executor: &executor, stop: &stop, root: &pipeline.root };
-        let planned = planned(globals, &self.selection, pipeline, |explainer| {
+        let planned = planned(pipeline, |explainer| {
             engine::plan(&request, &tools, explainer)
         })??;
         if self.json {
-            anstream::println!("{}", Value::from_iter(planned.iter().map(plan_json)));
+            let document = Value::from_iter(planned.iter().map(plan_json));
+            globals.print(format_args!("{document:#}\n"))?;
         } else {
             let width = planned.iter().map(|plan| plan.stage.chars().count()).max().unwrap_or(0);
-            planned.iter().for_each(|plan| anstream::println!("{}", plan_line(plan, width)));
+            let lines: String = planned.iter().map(|plan| plan_line(plan, width)).collect();
+            globals.print(lines)?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -192,26 +165,35 @@ impl Run {
         Request { pipeline, only: self.only.clone(), force, device, capacity, run }
     }
 
-    fn device(&self) -> Result<Device, CliError> {
+    fn device(&self) -> Result<Device, Failure> {
         match self.device {
             DeviceChoice::Auto | DeviceChoice::Cpu => Ok(Device::Cpu),
-            DeviceChoice::Cuda => Err(CliError::NoCuda),
+            DeviceChoice::Cuda => Err(Failure::input("this build of `pipe` has no CUDA worker")
+                .help("leave out --device, or use --device cpu")),
         }
     }
 
     /// Stages named by `--only` and `--force` are stages of the pipeline.
-    fn stages_exist(&self, pipeline: &Pipeline) -> Result<(), CliError> {
+    fn stages_exist(&self, pipeline: &Pipeline) -> Result<(), Failure> {
         let named: BTreeSet<&String> =
             self.only.iter().chain(self.force.iter().filter(|name| !name.is_empty())).collect();
         named.into_iter().try_for_each(|name| stage_exists(pipeline, name))
     }
 
     /// What came out: the tables of the last stages, or everything as JSON.
-    fn print(&self, pipeline: &Pipeline, cache: &Cache, run: RunId, summary: &Summary, records: &[StageRecord]) {
+    fn print(
+        &self,
+        globals: &Globals,
+        pipeline: &Pipeline,
+        cache: &Cache,
+        run: RunId,
+        summary: &Summary,
+        records: &[StageRecord],
+    ) -> Result<(), Failure> {
         if self.json {
             let stages: Vec<_> = records.iter().map(record_json).collect();
-            anstream::println!("{}", json!({"run": run, "status": summary.status, "stages": stages}));
-            return;
+            let document = json!({"run": run, "status": summary.status, "stages": stages});
+            return globals.print(format_args!("{document:#}\n"));
         }
         let dag = pipeline.dag();
         for record in records.iter().filter(|record| dag.downstream(&record.stage).is_empty()) {
@@ -219,25 +201,25 @@ impl Run {
             let outputs = known.flatten().map(|execution| execution.outputs).unwrap_or_default();
             for table in outputs.iter().filter(|output| output.port_type == PortType::Table) {
                 if let Ok(text) = std::fs::read_to_string(cache.object(table.digest)) {
-                    anstream::println!("{}", text.trim_end());
+                    globals.print(format_args!("{}\n", text.trim_end()))?;
                 }
             }
         }
+        Ok(())
     }
 }
 
 /// An error with the nearest name if `name` is no stage of the pipeline.
-pub fn stage_exists(pipeline: &Pipeline, name: &str) -> Result<(), CliError> {
+pub fn stage_exists(pipeline: &Pipeline, name: &str) -> Result<(), Failure> {
     if pipeline.stages.contains_key(name) {
         return Ok(());
     }
-    Err(CliError::unknown_stage(name, pipeline.stages.keys().map(String::as_str)))
+    let failure = Failure::input(format!("`{}` has no stage `{name}`", pipeline.file.display()));
+    Err(failure.help(format!("its stages are {}", words::list(&pipeline.stages.keys().cloned().collect::<Vec<_>>()))))
 }
 
 /// Calls `task` with what explains reruns: earlier runs in `history`, places in the file.
 pub fn with_explainer<T>(
-    globals: &Globals,
-    selection: &Selection,
     pipeline: &Pipeline,
     history: &RunsDb,
     task: impl FnOnce(&Explainer<'_>) -> T,
@@ -246,24 +228,19 @@ pub fn with_explainer<T>(
         let found = history.previous(&pipeline.file, stage, None).ok()??;
         Fingerprint::parse(&found.hashed)
     };
-    let places = std::cell::OnceCell::new();
-    let place = |stage: &str, path: &str| -> Option<Place> {
-        places.get_or_init(|| Places::read(&selection.options(globals))).parameter(stage, path)
-    };
+    let place = |stage: &str, path: &str| pipeline.places.param(stage, path);
     task(&Explainer { previous: &previous, place: &place })
 }
 
 /// Calls `task` like [`with_explainer`], also where no run was ever recorded.
 pub fn planned<T>(
-    globals: &Globals,
-    selection: &Selection,
     pipeline: &Pipeline,
     task: impl FnOnce(&Explainer<'_>) -> T,
-) -> Result<T, CliError> {
+) -> Result<T, Failure> {
     let path = pipeline.root.join("runs.db");
     if path.exists() {
         let history = RunsDb::open_existing(&path)?;
-        Ok(with_explainer(globals, selection, pipeline, &history, task))
+        Ok(with_explainer(pipeline, &history, task))
     } else {
         Ok(task(&Explainer { previous: &|_| None, place: &|_, _| None }))
     }
@@ -337,11 +314,8 @@ fn closing(run: RunId, summary: &Summary, seconds: f64) -> (&'static str, Style,
 }
 
 fn plan_line(plan: &Planned, width: usize) -> String {
-    let (verb, style) = match plan.verdict {
-        Verdict::Run => ("run", AnsiColor::Cyan.on_default().bold()),
-        Verdict::Cached(_) => ("cached", Style::new().dimmed()),
-    };
-    format!("{style}{verb:<7}{style:#} {:<width$}  {}", plan.stage, words::reasons(&plan.reasons))
+    let verb = if plan.verdict == Verdict::Run { "run" } else { "cached" };
+    format!("{verb:<6}  {:<width$}  {}\n", plan.stage, words::reasons(&plan.reasons))
 }
 
 fn plan_json(plan: &Planned) -> Value {

@@ -7,8 +7,8 @@ use pipe_stages::contract::Device;
 use serde_json::json;
 
 use super::{
-    CliError, Globals,
-    run::{Selection, planned, stage_exists},
+    Failure, Globals, PipelineArgs,
+    run::{planned, stage_exists},
     words,
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
 #[derive(Debug, Args)]
 pub struct Why {
     #[command(flatten)]
-    selection: Selection,
+    pipeline: PipelineArgs,
     /// The stage
     stage: String,
     /// Print one JSON document
@@ -32,8 +32,8 @@ pub struct Why {
 
 impl Why {
     /// Runs the verb.
-    pub fn run(self, globals: &Globals) -> Result<ExitCode, CliError> {
-        let pipeline = self.selection.load(globals)?;
+    pub fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
+        let pipeline = self.pipeline.load(globals)?;
         stage_exists(&pipeline, &self.stage)?;
         let cache = Cache::open(&pipeline.root.join("cache"));
         let request = Request {
@@ -46,16 +46,19 @@ impl Why {
         };
         let (executor, stop) = (ProcessExecutor::new("".into(), &[]), Stop::default());
         let tools = Tools { cache: &cache, executor: &executor, stop: &stop, root: &pipeline.root };
-        let plans = planned(globals, &self.selection, &pipeline, |explainer| {
+        let plans = planned(&pipeline, |explainer| {
             engine::plan(&request, &tools, explainer)
         })??;
         let plan = plans.into_iter().find(|plan| plan.stage == self.stage).expect("the stage that was asked for");
         let verdict = if plan.verdict == Verdict::Run { "run" } else { "cached" };
         if self.json {
-            anstream::println!("{}", json!({"stage": plan.stage, "verdict": verdict, "reasons": plan.reasons}));
+            let document = json!({"stage": plan.stage, "verdict": verdict, "reasons": plan.reasons});
+            globals.print(format_args!("{document:#}\n"))?;
         } else {
-            anstream::println!("{}: {}", plan.stage, if verdict == "run" { "will run" } else { "cached" });
-            plan.reasons.iter().for_each(|reason| anstream::println!("  {}", words::reason(reason)));
+            let reasons: String =
+                plan.reasons.iter().map(|reason| format!("  {}\n", words::reason(reason))).collect();
+            let verdict = if plan.verdict == Verdict::Run { "will run" } else { verdict };
+            globals.print(format_args!("{}: {verdict}\n{reasons}", plan.stage))?;
         }
         Ok(ExitCode::SUCCESS)
     }
