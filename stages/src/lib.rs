@@ -5,11 +5,17 @@
 //! [`contract::worker`] in a process of its own.
 
 pub mod contract;
+pub mod data;
+pub mod gpt2;
+pub mod download;
+pub mod kinds;
 
 use contract::StageKind;
 
 /// Every kind of stage that a pipeline file can name, in the order of the experiment.
 pub fn kinds() -> &'static [StageKind] {
-    static KINDS: [StageKind; 0] = [];
-    &KINDS
+    const KINDS: &[StageKind] = &[
+        StageKind::of::<kinds::fetch::Fetch>(),
+    ];
+    KINDS
 }

@@ -1,0 +1,3 @@
+//! The stage kinds that ship, each one file.
+
+pub mod fetch;

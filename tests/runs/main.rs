@@ -1,0 +1,6 @@
+//! `runs.db` through its public face, and the verbs that read it through the binary.
+
+mod lab;
+mod names;
+mod record;
+mod speed;
