@@ -9,9 +9,14 @@ mod dag;
 mod failure;
 mod globals;
 mod pipeline_args;
+mod recorder;
 mod report;
+mod run;
 mod schema;
 mod stages;
+mod view;
+mod why;
+mod words;
 mod worker;
 
 pub use failure::Failure;
@@ -30,6 +35,7 @@ use clap::{Parser, Subcommand};
     arg_required_else_help = true,
     after_help = "\
 Examples:
+  pipe run pipelines/all_three.yaml         execute what has changed
   pipe check pipelines/all_three.yaml       is the file right?
   pipe dag pipelines/all_three.yaml         what feeds what
   pipe stages                               what a stage can be
@@ -46,6 +52,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Run(run::Run),
+    Why(why::Why),
     Check(check::Check),
     Dag(dag::Dag),
     Stages(stages::Stages),
@@ -57,6 +65,8 @@ enum Verb {
 impl Verb {
     fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
         match self {
+            Verb::Run(verb) => verb.run(globals),
+            Verb::Why(verb) => verb.run(globals),
             Verb::Check(verb) => verb.run(globals),
             Verb::Dag(verb) => verb.run(globals),
             Verb::Stages(verb) => verb.run(globals),

@@ -63,7 +63,12 @@ impl View {
         match event {
             RunEvent::Started { stage, reasons, .. } => self.started(stage, reasons),
             RunEvent::Waiting { stage, holder } => {
-                self.stage("waiting", AnsiColor::Yellow, stage, &format!("for {holder}, which is computing it"));
+                self.stage(
+                    "waiting",
+                    AnsiColor::Yellow,
+                    stage,
+                    &format!("for {holder}, which is computing it"),
+                );
             }
             RunEvent::Reported { stage, event, .. } => self.reported(stage, event),
             RunEvent::Finished { record, execution, differs } => {
@@ -137,7 +142,11 @@ impl View {
             Outcome::Cached => {
                 self.cached += 1;
                 if self.stages <= LISTED {
-                    let text = format!("{stage:<width$}  {}", words::reasons(&record.reasons), width = self.name_width);
+                    let text = format!(
+                        "{stage:<width$}  {}",
+                        words::reasons(&record.reasons),
+                        width = self.name_width
+                    );
                     self.say("cached", dim(), &text);
                 }
             }
@@ -147,7 +156,9 @@ impl View {
                     self.say("", Style::new(), line);
                 }
             }
-            Outcome::Skipped => self.stage("skipped", AnsiColor::Yellow, stage, &words::reasons(&record.reasons)),
+            Outcome::Skipped => {
+                self.stage("skipped", AnsiColor::Yellow, stage, &words::reasons(&record.reasons))
+            }
             Outcome::Interrupted => self.stage("stopped", AnsiColor::Yellow, stage, ""),
         }
     }

@@ -95,9 +95,15 @@ mod tests {
 
     #[test]
     fn amounts_change_their_unit_where_the_next_one_reads_better() {
-        assert_eq!([0.004, 9.99, 10.0, 99.96, 3599.6].map(duration), ["0.00 s", "9.99 s", "10.0 s", "1 min 40 s", "60 min 00 s"]);
+        assert_eq!(
+            [0.004, 9.99, 10.0, 99.96, 3599.6].map(duration),
+            ["0.00 s", "9.99 s", "10.0 s", "1 min 40 s", "60 min 00 s"]
+        );
         assert_eq!(duration(7500.0), "2 h 05 min");
-        assert_eq!([0, 1023, 1024, 1_048_524, 1 << 30].map(bytes), ["0 B", "1023 B", "1.0 KiB", "1.0 MiB", "1.0 GiB"]);
+        assert_eq!(
+            [0, 1023, 1024, 1_048_524, 1 << 30].map(bytes),
+            ["0 B", "1023 B", "1.0 KiB", "1.0 MiB", "1.0 GiB"]
+        );
     }
 
     #[test]

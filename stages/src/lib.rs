@@ -7,9 +7,9 @@
 pub mod acl_imdb;
 pub mod contract;
 pub mod data;
-pub mod gpt2;
 pub mod download;
 pub mod draw;
+pub mod gpt2;
 pub mod kinds;
 pub mod sample_text;
 pub mod tokenizer;
@@ -18,8 +18,6 @@ use contract::StageKind;
 
 /// Every kind of stage that a pipeline file can name, in the order of the experiment.
 pub fn kinds() -> &'static [StageKind] {
-    const KINDS: &[StageKind] = &[
-        StageKind::of::<kinds::fetch::Fetch>(),
     static KINDS: &[StageKind] = &[
         StageKind::of::<kinds::fetch::Fetch>(),
         StageKind::of::<kinds::reviews::Reviews>(),
