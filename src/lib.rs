@@ -10,6 +10,7 @@
 //! 0  pipe-stages                      the contract of a stage, and the kinds
 //! ```
 
+pub mod cli;
 pub mod digest;
 pub mod names;
 pub mod record;
