@@ -13,5 +13,9 @@
 pub mod cli;
 pub mod digest;
 pub mod names;
+pub mod pattern;
+pub mod pipeline;
 pub mod record;
 pub mod runs;
+pub mod resources;
+pub mod root;

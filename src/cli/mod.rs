@@ -15,4 +15,90 @@ pub(crate) fn json_text(value: &impl serde::Serialize) -> String {
     let mut text = serde_json::to_string_pretty(value).expect("plain values serialize to JSON");
     text.push('\n');
     text
+//! The command line: one verb a file, and the only place that prints.
+//!
+//! What was asked for goes to standard output, what is said about it to standard error. The
+//! exit code is 0 when done, 1 when a stage failed, 2 for input that cannot be used.
+
+mod check;
+mod completions;
+mod dag;
+mod failure;
+mod globals;
+mod pipeline_args;
+mod report;
+mod schema;
+mod stages;
+mod worker;
+
+pub use failure::Failure;
+pub use globals::Globals;
+pub use pipeline_args::PipelineArgs;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Runs machine-learning experiments: executes what changed, keeps every result, compares runs.
+#[derive(Debug, Parser)]
+#[command(
+    name = "pipe",
+    version,
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  pipe check pipelines/all_three.yaml       is the file right?
+  pipe dag pipelines/all_three.yaml         what feeds what
+  pipe stages                               what a stage can be
+  pipe stages tokenize                      its inputs, outputs, parameters
+
+Every verb explains itself: `pipe check --help`."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Check(check::Check),
+    Dag(dag::Dag),
+    Stages(stages::Stages),
+    Schema(schema::Schema),
+    Completions(completions::Completions),
+    Worker(worker::Worker),
+}
+
+impl Verb {
+    fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
+        match self {
+            Verb::Check(verb) => verb.run(globals),
+            Verb::Dag(verb) => verb.run(globals),
+            Verb::Stages(verb) => verb.run(globals),
+            Verb::Schema(verb) => verb.run(globals),
+            Verb::Completions(verb) => verb.run(globals),
+            Verb::Worker(verb) => verb.run(globals),
+        }
+    }
+}
+
+/// Reads the command line, does what it says and returns the exit code.
+pub fn main() -> ExitCode {
+    let Cli { globals, verb } = Cli::parse();
+    match verb.run(&globals) {
+        Ok(code) => code,
+        Err(failure) => failure.report(&globals),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Cli::command().debug_assert();
+    }
 }
