@@ -9,10 +9,13 @@
 //! A run whose process was killed stays `running` in the table; readers are told
 //! [`State::Killed`] when that process is seen to be gone.
 
+pub mod compare;
+mod differences;
 mod error;
 mod load;
 mod name;
 mod packed;
+mod pairing;
 mod process;
 mod read;
 mod schema;

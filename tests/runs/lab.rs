@@ -26,16 +26,25 @@ pub struct Stage {
     pub kind: &'static str,
     pub params: Value,
     pub inputs: Value,
+    pub takes: Value,
+    pub seed: u64,
     pub metrics: Vec<(&'static str, Option<f64>)>,
 }
 
 pub fn stage(name: &'static str, kind: &'static str, params: Value) -> Stage {
-    Stage { name, kind, params, inputs: json!({}), metrics: Vec::new() }
+    Stage { name, kind, params, inputs: json!({}), takes: json!({}), seed: 1337, metrics: Vec::new() }
 }
 
 impl Stage {
-    pub fn input(mut self, port: &str, content: &str) -> Self {
+    /// Takes `content` from `source`, written as in a pipeline file, at the input `port`.
+    pub fn input(mut self, port: &str, source: Value, content: &str) -> Self {
         self.inputs[port] = json!(digest(content));
+        self.takes[port] = source;
+        self
+    }
+
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
         self
     }
 
@@ -45,7 +54,7 @@ impl Stage {
     }
 
     pub fn hashed(&self) -> Value {
-        json!({ "kind": self.kind, "version": 1, "params": self.params, "inputs": self.inputs, "seed": 1337 })
+        json!({ "kind": self.kind, "version": 1, "params": self.params, "inputs": self.inputs, "seed": self.seed })
     }
 
     pub fn key(&self) -> ActionKey {
@@ -101,6 +110,9 @@ impl Lab {
     pub fn run_as(&mut self, mut start: RunStart, stages: &[Stage]) -> RunId {
         let latest = self.db.runs(Some(1)).unwrap().first().map_or(0, |run| run.run.0);
         start.started = after(RunId(latest + 1), 0);
+        for stage in stages {
+            start.resolved["stages"][stage.name] = json!({ "kind": stage.kind, "in": stage.takes });
+        }
         let run = self.db.begin(&start).unwrap();
         let mut records = Vec::new();
         for (at, stage) in stages.iter().enumerate() {
@@ -154,7 +166,7 @@ pub fn record(stage: &Stage, execution: &Execution, found: bool, started: Timest
         stage: stage.name.into(),
         kind: stage.kind.into(),
         kind_version: 1,
-        seed: Some(1337),
+        seed: Some(stage.seed),
         params: stage.params.clone(),
         key: Some(stage.key()),
         outcome: if found { Outcome::Cached } else { Outcome::Ran },
