@@ -9,6 +9,7 @@ pub mod contract;
 pub mod data;
 pub mod download;
 pub mod draw;
+pub mod evaluation;
 pub mod kinds;
 pub mod sample_text;
 pub mod tokenizer;
@@ -22,6 +23,7 @@ pub fn kinds() -> &'static [StageKind] {
         StageKind::of::<kinds::reviews::Reviews>(),
         StageKind::of::<kinds::sample_reviews::SampleReviews>(),
         StageKind::of::<kinds::tokenize::Tokenize>(),
+        StageKind::of::<kinds::evaluate::Evaluate>(),
     ];
     KINDS
 }
