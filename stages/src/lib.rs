@@ -10,6 +10,7 @@ pub mod data;
 pub mod download;
 pub mod draw;
 pub mod gpt2;
+pub mod evaluation;
 pub mod kinds;
 pub mod sample_text;
 pub mod tokenizer;
@@ -23,6 +24,7 @@ pub fn kinds() -> &'static [StageKind] {
         StageKind::of::<kinds::reviews::Reviews>(),
         StageKind::of::<kinds::sample_reviews::SampleReviews>(),
         StageKind::of::<kinds::tokenize::Tokenize>(),
+        StageKind::of::<kinds::evaluate::Evaluate>(),
     ];
     KINDS
 }

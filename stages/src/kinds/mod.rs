@@ -1,5 +1,6 @@
 //! The stage kinds that ship, each one file.
 
+pub mod evaluate;
 pub mod fetch;
 pub mod reviews;
 pub mod sample_reviews;
