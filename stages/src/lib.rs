@@ -9,8 +9,8 @@ pub mod contract;
 pub mod data;
 pub mod download;
 pub mod draw;
-pub mod gpt2;
 pub mod evaluation;
+pub mod gpt2;
 pub mod kinds;
 pub mod sample_text;
 pub mod tokenizer;
@@ -24,6 +24,10 @@ pub fn kinds() -> &'static [StageKind] {
         StageKind::of::<kinds::reviews::Reviews>(),
         StageKind::of::<kinds::sample_reviews::SampleReviews>(),
         StageKind::of::<kinds::tokenize::Tokenize>(),
+        StageKind::of::<kinds::gpt2::Gpt2>(),
+        StageKind::of::<kinds::encode::Encode>(),
+        StageKind::of::<kinds::zero_shot::ZeroShot>(),
+        StageKind::of::<kinds::classify::Classify>(),
         StageKind::of::<kinds::evaluate::Evaluate>(),
     ];
     KINDS
