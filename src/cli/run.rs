@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use pipe_stages::contract::{Device, PortType};
 use serde_json::{Value, json};
 
-use super::{Failure, Globals, PipelineArgs, recorder::Recorder, view::View, words};
+use super::{Failure, Globals, PipelineArgs, recorder::Recorder, units, view::View, words};
 use crate::{
     cache::Cache,
     engine::{self, Capacity, Explainer, Force, Planned, Request, RunEvent, Summary, Tools, Verdict},
@@ -285,7 +285,7 @@ fn headline(run: RunId, pipeline: &Pipeline) -> String {
 }
 
 fn closing(run: RunId, summary: &Summary, seconds: f64) -> (&'static str, Style, String) {
-    let took = words::duration(seconds);
+    let took = units::duration(seconds);
     let counts = format!("{} ran, {} cached", summary.ran, summary.cached);
     let (verb, color, text) = match summary.status {
         RunStatus::Done | RunStatus::Running if summary.ran == 0 => {

@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Style};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pipe_stages::contract::Event;
 
-use super::words;
+use super::{units, words};
 use crate::{
     engine::RunEvent,
     record::{Outcome, Reason, StageRecord},
@@ -132,11 +132,11 @@ impl View {
     }
 
     fn finished(&mut self, record: &StageRecord, peak_memory: u64) {
-        let took = words::duration(record.duration);
+        let took = units::duration(record.duration);
         let stage = &record.stage;
         match record.outcome {
             Outcome::Ran => {
-                let text = format!("{took:<12} {}", words::bytes(peak_memory));
+                let text = format!("{took:<12} {}", units::size(peak_memory));
                 self.stage("done", AnsiColor::Green, stage, &text);
             }
             Outcome::Cached => {
