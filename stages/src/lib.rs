@@ -27,6 +27,8 @@ pub fn kinds() -> &'static [StageKind] {
         StageKind::of::<kinds::gpt2::Gpt2>(),
         StageKind::of::<kinds::encode::Encode>(),
         StageKind::of::<kinds::zero_shot::ZeroShot>(),
+        StageKind::of::<kinds::fine_tune::FineTune>(),
+        StageKind::of::<kinds::lora::Lora>(),
         StageKind::of::<kinds::classify::Classify>(),
         StageKind::of::<kinds::evaluate::Evaluate>(),
     ];
