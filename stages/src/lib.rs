@@ -4,11 +4,15 @@
 //! Nothing here knows the scheduler. The package `pipe` reads [`kinds()`] and runs
 //! [`contract::worker`] in a process of its own.
 
+pub mod acl_imdb;
 pub mod contract;
 pub mod data;
 pub mod gpt2;
 pub mod download;
+pub mod draw;
 pub mod kinds;
+pub mod sample_text;
+pub mod tokenizer;
 
 use contract::StageKind;
 
@@ -16,6 +20,11 @@ use contract::StageKind;
 pub fn kinds() -> &'static [StageKind] {
     const KINDS: &[StageKind] = &[
         StageKind::of::<kinds::fetch::Fetch>(),
+    static KINDS: &[StageKind] = &[
+        StageKind::of::<kinds::fetch::Fetch>(),
+        StageKind::of::<kinds::reviews::Reviews>(),
+        StageKind::of::<kinds::sample_reviews::SampleReviews>(),
+        StageKind::of::<kinds::tokenize::Tokenize>(),
     ];
     KINDS
 }

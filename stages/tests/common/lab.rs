@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    rc::Rc,
 };
 
 use pipe_stages::{
@@ -16,7 +17,7 @@ use tempfile::TempDir;
 
 /// A folder in which stages run.
 pub struct Lab {
-    dir: TempDir,
+    dir: Rc<TempDir>,
     runs: std::cell::Cell<usize>,
     /// Threads that stages may use.
     pub threads: usize,
@@ -26,6 +27,7 @@ pub struct Lab {
 
 /// What a stage wrote and reported.
 pub struct Ran {
+    _dir: Rc<TempDir>,
     outputs: BTreeMap<String, PathBuf>,
     /// Its events, in order.
     pub events: Vec<Event>,
@@ -48,7 +50,7 @@ pub fn problems(kind_name: &str, with: Value) -> Vec<String> {
 impl Lab {
     /// An empty folder.
     pub fn new() -> Self {
-        let dir = TempDir::new().expect("a temporary folder");
+        let dir = Rc::new(TempDir::new().expect("a temporary folder"));
         fs::create_dir(dir.path().join("checkpoint")).expect("a checkpoint folder");
         Self { dir, runs: std::cell::Cell::new(0), threads: 2, seed: 1337 }
     }
@@ -87,7 +89,7 @@ impl Lab {
         let result = kind.run(job.params.clone(), &mut cx);
         drop(cx);
         let (events, _) = read_events(&fs::read(&job.events).expect("the event file"));
-        result.map(|()| Ran { outputs: job.outputs, events })
+        result.map(|()| Ran { _dir: Rc::clone(&self.dir), outputs: job.outputs, events })
     }
 }
 
