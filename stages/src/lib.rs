@@ -7,9 +7,9 @@
 pub mod acl_imdb;
 pub mod contract;
 pub mod data;
-pub mod gpt2;
 pub mod download;
 pub mod draw;
+pub mod gpt2;
 pub mod kinds;
 pub mod sample_text;
 pub mod tokenizer;
@@ -20,11 +20,13 @@ use contract::StageKind;
 pub fn kinds() -> &'static [StageKind] {
     const KINDS: &[StageKind] = &[
         StageKind::of::<kinds::fetch::Fetch>(),
-    static KINDS: &[StageKind] = &[
-        StageKind::of::<kinds::fetch::Fetch>(),
         StageKind::of::<kinds::reviews::Reviews>(),
         StageKind::of::<kinds::sample_reviews::SampleReviews>(),
         StageKind::of::<kinds::tokenize::Tokenize>(),
+        StageKind::of::<kinds::gpt2::Gpt2>(),
+        StageKind::of::<kinds::encode::Encode>(),
+        StageKind::of::<kinds::zero_shot::ZeroShot>(),
+        StageKind::of::<kinds::classify::Classify>(),
     ];
     KINDS
 }

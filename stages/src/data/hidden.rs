@@ -111,7 +111,9 @@ impl HiddenWriter {
             .chain(narrow.iter().map(|(name, tensor)| (*name, tensor.dtype, tensor.shape.as_slice())))
             .collect();
         let mut before = tensor_file::header(&metadata, &shapes);
-        wide.iter().for_each(|(_, tensor)| before.extend_from_slice(&tensor.bytes));
+        for (_, tensor) in wide {
+            before.extend_from_slice(&tensor.bytes);
+        }
         let after: Vec<u8> = narrow.iter().flat_map(|(_, tensor)| tensor.bytes.iter().copied()).collect();
         let start = before.len() as u64;
         let end = start + (shape[0] * shape[1] * format.dtype.bytes()) as u64;

@@ -111,7 +111,9 @@ impl Forward {
         let last = match blocks.split_last() {
             None => self.last_positions(hidden, offsets),
             Some((last, before)) => {
-                before.iter().for_each(|block| self.block(block, hidden, offsets));
+                for block in before {
+                    self.block(block, hidden, offsets);
+                }
                 self.last_block(last, hidden, offsets)
             }
         };

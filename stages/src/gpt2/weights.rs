@@ -131,12 +131,12 @@ pub fn tensor_shapes(config: &Config) -> Vec<(String, Vec<usize>)> {
     shapes
 }
 
-/// Writes a weights file; `parts` are the tensors of [`tensor_shapes`] in that order, as bytes.
+/// Writes a weights file; `parts` are the values of the tensors of [`tensor_shapes`], in that order.
 ///
 /// # Panics
 ///
 /// If the parts together have another size than the tensors.
-pub fn write_weights<B: AsRef<[u8]>>(
+pub fn write_weights<B: AsRef<[f32]>>(
     path: &Path,
     config: &Config,
     parts: impl IntoIterator<Item = B>,
@@ -160,10 +160,10 @@ pub fn write_weights<B: AsRef<[u8]>>(
     file.write_all(&tensor_file::header(&metadata, &shapes)).map_err(failed)?;
     let mut written = 0;
     for part in parts {
-        file.write_all(part.as_ref()).map_err(failed)?;
+        file.write_all(bytemuck::cast_slice(part.as_ref())).map_err(failed)?;
         written += part.as_ref().len();
     }
-    assert_eq!(written, 4 * config.parameters(), "the parts are the tensors");
+    assert_eq!(written, config.parameters(), "the parts are the tensors");
     file.flush().map_err(failed)
 }
 

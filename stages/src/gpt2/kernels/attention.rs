@@ -150,5 +150,7 @@ fn softmax<const FMA: bool>(row: &mut [f32]) {
         sum += *score;
     }
     let scale = 1.0 / sum;
-    row.iter_mut().for_each(|score| *score *= scale);
+    for score in row {
+        *score *= scale;
+    }
 }

@@ -19,7 +19,7 @@ pub fn activate(instructions: Instructions, activation: Activation, x: &mut [f32
 #[inline(always)]
 fn gelu_new_body<const FMA: bool>(x: &mut [f32]) {
     /// 2·√(2/π): `(1 + tanh u)/2` is the logistic function of `2u`.
-    const TWICE_SCALE: f32 = 1.595_769_1;
+    const TWICE_SCALE: f32 = 1.595_769_2;
     for value in x {
         let t = *value;
         let u = TWICE_SCALE * mul_add::<FMA>(0.044_715 * t * t, t, t);

@@ -138,6 +138,7 @@ pub enum Target {
 ///
 /// If the shapes do not fit.
 #[allow(unsafe_code)]
+#[allow(clippy::needless_pass_by_value)] // `c` is a view, made for this call
 pub fn multiply(
     threads: Threads,
     alpha: f32,
