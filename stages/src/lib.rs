@@ -19,7 +19,7 @@ use contract::StageKind;
 
 /// Every kind of stage that a pipeline file can name, in the order of the experiment.
 pub fn kinds() -> &'static [StageKind] {
-    static KINDS: &[StageKind] = &[
+    const KINDS: &[StageKind] = &[
         StageKind::of::<kinds::fetch::Fetch>(),
         StageKind::of::<kinds::reviews::Reviews>(),
         StageKind::of::<kinds::sample_reviews::SampleReviews>(),
