@@ -16,6 +16,6 @@ pub mod names;
 pub mod pattern;
 pub mod pipeline;
 pub mod record;
-pub mod runs;
 pub mod resources;
 pub mod root;
+pub mod runs;

@@ -1,34 +1,27 @@
-//! The verbs of `pipe`, one a file; the only place that prints.
-
-pub mod compare;
-pub mod logs;
-mod metrics;
-pub mod note;
-pub mod runs;
-pub mod show;
-mod table;
-pub mod tag;
-mod units;
-
-/// `value` as JSON for people and programs, with its line end.
-pub(crate) fn json_text(value: &impl serde::Serialize) -> String {
-    let mut text = serde_json::to_string_pretty(value).expect("plain values serialize to JSON");
-    text.push('\n');
-    text
 //! The command line: one verb a file, and the only place that prints.
 //!
 //! What was asked for goes to standard output, what is said about it to standard error. The
 //! exit code is 0 when done, 1 when a stage failed, 2 for input that cannot be used.
 
 mod check;
+mod compare;
 mod completions;
 mod dag;
 mod failure;
 mod globals;
+mod history;
+mod logs;
+mod metrics;
+mod note;
 mod pipeline_args;
 mod report;
+mod runs;
 mod schema;
+mod show;
 mod stages;
+mod table;
+mod tag;
+mod units;
 mod worker;
 
 pub use failure::Failure;
@@ -51,6 +44,9 @@ Examples:
   pipe dag pipelines/all_three.yaml         what feeds what
   pipe stages                               what a stage can be
   pipe stages tokenize                      its inputs, outputs, parameters
+  pipe runs                                 what was run
+  pipe show @last                           what the latest run did, and its metrics
+  pipe compare @last~1 @last                what differed, and what came of it
 
 Every verb explains itself: `pipe check --help`."
 )]
@@ -66,6 +62,12 @@ enum Verb {
     Check(check::Check),
     Dag(dag::Dag),
     Stages(stages::Stages),
+    Runs(runs::Runs),
+    Show(show::Show),
+    Logs(logs::Logs),
+    Compare(compare::Compare),
+    Tag(tag::Tag),
+    Note(note::Note),
     Schema(schema::Schema),
     Completions(completions::Completions),
     Worker(worker::Worker),
@@ -77,6 +79,12 @@ impl Verb {
             Verb::Check(verb) => verb.run(globals),
             Verb::Dag(verb) => verb.run(globals),
             Verb::Stages(verb) => verb.run(globals),
+            Verb::Runs(verb) => verb.run(globals),
+            Verb::Show(verb) => verb.run(globals),
+            Verb::Logs(verb) => verb.run(globals),
+            Verb::Compare(verb) => verb.run(globals),
+            Verb::Tag(verb) => verb.run(globals),
+            Verb::Note(verb) => verb.run(globals),
             Verb::Schema(verb) => verb.run(globals),
             Verb::Completions(verb) => verb.run(globals),
             Verb::Worker(verb) => verb.run(globals),

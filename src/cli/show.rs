@@ -1,12 +1,14 @@
 //! `pipe show`: one run, what it executed and what came out.
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::{collections::BTreeMap, fmt::Write, process::ExitCode};
 
 use clap::Args;
 use jiff::Timestamp;
 use pipe_stages::contract::Better;
 
 use super::{
+    Failure, Globals,
+    history::{self, json_text},
     metrics::{arrow, better, is_detail},
     table::{BAD, BOLD, Columns, DIM, style_of, styled},
     units::{ago, counted, date_and_time, duration, measured, shortened, size},
@@ -17,24 +19,32 @@ use crate::{
 };
 
 /// Show one run: how it was made, its stages, its metrics
-#[derive(Debug, Clone, Args)]
-pub struct Show {
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pipe show @last
+  pipe show run_12 --json | jq '.stages[].execution.metrics'")]
+pub(super) struct Show {
     /// `run_12`, `12`, `@last`, `@last~1` or a tag
-    pub run: String,
+    run: String,
     /// Show the metrics of every bin and tensor as well
     #[arg(long)]
-    pub all: bool,
+    all: bool,
     /// Write JSON
     #[arg(long)]
-    pub json: bool,
+    json: bool,
 }
 
 impl Show {
-    /// What standard output gets.
-    pub fn text(&self, db: &RunsDb, now: Timestamp) -> Result<String, RunsError> {
+    pub fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
+        let text = self.text(&history::open(globals)?, Timestamp::now())?;
+        history::print(globals, &text)
+    }
+
+    fn text(&self, db: &RunsDb, now: Timestamp) -> Result<String, RunsError> {
         let run = db.load(db.find(&self.run)?)?;
         if self.json {
-            return Ok(super::json_text(&run));
+            return Ok(json_text(&run));
         }
         let mut text = header(&run.info, now);
         if !run.stages.is_empty() {
