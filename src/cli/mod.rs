@@ -14,6 +14,7 @@ mod logs;
 mod metrics;
 mod note;
 mod pipeline_args;
+mod reasons;
 mod report;
 mod runs;
 mod schema;

@@ -10,13 +10,17 @@ use super::{
     Failure, Globals,
     history::{self, json_text},
     metrics::{arrow, better, is_detail},
+    reasons,
     table::{BAD, BOLD, Columns, DIM, style_of, styled},
     units::{ago, counted, date_and_time, duration, measured, shortened, size},
 };
 use crate::{
-    record::Outcome,
+    record::{Outcome, Reason},
     runs::{LoadedRun, LoadedStage, RunInfo, RunsDb, RunsError, compare::natural},
 };
+
+/// How many stages say why they ran.
+const REASONS: usize = 20;
 
 /// Show one run: how it was made, its stages, its metrics
 #[derive(Debug, Args)]
@@ -50,6 +54,7 @@ impl Show {
         if !run.stages.is_empty() {
             text.push('\n');
             text.push_str(&stages(&run));
+            text.push_str(&reasons(&run));
         }
         for stage in run.stages.iter().filter(|stage| stage.outcome == Outcome::Failed) {
             text.push_str(&failure(&run.info, stage));
@@ -62,12 +67,15 @@ impl Show {
 fn header(run: &RunInfo, now: Timestamp) -> String {
     let word = run.state.word();
     let took = run.seconds.map(|seconds| format!(", took {}", duration(seconds))).unwrap_or_default();
+    let when = date_and_time(run.started);
     let mut text = format!(
-        "{}  {}  {} ({}{took})\n",
+        "{}  {}  {}\n",
         styled(BOLD, &run.run.to_string()),
         styled(style_of(word), word),
-        ago(run.started, now),
-        date_and_time(run.started),
+        match ago(run.started, now) {
+            date if when.starts_with(&date) => format!("{when}{took}"),
+            ago => format!("{ago} ({when}{took})"),
+        },
     );
     let mut line = |name: &str, value: String| {
         writeln!(text, "{}{value}", styled(DIM, &format!("{name:<10}"))).expect("a text grows");
@@ -117,6 +125,23 @@ fn stages(run: &LoadedRun) -> String {
         ]);
     }
     table.text()
+}
+
+/// Why stages ran that had run before, a line each.
+fn reasons(run: &LoadedRun) -> String {
+    let mut text = String::new();
+    let told = |stage: &&LoadedStage| !matches!(stage.reasons.as_slice(), [] | [Reason::NeverRun]);
+    let mut stages = run.stages.iter().filter(told);
+    for stage in stages.by_ref().take(REASONS) {
+        let words: Vec<String> = stage.reasons.iter().map(reasons::words).collect();
+        writeln!(text, "{}  {}", stage.stage, words.join("; ")).expect("a text grows");
+    }
+    let more = stages.count();
+    if more > 0 {
+        writeln!(text, "{}", styled(DIM, &format!("and {more} more; `--json` has all")))
+            .expect("a text grows");
+    }
+    if text.is_empty() { text } else { format!("\n{}\n{text}", styled(BOLD, "WHY")) }
 }
 
 fn outcome_word(outcome: Outcome) -> &'static str {

@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use pipe::{
     names::RunId,
-    record::{Outcome, RunStatus},
+    record::{Outcome, Reason, RunStatus},
 };
 use serde_json::{Value, json};
 
@@ -62,9 +62,12 @@ fn three_runs() -> Lab {
     let lora = &experiment(32, 0.0)[1];
     let mut failed = record(lora, &execution(run, lora, after(run, 1)), false, after(run, 1));
     (failed.outcome, failed.execution) = (Outcome::Failed, None);
+    let changed = |old, new| Reason::Parameter { path: "rank".into(), old, new, place: None };
+    failed.reasons = vec![changed(Some(json!(16)), Some(json!(32)))];
     (failed.exit_code, failed.error) = (Some(1), Some("the loss is not finite at step 12".into()));
     let mut skipped =
         record(&experiment(32, 0.0)[2], &execution(run, lora, after(run, 1)), false, after(run, 1));
+    skipped.reasons = vec![Reason::Blocked { by: "lora".into() }];
     (skipped.outcome, skipped.execution, skipped.log) = (Outcome::Skipped, None, String::new());
     lab.db.record_stages(run, &[failed, skipped]).unwrap();
     lab.db.finish(run, RunStatus::Failed, after(run, 20)).unwrap();
@@ -101,7 +104,7 @@ fn show_tells_how_a_run_was_made_and_what_came_out() {
     said(&lab, "tag 2 rank/16");
     said(&lab, "note @last~1 more rank");
     insta::assert_snapshot!(said(&lab, "show rank/16"), @"
-    run_2  done  2020-03-01 (2020-03-01 14:00:00 UTC, took 1 min 30 s)
+    run_2  done  2020-03-01 14:00:00 UTC, took 1 min 30 s
     command   pipe run pipelines/toy.yaml --profile demo --set lora.rank=16
     pipeline  toy (pipelines/toy.yaml), seed 1337
     profiles  demo
@@ -133,7 +136,7 @@ fn show_tells_how_a_run_was_made_and_what_came_out() {
     assert_eq!(json["stages"][2]["execution"]["metrics"]["lora.accuracy"], 0.9312);
     assert_eq!(json["stages"][0]["execution"]["run"], "run_1");
     insta::assert_snapshot!(said(&lab, "show @last"), @"
-    run_3  failed  2020-03-01 (2020-03-01 15:00:00 UTC, took 20.0 s)
+    run_3  failed  2020-03-01 15:00:00 UTC, took 20.0 s
     command   pipe run pipelines/toy.yaml --profile demo --set lora.rank=16
     pipeline  toy (pipelines/toy.yaml), seed 1337
     profiles  demo
@@ -144,6 +147,10 @@ fn show_tells_how_a_run_was_made_and_what_came_out() {
     STAGE  STATE    FROM   TOOK  CPU  MEMORY  DEVICE
     lora   failed         8.8 s
     eval   skipped
+
+    WHY
+    lora  with.rank: 16 → 32
+    eval  needs lora, which failed
 
     failed `lora`: the loss is not finite at step 12 (exit code 1)
       `pipe logs run_3 lora` shows what it said
