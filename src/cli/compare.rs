@@ -35,14 +35,22 @@ pub(super) struct Compare {
     /// Show every metric: of bins and tensors, and those that runs share
     #[arg(long)]
     all: bool,
+    #[command(flatten)]
+    form: Form,
+}
+
+/// Other forms than tables for a terminal.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+struct Form {
     /// Write JSON
-    #[arg(long, group = "format")]
+    #[arg(long)]
     json: bool,
     /// Write comma-separated values
-    #[arg(long, group = "format")]
+    #[arg(long)]
     csv: bool,
     /// Write markdown tables
-    #[arg(long, group = "format")]
+    #[arg(long)]
     md: bool,
 }
 
@@ -57,11 +65,11 @@ impl Compare {
             self.runs.iter().map(|name| db.find(name).and_then(|run| db.load(run))).collect();
         let runs = runs?;
         let comparison = compare(&runs, better);
-        Ok(match (self.json, self.csv, self.md) {
-            (true, ..) => json_text(&comparison),
-            (_, true, _) => comma_separated(&comparison),
-            (.., true) => markdown(&comparison, self.all),
-            _ => plain(&runs, &comparison, self.all, now),
+        Ok(match self.form {
+            Form { json: true, .. } => json_text(&comparison),
+            Form { csv: true, .. } => comma_separated(&comparison),
+            Form { md: true, .. } => markdown(&comparison, self.all),
+            Form { .. } => plain(&runs, &comparison, self.all, now),
         })
     }
 }

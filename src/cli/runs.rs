@@ -1,6 +1,6 @@
 //! `pipe runs`: the runs that were recorded, latest first.
 
-use std::process::ExitCode;
+use std::{fmt::Write, process::ExitCode};
 
 use clap::Args;
 use jiff::Timestamp;
@@ -76,7 +76,7 @@ fn row(run: &RunInfo, now: Timestamp) -> Vec<String> {
     if let Some(note) = run.notes.last() {
         let space = if labels.is_empty() { "" } else { " " };
         let line = note.text.split_whitespace().collect::<Vec<_>>().join(" ");
-        labels.push_str(&format!("{space}“{}”", shortened(&line, 24)));
+        write!(labels, "{space}“{}”", shortened(&line, 24)).expect("a text grows");
     }
     vec![
         run.run.to_string(),
