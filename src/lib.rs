@@ -10,8 +10,13 @@
 //! 0  pipe-stages                      the contract of a stage, and the kinds
 //! ```
 
+pub mod cache;
 pub mod cli;
 pub mod digest;
+pub mod engine;
+pub mod exec;
+pub mod fingerprint;
+pub mod git;
 pub mod names;
 pub mod pattern;
 pub mod pipeline;

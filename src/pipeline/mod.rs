@@ -30,6 +30,7 @@ pub use schema::schema;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     path::PathBuf,
 };
 
@@ -116,6 +117,16 @@ pub enum Source {
     Dir(PathBuf),
     /// The files below the project root that match a pattern such as `reviews/*.jsonl`.
     Glob(String),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Output { stage, port } => write!(f, "{stage}.{port}"),
+            Source::File(path) | Source::Dir(path) => write!(f, "{}", path.display()),
+            Source::Glob(pattern) => f.write_str(pattern),
+        }
+    }
 }
 
 impl StageSpec {

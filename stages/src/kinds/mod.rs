@@ -1,0 +1,12 @@
+//! The stage kinds that ship, each one file.
+
+pub mod classify;
+pub mod encode;
+pub mod fetch;
+pub mod reviews;
+pub mod sample_reviews;
+pub mod tokenize;
+pub mod gpt2;
+mod last_states;
+mod processor;
+pub mod zero_shot;
