@@ -1,12 +1,14 @@
 //! `pipe compare`: runs side by side.
 
-use std::fmt::Write;
+use std::{fmt::Write, process::ExitCode};
 
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
+    Failure, Globals,
+    history::{self, json_text},
     metrics::{arrow, better, is_detail},
     table::{Columns, DIM, styled},
     units::{ago, counted, difference, measured, shortened},
@@ -20,37 +22,54 @@ use crate::{
 };
 
 /// Compare runs: what differed, and the metrics side by side
-#[derive(Debug, Clone, Args)]
-pub struct Compare {
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pipe compare run_12 run_15
+  pipe compare baseline @last~1 @last
+  pipe compare baseline @last --md > comparison.md")]
+pub(super) struct Compare {
     /// Two or more of `run_12`, `12`, `@last`, `@last~1`, tags; the first is compared with
     #[arg(required = true, num_args = 2.., value_name = "RUN")]
-    pub runs: Vec<String>,
+    runs: Vec<String>,
     /// Show every metric: of bins and tensors, and those that runs share
     #[arg(long)]
-    pub all: bool,
+    all: bool,
+    #[command(flatten)]
+    form: Form,
+}
+
+/// Other forms than tables for a terminal.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+struct Form {
     /// Write JSON
-    #[arg(long, group = "format")]
-    pub json: bool,
+    #[arg(long)]
+    json: bool,
     /// Write comma-separated values
-    #[arg(long, group = "format")]
-    pub csv: bool,
+    #[arg(long)]
+    csv: bool,
     /// Write markdown tables
-    #[arg(long, group = "format")]
-    pub md: bool,
+    #[arg(long)]
+    md: bool,
 }
 
 impl Compare {
-    /// What standard output gets.
-    pub fn text(&self, db: &RunsDb, now: Timestamp) -> Result<String, RunsError> {
+    pub fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
+        let text = self.text(&history::open(globals)?, Timestamp::now())?;
+        history::print(globals, &text)
+    }
+
+    fn text(&self, db: &RunsDb, now: Timestamp) -> Result<String, RunsError> {
         let runs: Result<Vec<LoadedRun>, RunsError> =
             self.runs.iter().map(|name| db.find(name).and_then(|run| db.load(run))).collect();
         let runs = runs?;
         let comparison = compare(&runs, better);
-        Ok(match (self.json, self.csv, self.md) {
-            (true, ..) => super::json_text(&comparison),
-            (_, true, _) => comma_separated(&comparison),
-            (.., true) => markdown(&comparison, self.all),
-            _ => plain(&runs, &comparison, self.all, now),
+        Ok(match self.form {
+            Form { json: true, .. } => json_text(&comparison),
+            Form { csv: true, .. } => comma_separated(&comparison),
+            Form { md: true, .. } => markdown(&comparison, self.all),
+            Form { .. } => plain(&runs, &comparison, self.all, now),
         })
     }
 }

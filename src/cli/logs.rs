@@ -1,36 +1,48 @@
 //! `pipe logs`: what a stage said.
 
+use std::process::ExitCode;
+
 use clap::Args;
 
+use super::{Failure, Globals, history};
 use crate::{
     record::Outcome,
     runs::{RunsDb, RunsError},
 };
 
 /// Print the end of a stage's log
-#[derive(Debug, Clone, Args)]
-pub struct Logs {
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pipe logs @last lora --tail 20")]
+pub(super) struct Logs {
     /// `run_12`, `12`, `@last`, `@last~1` or a tag
-    pub run: String,
+    run: String,
     /// The stage
-    pub stage: String,
+    stage: String,
     /// Print only the last N lines
     #[arg(long, value_name = "N")]
-    pub tail: Option<usize>,
+    tail: Option<usize>,
 }
 
 /// A log for standard output, and a remark about it for standard error.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said {
-    /// The log.
-    pub text: String,
+struct Said {
+    text: String,
     /// Where it comes from, or why there is none.
-    pub remark: Option<String>,
+    remark: Option<String>,
 }
 
 impl Logs {
-    /// What standard output and standard error get.
-    pub fn said(&self, db: &RunsDb) -> Result<Said, RunsError> {
+    pub fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
+        let said = self.said(&history::open(globals)?)?;
+        if let Some(remark) = said.remark {
+            globals.say(remark);
+        }
+        globals.print(said.text)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn said(&self, db: &RunsDb) -> Result<Said, RunsError> {
         let run = db.find(&self.run)?;
         let log = db.log(run, &self.stage)?;
         let stage = &self.stage;

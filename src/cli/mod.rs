@@ -4,19 +4,31 @@
 //! exit code is 0 when done, 1 when a stage failed, 2 for input that cannot be used.
 
 mod check;
+mod compare;
 mod completions;
 mod dag;
 mod failure;
 mod globals;
+mod history;
+mod logs;
+mod metrics;
+mod note;
 mod pipeline_args;
 mod recorder;
 mod report;
 mod run;
+mod reasons;
+mod report;
+mod runs;
 mod schema;
+mod show;
 mod stages;
 mod view;
 mod why;
 mod words;
+mod table;
+mod tag;
+mod units;
 mod worker;
 
 pub use failure::Failure;
@@ -40,6 +52,9 @@ Examples:
   pipe dag pipelines/all_three.yaml         what feeds what
   pipe stages                               what a stage can be
   pipe stages tokenize                      its inputs, outputs, parameters
+  pipe runs                                 what was run
+  pipe show @last                           what the latest run did, and its metrics
+  pipe compare @last~1 @last                what differed, and what came of it
 
 Every verb explains itself: `pipe check --help`."
 )]
@@ -57,6 +72,12 @@ enum Verb {
     Check(check::Check),
     Dag(dag::Dag),
     Stages(stages::Stages),
+    Runs(runs::Runs),
+    Show(show::Show),
+    Logs(logs::Logs),
+    Compare(compare::Compare),
+    Tag(tag::Tag),
+    Note(note::Note),
     Schema(schema::Schema),
     Completions(completions::Completions),
     Worker(worker::Worker),
@@ -70,6 +91,12 @@ impl Verb {
             Verb::Check(verb) => verb.run(globals),
             Verb::Dag(verb) => verb.run(globals),
             Verb::Stages(verb) => verb.run(globals),
+            Verb::Runs(verb) => verb.run(globals),
+            Verb::Show(verb) => verb.run(globals),
+            Verb::Logs(verb) => verb.run(globals),
+            Verb::Compare(verb) => verb.run(globals),
+            Verb::Tag(verb) => verb.run(globals),
+            Verb::Note(verb) => verb.run(globals),
             Verb::Schema(verb) => verb.run(globals),
             Verb::Completions(verb) => verb.run(globals),
             Verb::Worker(verb) => verb.run(globals),

@@ -1,38 +1,51 @@
 //! `pipe runs`: the runs that were recorded, latest first.
 
+use std::{fmt::Write, process::ExitCode};
+
 use clap::Args;
 use jiff::Timestamp;
 
 use super::{
+    Failure, Globals,
+    history::{self, json_text},
     table::{Columns, DIM, styled},
     units::{ago, duration, shortened},
 };
 use crate::runs::{RunInfo, RunsDb, RunsError};
 
 /// List recorded runs, latest first
-#[derive(Debug, Clone, Args)]
-pub struct Runs {
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pipe runs
+  pipe runs --limit 5
+  pipe runs --all --json | jq -r '.[] | select(.state == \"failed\") | .run'")]
+pub(super) struct Runs {
     /// How many to list
     #[arg(long, default_value_t = 20, value_name = "N")]
-    pub limit: usize,
+    limit: usize,
     /// List all
     #[arg(long, conflicts_with = "limit")]
-    pub all: bool,
+    all: bool,
     /// Write JSON: a list with one object a run
     #[arg(long)]
-    pub json: bool,
+    json: bool,
 }
 
 impl Runs {
-    /// What standard output gets.
-    pub fn text(&self, db: &RunsDb, now: Timestamp) -> Result<String, RunsError> {
+    pub fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
+        let text = self.text(&history::open(globals)?, Timestamp::now())?;
+        history::print(globals, &text)
+    }
+
+    fn text(&self, db: &RunsDb, now: Timestamp) -> Result<String, RunsError> {
         let mut runs = db.runs((!self.all).then_some(self.limit.saturating_add(1)))?;
         let is_cut = !self.all && runs.len() > self.limit;
         if is_cut {
             runs.pop();
         }
         if self.json {
-            return Ok(super::json_text(&runs));
+            return Ok(json_text(&runs));
         }
         if runs.is_empty() {
             return Ok("no run is recorded yet; start with `pipe run FILE`\n".into());
@@ -63,7 +76,7 @@ fn row(run: &RunInfo, now: Timestamp) -> Vec<String> {
     if let Some(note) = run.notes.last() {
         let space = if labels.is_empty() { "" } else { " " };
         let line = note.text.split_whitespace().collect::<Vec<_>>().join(" ");
-        labels.push_str(&format!("{space}“{}”", shortened(&line, 24)));
+        write!(labels, "{space}“{}”", shortened(&line, 24)).expect("a text grows");
     }
     vec![
         run.run.to_string(),

@@ -1,45 +1,60 @@
 //! `pipe show`: one run, what it executed and what came out.
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::{collections::BTreeMap, fmt::Write, process::ExitCode};
 
 use clap::Args;
 use jiff::Timestamp;
 use pipe_stages::contract::Better;
 
 use super::{
+    Failure, Globals,
+    history::{self, json_text},
     metrics::{arrow, better, is_detail},
+    reasons,
     table::{BAD, BOLD, Columns, DIM, style_of, styled},
     units::{ago, counted, date_and_time, duration, measured, shortened, size},
 };
 use crate::{
-    record::Outcome,
+    record::{Outcome, Reason},
     runs::{LoadedRun, LoadedStage, RunInfo, RunsDb, RunsError, compare::natural},
 };
 
+/// How many stages say why they ran.
+const REASONS: usize = 20;
+
 /// Show one run: how it was made, its stages, its metrics
-#[derive(Debug, Clone, Args)]
-pub struct Show {
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pipe show @last
+  pipe show run_12 --json | jq '.stages[].execution.metrics'")]
+pub(super) struct Show {
     /// `run_12`, `12`, `@last`, `@last~1` or a tag
-    pub run: String,
+    run: String,
     /// Show the metrics of every bin and tensor as well
     #[arg(long)]
-    pub all: bool,
+    all: bool,
     /// Write JSON
     #[arg(long)]
-    pub json: bool,
+    json: bool,
 }
 
 impl Show {
-    /// What standard output gets.
-    pub fn text(&self, db: &RunsDb, now: Timestamp) -> Result<String, RunsError> {
+    pub fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
+        let text = self.text(&history::open(globals)?, Timestamp::now())?;
+        history::print(globals, &text)
+    }
+
+    fn text(&self, db: &RunsDb, now: Timestamp) -> Result<String, RunsError> {
         let run = db.load(db.find(&self.run)?)?;
         if self.json {
-            return Ok(super::json_text(&run));
+            return Ok(json_text(&run));
         }
         let mut text = header(&run.info, now);
         if !run.stages.is_empty() {
             text.push('\n');
             text.push_str(&stages(&run));
+            text.push_str(&reasons(&run));
         }
         for stage in run.stages.iter().filter(|stage| stage.outcome == Outcome::Failed) {
             text.push_str(&failure(&run.info, stage));
@@ -52,12 +67,15 @@ impl Show {
 fn header(run: &RunInfo, now: Timestamp) -> String {
     let word = run.state.word();
     let took = run.seconds.map(|seconds| format!(", took {}", duration(seconds))).unwrap_or_default();
+    let when = date_and_time(run.started);
     let mut text = format!(
-        "{}  {}  {} ({}{took})\n",
+        "{}  {}  {}\n",
         styled(BOLD, &run.run.to_string()),
         styled(style_of(word), word),
-        ago(run.started, now),
-        date_and_time(run.started),
+        match ago(run.started, now) {
+            date if when.starts_with(&date) => format!("{when}{took}"),
+            ago => format!("{ago} ({when}{took})"),
+        },
     );
     let mut line = |name: &str, value: String| {
         writeln!(text, "{}{value}", styled(DIM, &format!("{name:<10}"))).expect("a text grows");
@@ -107,6 +125,23 @@ fn stages(run: &LoadedRun) -> String {
         ]);
     }
     table.text()
+}
+
+/// Why stages ran that had run before, a line each.
+fn reasons(run: &LoadedRun) -> String {
+    let mut text = String::new();
+    let told = |stage: &&LoadedStage| !matches!(stage.reasons.as_slice(), [] | [Reason::NeverRun]);
+    let mut stages = run.stages.iter().filter(told);
+    for stage in stages.by_ref().take(REASONS) {
+        let words: Vec<String> = stage.reasons.iter().map(reasons::words).collect();
+        writeln!(text, "{}  {}", stage.stage, words.join("; ")).expect("a text grows");
+    }
+    let more = stages.count();
+    if more > 0 {
+        writeln!(text, "{}", styled(DIM, &format!("and {more} more; `--json` has all")))
+            .expect("a text grows");
+    }
+    if text.is_empty() { text } else { format!("\n{}\n{text}", styled(BOLD, "WHY")) }
 }
 
 fn outcome_word(outcome: Outcome) -> &'static str {

@@ -8,7 +8,6 @@ pub(crate) fn ago(then: Timestamp, now: Timestamp) -> String {
     let count =
         |number: i64, unit: &str| format!("{number} {unit}{} ago", if number == 1 { "" } else { "s" });
     match seconds {
-        ..0 => date(then),
         0..10 => "just now".into(),
         10..60 => format!("{seconds} s ago"),
         60..3600 => format!("{} min ago", seconds / 60),

@@ -167,7 +167,7 @@ fn metrics<'a>(pair: &'a Pair<'a>, better: &'a impl Fn(&str, &str) -> Better) ->
         .map(String::as_str)
         .collect();
     let mut names: Vec<&str> = names.into_iter().collect();
-    names.sort_by(|a, b| natural(a).cmp(&natural(b)));
+    names.sort_by_cached_key(|name| natural(name));
     names
         .into_iter()
         .map(|name| {

@@ -84,10 +84,10 @@ fn stage_differences(found: &mut Found, runs: &[LoadedRun], pairs: &[Pair<'_>], 
             add(What::Parameter, path, flat.iter().map(of).collect());
         }
         // The pipeline's seed, which most stages take, is listed once.
-        let follows = |(stage, run): (&Option<&LoadedStage>, &LoadedRun)| {
+        let follows = |(stage, run): (Option<&LoadedStage>, &LoadedRun)| {
             stage.is_none_or(|stage| stage.seed.is_none_or(|seed| seed == run.info.seed))
         };
-        if !pair.stages.iter().zip(runs).all(follows) {
+        if !pair.stages.iter().copied().zip(runs).all(follows) {
             add(What::StageSeed, "", values(&|stage| stage.seed.map(|seed| json!(seed))));
         }
     }
@@ -124,10 +124,10 @@ fn inputs(
             let name = path.map_or_else(|| port.to_owned(), |path| format!("{port} ({path})"));
             add(What::Input, &name, contents);
         } else {
-            let named = |(at, source): (usize, &Option<&Value>)| {
+            let named = |(at, source): (usize, Option<&Value>)| {
                 source.and_then(Value::as_str).map(|text| json!(as_first_run_says(text, pairs, at)))
             };
-            add(What::Source, port, sources.iter().enumerate().map(named).collect());
+            add(What::Source, port, sources.iter().copied().enumerate().map(named).collect());
         }
     }
 }

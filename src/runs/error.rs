@@ -10,7 +10,7 @@ use crate::names::RunId;
 /// A record of runs that cannot be read or written, or a name that is not in it.
 #[derive(Debug, Error, Diagnostic)]
 pub enum RunsError {
-    /// SQLite could not do what was asked.
+    /// The database could not do what was asked.
     #[error("cannot use `{path}`")]
     #[diagnostic(help(
         "check that the folder can be written and the disk is not full; `pipe` waits 10 seconds for another that writes"
@@ -18,7 +18,7 @@ pub enum RunsError {
     Database {
         /// The database.
         path: PathBuf,
-        /// What SQLite says.
+        /// What it says.
         #[source]
         source: rusqlite::Error,
     },
@@ -33,7 +33,7 @@ pub enum RunsError {
         #[source]
         source: std::io::Error,
     },
-    /// The file is SQLite, but something else's.
+    /// The file is a database, but something else's.
     #[error("`{path}` was not made by `pipe`")]
     #[diagnostic(help("move it away, or choose another project root with `--root`"))]
     NotOurs {

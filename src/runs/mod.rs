@@ -5,7 +5,7 @@
 //! people how to ask it with `sqlite3`.
 //!
 //! [`RunsDb`] is written by one process per run and read by any number. Numbers of runs
-//! come from SQLite's `AUTOINCREMENT`: never given twice, also not to two processes at once.
+//! come from `AUTOINCREMENT`: never given twice, also not to two processes at once.
 //! A run whose process was killed stays `running` in the table; readers are told
 //! [`State::Killed`] when that process is seen to be gone.
 

@@ -8,6 +8,8 @@ use pipe::{
 use pipe_stages::contract::Better;
 use serde_json::{Value, json};
 
+use What::{Commit, Cpus, File, Host, Seed, StageSeed, Version};
+
 use crate::lab::{Lab, Stage, after, execution, record, stage};
 
 fn better(kind: &str, metric: &str) -> Better {
@@ -104,6 +106,23 @@ fn a_renamed_stage_is_the_same_stage() {
 }
 
 #[test]
+fn renamed_stages_of_one_kind_are_told_apart_by_what_they_compute() {
+    let mut lab = Lab::new();
+    let two = |first, second| {
+        [stage(first, "train", json!({ "rank": 4 })), stage(second, "train", json!({ "rank": 8 }))]
+    };
+    let [four, eight] = two("x", "y");
+    let runs = [lab.run(&two("a", "b")), lab.run(&[eight, four])];
+    assert_eq!(
+        differences(&compared(&lab, &runs)),
+        [
+            (What::Stage, "a".into(), vec![json!("a"), json!("x")]),
+            (What::Stage, "b".into(), vec![json!("b"), json!("y")]),
+        ]
+    );
+}
+
+#[test]
 fn stages_that_only_one_run_has_are_named_once() {
     let mut lab = Lab::new();
     let mut more = experiment(8, 0.75);
@@ -152,7 +171,6 @@ fn seeds_machines_and_checkouts_are_compared() {
         lab.run_as(start, &[stage("a", "x", json!({})).seed(7), stage("b", "x", json!({ "n": 1 })).seed(8)]);
     let found: Vec<_> =
         differences(&compared(&lab, &[first, second])).into_iter().map(|found| (found.0, found.1)).collect();
-    use What::{Commit, Cpus, File, Host, Seed, StageSeed, Version};
     let expected =
         [(File, ""), (Seed, ""), (StageSeed, "b"), (Commit, ""), (Version, ""), (Host, ""), (Cpus, "")];
     assert_eq!(found, expected.map(|(what, name)| (what, name.to_owned())));

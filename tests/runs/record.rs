@@ -152,7 +152,7 @@ fn a_result_computed_elsewhere_claims_no_run_of_this_database() {
     let mut lab = Lab::new();
     let stages = [stage("train", "sgd", json!({}))];
     let run = lab.db.begin(&Lab::start("toy.yaml")).unwrap();
-    let made = execution(run, &stages[0], "2025-01-01T00:00:00Z".parse::<Timestamp>().unwrap());
+    let made = execution(run, &stages[0], "2019-01-01T00:00:00Z".parse::<Timestamp>().unwrap());
     lab.db.record_execution(&made).unwrap();
     lab.db.record_stages(run, &[record(&stages[0], &made, true, after(run, 1))]).unwrap();
     assert_eq!(lab.db.load(run).unwrap().stages[0].execution.as_ref().unwrap().run, None);
