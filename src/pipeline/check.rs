@@ -143,12 +143,14 @@ impl Checker<'_> {
             return draft;
         };
         draft.kind = self.kind(name, map.get("kind"), stages);
-        let known: Vec<String> = draft.kind.into_iter().flat_map(parameters).collect();
+        // A schema takes longer than all the rest, so it is asked for only when something is wrong.
+        let kind = draft.kind;
+        let has_parameter = |name: &str| kind.into_iter().flat_map(parameters).any(|known| known == name);
         let path = ["stages", name];
         for field in map.keys().filter(|field| !STAGE_FIELDS.contains(&field.as_str())) {
             let spot = Spot::key(&["stages", name, field]);
             let message = format!("a stage has no field `{field}`");
-            let help = if known.contains(field) {
+            let help = if has_parameter(field) {
                 Some(format!(
                     "it is a parameter of kind `{}`: write it under `with`",
                     draft.kind.map_or("", |k| k.name)
@@ -169,8 +171,7 @@ impl Checker<'_> {
             if let Some(kind) = draft.kind.filter(|kind| !kind.draws) {
                 let message =
                     format!("stage `{name}` has a seed, but kind `{}` draws no random numbers", kind.name);
-                let help = known.iter().any(|name| name == "seed");
-                let help = help.then(|| "kind's own parameter `seed` is written under `with`".to_owned());
+                let help = has_parameter("seed").then(|| "the kind's own parameter `seed` is written under `with`".to_owned());
                 let found = Finding::new("useless_seed", message).at(Spot::key(&["stages", name, "seed"]));
                 self.findings.push(found.help(help));
             }
