@@ -86,7 +86,7 @@ impl<E: Diagnostic + Send + Sync + 'static> From<E> for Failure {
 
 impl From<PipelineErrors> for Failure {
     fn from(errors: PipelineErrors) -> Self {
-        let summary = (errors.problems.len() > 1).then(|| errors.to_string());
+        let summary = (errors.total > 1).then(|| errors.to_string());
         let boxed = |problem| Box::new(problem) as Box<dyn Diagnostic + Send + Sync>;
         Failure::Told { diagnostics: errors.problems.into_iter().map(boxed).collect(), summary, exit: 2 }
     }

@@ -17,7 +17,7 @@ use super::{
     suggest::Suggestions,
     words,
 };
-use crate::resources::{Bytes, Resources};
+use crate::resources::{Bytes, NotBytes, Resources};
 
 /// What a checked document says.
 pub(super) struct Checked {
@@ -65,7 +65,7 @@ impl Checker<'_> {
     pub fn document(&mut self, document: &Node) -> Checked {
         let nothing = IndexMap::new();
         let Some(map) = document.as_map() else {
-            let message = format!("a pipeline is a map with `stages`, not {}", document.describe());
+            let message = format!("a pipeline must be a map with `stages`, not {}", document.describe());
             self.findings.push(Finding::new("not_a_map", message));
             return Checked { name: None, seed: 0, stages: IndexMap::new() };
         };
@@ -143,12 +143,14 @@ impl Checker<'_> {
             return draft;
         };
         draft.kind = self.kind(name, map.get("kind"), stages);
-        let known: Vec<String> = draft.kind.into_iter().flat_map(parameters).collect();
+        // A schema takes longer than all the rest, so it is asked for only when something is wrong.
+        let kind = draft.kind;
+        let has_parameter = |name: &str| kind.into_iter().flat_map(parameters).any(|known| known == name);
         let path = ["stages", name];
         for field in map.keys().filter(|field| !STAGE_FIELDS.contains(&field.as_str())) {
             let spot = Spot::key(&["stages", name, field]);
             let message = format!("a stage has no field `{field}`");
-            let help = if known.contains(field) {
+            let help = if has_parameter(field) {
                 Some(format!(
                     "it is a parameter of kind `{}`: write it under `with`",
                     draft.kind.map_or("", |k| k.name)
@@ -169,8 +171,7 @@ impl Checker<'_> {
             if let Some(kind) = draft.kind.filter(|kind| !kind.draws) {
                 let message =
                     format!("stage `{name}` has a seed, but kind `{}` draws no random numbers", kind.name);
-                let help = known.iter().any(|name| name == "seed");
-                let help = help.then(|| "kind's own parameter `seed` is written under `with`".to_owned());
+                let help = has_parameter("seed").then(|| "the kind's own parameter `seed` is written under `with`".to_owned());
                 let found = Finding::new("useless_seed", message).at(Spot::key(&["stages", name, "seed"]));
                 self.findings.push(found.help(help));
             }
@@ -252,7 +253,7 @@ impl Checker<'_> {
             Some(Node::Text(text)) => match text.parse() {
                 Ok(bytes) => Some(bytes),
                 Err(err) => {
-                    let err: crate::resources::NotBytes = err;
+                    let err: NotBytes = err;
                     let found = Finding::new("wrong_type", err.to_string());
                     self.findings.push(found.at(Spot::value(&at("memory"))));
                     None
@@ -292,9 +293,8 @@ impl Checker<'_> {
         let right = chars.next().is_some_and(|c| c.is_ascii_lowercase())
             && chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
         if !right {
-            let message = format!(
-                "the name of {what} `{name}` is not a letter a-z followed by letters a-z, digits and `_`"
-            );
+            let message =
+                format!("{what} `{name}` must be named with letters a-z, digits and `_`, a letter first");
             let tidy: String = name
                 .to_lowercase()
                 .chars()
@@ -312,7 +312,7 @@ impl Checker<'_> {
 
     pub fn wrong_type(&mut self, what: &str, given: &Node, wanted: &str, path: &[&str]) {
         let what = if what.contains(' ') { what.to_owned() } else { format!("`{what}`") };
-        let message = format!("{what} is {wanted}, not {}", given.describe());
+        let message = format!("{what} must be {wanted}, not {}", given.describe());
         self.findings.push(Finding::new("wrong_type", message).at(Spot::value(path)));
     }
 

@@ -79,23 +79,13 @@ pub(super) fn shorten(text: &str) -> String {
 /// Keys written twice are reported with the document, which keeps the first of each.
 pub(super) fn read(text: &Arc<Text>) -> Result<(Node, Vec<Finding>), Finding> {
     if let Some(at) = too_deep(&text.text) {
-        let message = format!("lists and maps are nested more than {DEPTH} deep");
-        return Err(Finding::new("too_deep", message).bytes(text, at..at + 1, Some("here it gets too deep")));
+        return Err(too_deep_at(text, at));
     }
     let reading =
         Reading { budget: Cell::new(EXPANDED), duplicate: Cell::new(false), refused: Cell::new(None) };
-    let mut documents = serde_yaml::Deserializer::from_str(&text.text);
-    let Some(first) = documents.next() else { return Ok((Node::Null, Vec::new())) };
-    let node = reading.deserialize(first).map_err(|err| refused(text, &err, &reading))?;
-    if documents.next().is_some() {
-        let found = Finding::new("several_documents", "the file holds more than one YAML document");
-        let at = text.text.match_indices("\n---").map(|(at, _)| at + 1).last();
-        let found = found.help("keep one; profiles are written under `profiles`".to_owned());
-        return Err(match at {
-            Some(at) => found.bytes(text, at..at + 3, Some("another document begins here")),
-            None => found,
-        });
-    }
+    let node = reading
+        .deserialize(serde_yaml::Deserializer::from_str(&text.text))
+        .map_err(|err| refused(text, &err, &reading))?;
     let mut findings = Vec::new();
     if reading.duplicate.get() {
         for (key, first, second) in &text.marks().duplicates {
@@ -134,31 +124,43 @@ fn too_deep(text: &str) -> Option<usize> {
 }
 
 fn refused(text: &Arc<Text>, err: &serde_yaml::Error, reading: &Reading) -> Finding {
-    let location = err.location();
-    let at = location.as_ref().map(|location| text.text.floor_char_boundary(location.index()));
-    let at = at.unwrap_or(0).min(text.text.trim_end().len());
-    let width = text.text[at..].chars().next().filter(|c| *c != '\n').map_or(0, char::len_utf8);
+    let at = err.location().map_or(0, |location| location.index()).min(text.text.trim_end().len());
+    let at = text.text.floor_char_boundary(at);
+    let rest = &text.text[at..];
+    let word = rest.find(|c: char| c.is_whitespace() || ",]}".contains(c)).unwrap_or(rest.len());
+    let one = at..at + rest.chars().next().filter(|c| *c != '\n').map_or(0, char::len_utf8);
     if let Some(refusal) = reading.refused.take() {
         let range = match refusal.code {
             "tag" => text.marks().tag.clone(),
             "too_large" => text.marks().alias.clone(),
             _ => None,
         };
-        return refusal.bytes(text, range.unwrap_or(at..at + width), None);
+        return refusal.bytes(text, range.unwrap_or(at..at + word), None);
     }
     let message = err.to_string();
+    if message.contains("more than one document") {
+        let found = Finding::new("several_documents", "the file holds more than one YAML document")
+            .help("keep one; profiles are written under `profiles`".to_owned());
+        return match text.text.rfind("\n---") {
+            Some(at) => found.bytes(text, at + 1..at + 4, Some("another document begins here")),
+            None => Finding::new("not_yaml", "not valid YAML").bytes(text, one, Some("noticed here")),
+        };
+    }
     if message.starts_with("repetition limit exceeded") {
-        return too_large().bytes(text, text.marks().alias.clone().unwrap_or(at..at), None);
+        return too_large().bytes(text, text.marks().alias.clone().unwrap_or(one), None);
     }
     if message.contains("recursion limit exceeded") {
-        let message = format!("lists and maps are nested more than {DEPTH} deep");
-        return Finding::new("too_deep", message).bytes(text, at..at + width, None);
+        return too_deep_at(text, at);
     }
-    Finding::new("not_yaml", format!("not valid YAML: {}", without_positions(&message))).bytes(
-        text,
-        at..at + width,
-        Some("noticed here"),
-    )
+    let message = format!("not valid YAML: {}", without_positions(&message));
+    Finding::new("not_yaml", message).bytes(text, one, Some("noticed here"))
+}
+
+fn too_deep_at(text: &Arc<Text>, at: usize) -> Finding {
+    let at = text.text.floor_char_boundary(at);
+    let width = text.text[at..].chars().next().map_or(0, char::len_utf8);
+    let message = format!("lists and maps are nested more than {DEPTH} deep");
+    Finding::new("too_deep", message).bytes(text, at..at + width, Some("this is too deep"))
 }
 
 fn too_large() -> Finding {
@@ -222,6 +224,10 @@ impl<'de> Visitor<'de> for &Reading {
         f.write_str("a YAML value")
     }
 
+    fn visit_none<E: de::Error>(self) -> Result<Node, E> {
+        Ok(Node::Null)
+    }
+
     fn visit_unit<E: de::Error>(self) -> Result<Node, E> {
         self.spend(0)?;
         Ok(Node::Null)
@@ -254,7 +260,9 @@ impl<'de> Visitor<'de> for &Reading {
         self.spend(0)?;
         match Number::from_f64(value) {
             Some(number) => Ok(Node::Number(number)),
-            None => Err(self.refuse(Finding::new("not_finite", format!("`{value}` is not a finite number")))),
+            None => {
+                Err(self.refuse(Finding::new("not_finite", format!("a number must be finite, not {value}"))))
+            }
         }
     }
 

@@ -288,8 +288,10 @@ fn missing(name: &str, draft: &Draft, drafts: &IndexMap<String, Draft>, checker:
 }
 
 /// What could be written for an input that is missing.
+///
+/// Of a pipeline with very many stages only the first are looked at.
 fn feeders(port: &str, taken: PortType, name: &str, drafts: &IndexMap<String, Draft>) -> String {
-    let outputs = drafts.iter().filter(|(from, _)| *from != name).flat_map(|(from, draft)| {
+    let outputs = drafts.iter().take(500).filter(|(from, _)| *from != name).flat_map(|(from, draft)| {
         let outputs = draft.resolved.iter().flat_map(|resolved| &resolved.ports.outputs);
         let count = draft.resolved.as_ref().map_or(0, |resolved| resolved.ports.outputs.len());
         outputs.filter(|output| taken.accepts(output.port_type)).map(move |output| {

@@ -36,9 +36,9 @@ const LARGEST: u64 = 16 << 20;
 /// problem only.
 pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeline, PipelineErrors> {
     let suggestions = Suggestions::default();
-    let fail = |findings: Vec<Finding>, places: &Places| PipelineErrors {
-        file: options.file.clone(),
-        problems: locate(findings, places),
+    let fail = |findings: Vec<Finding>, places: &Places| {
+        let (problems, total) = locate(findings, places);
+        PipelineErrors { file: options.file.clone(), problems, total }
     };
     let nowhere = Places::default();
     let text = read(&options.file, &suggestions).map_err(|found| fail(vec![found], &nowhere))?;
@@ -55,7 +55,7 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
                 .help("a pipeline has `stages`; `pipe stages` lists what they can be".to_owned()),
             other => Finding::new(
                 "not_a_map",
-                format!("a pipeline is a map with `stages`, not {}", other.describe()),
+                format!("a pipeline must be a map with `stages`, not {}", other.describe()),
             ),
         };
         return Err(fail(vec![found.bytes(&text, 0..0, None)], &places));
@@ -116,7 +116,7 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
         sets: options.sets.clone(),
         stages,
         resolved: resolved(&document),
-        notes: locate(notes, &places),
+        notes: locate(notes, &places).0,
         places,
     })
 }
@@ -160,6 +160,7 @@ fn read(path: &Path, suggestions: &Suggestions) -> Result<Arc<Text>, Finding> {
             Some("the first byte after this is not UTF-8"),
         )
     })?;
+    let text = text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned);
     if let Some(at) = text.find(|c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t' | '\u{85}')) {
         let found = Finding::new(
             "not_text",
@@ -188,7 +189,7 @@ fn profiles(document: &Node, suggestions: &Suggestions, findings: &mut Vec<Findi
         None | Some(Node::Null) => &none,
         Some(Node::Map(profiles)) => profiles,
         Some(other) => {
-            let message = format!("`profiles` is a map of names and overlays, not {}", other.describe());
+            let message = format!("`profiles` must be a map of names and overlays, not {}", other.describe());
             findings.push(Finding::new("wrong_type", message).at(Spot::value(&["profiles"])));
             &none
         }
@@ -211,7 +212,7 @@ fn profiles(document: &Node, suggestions: &Suggestions, findings: &mut Vec<Findi
         let Some(map) = over.as_map() else {
             if *over != Node::Null {
                 let message =
-                    format!("profile `{name}` is a map like the pipeline's, not {}", over.describe());
+                    format!("profile `{name}` must be a map like the pipeline's, not {}", over.describe());
                 findings.push(Finding::new("wrong_type", message).at(spot));
             }
             continue;

@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, ops::Range};
 
-use saphyr_parser::{Event, Parser, Span};
+use saphyr_parser::{Event, Marker, Parser, Span};
 
 /// Positions of all keys and values of one text, in bytes.
 #[derive(Debug, Default)]
@@ -47,18 +47,21 @@ struct Open {
 ///
 /// Stops at the first such place, so that a megabyte of `[` costs no more than a few.
 pub(super) fn nests_deeper_than(text: &str, limit: usize) -> Option<usize> {
+    let byte = |mark: &Marker| text.char_indices().nth(mark.index()).map_or(text.len(), |(at, _)| at);
     let mut depth = 0;
     for event in Parser::new_from_str(text) {
-        match event.ok()? {
-            (Event::SequenceStart(..) | Event::MappingStart(..), span) => {
+        match event {
+            Ok((Event::SequenceStart(..) | Event::MappingStart(..), span)) => {
                 depth += 1;
                 if depth > limit {
-                    let index = span.start.index();
-                    return Some(text.char_indices().nth(index).map_or(text.len(), |(at, _)| at));
+                    return Some(byte(&span.start));
                 }
             }
-            (Event::SequenceEnd | Event::MappingEnd, _) => depth -= 1,
-            _ => {}
+            Ok((Event::SequenceEnd | Event::MappingEnd, _)) => depth -= 1,
+            // The scanner is ahead of the events, and has a limit of its own of 255 brackets.
+            Err(err) if err.info() == "recursion limit exceeded" => return Some(byte(err.marker())),
+            Err(_) => return None,
+            Ok(_) => {}
         }
     }
     None

@@ -168,9 +168,12 @@ fn resolve_path(
 }
 
 fn unknown_stage(stage: &str, stages: &IndexMap<String, Node>, suggestions: &Suggestions) -> Finding {
-    let names = stages.keys().map(String::as_str).chain(["seed", "vars", "name"]).collect::<Vec<_>>();
-    Finding::new("unknown_stage", format!("the pipeline has no stage `{stage}`"))
-        .help(suggestions.help(stage, "it has", names))
+    let names = stages.keys().map(String::as_str);
+    Finding::new("unknown_stage", format!("the pipeline has no stage `{stage}`")).help(suggestions.help(
+        stage,
+        "stages are",
+        names,
+    ))
 }
 
 /// Refuses to set something below a value that is no map.

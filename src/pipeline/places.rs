@@ -27,7 +27,8 @@ impl Text {
 
     /// The option `--set lora.rank=16`, for example, whose value is `lora.rank=16`.
     pub fn option(option: &str, value: &str) -> Arc<Self> {
-        let name = PathBuf::from(format!("{option} {value}"));
+        let shown = super::document::shorten(value);
+        let name = PathBuf::from(format!("{option} {shown}"));
         Arc::new(Self { name, text: value.to_owned(), is_option: true, marks: OnceLock::new() })
     }
 
@@ -98,6 +99,16 @@ pub(super) enum Written {
 }
 
 impl Layer {
+    /// The setting, if it sets something below `spot`.
+    fn below(&self, spot: &Spot) -> Option<(Arc<Text>, Range<usize>)> {
+        match &self.written {
+            Written::Setting { path, value } if path.starts_with(&spot.path) => {
+                Some((self.text.clone(), 0..value.start.saturating_sub(1)))
+            }
+            _ => None,
+        }
+    }
+
     fn find(&self, spot: &Spot) -> Option<Range<usize>> {
         let path = spot.path.iter().map(String::as_str);
         let found = match &self.written {
@@ -170,6 +181,9 @@ impl Places {
             if let Some(found) = self.layers.iter().rev().find_map(|layer| Some((layer, layer.find(&spot)?)))
             {
                 return Some((found.0.text.clone(), found.1));
+            }
+            if let Some(setting) = self.layers.iter().rev().find_map(|layer| layer.below(&spot)) {
+                return Some(setting);
             }
             spot.path.pop();
             spot.part = Part::Key;

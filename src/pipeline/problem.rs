@@ -18,19 +18,29 @@ use crate::names::Place;
 
 /// Longest line that is drawn whole, in bytes.
 const WHOLE_LINE: usize = 240;
+/// Longest message, in characters.
+const LONGEST_MESSAGE: usize = 800;
+/// Most problems that are told of one file.
+const MOST_PROBLEMS: usize = 100;
 
 /// Everything that is wrong with one pipeline; never empty.
 #[derive(Debug, Clone, Error)]
-#[error("{}: {}", file.display(), count(problems.len()))]
+#[error("{}: {}", file.display(), count(*total, problems.len()))]
 pub struct PipelineErrors {
     /// The file as the person named it.
     pub file: PathBuf,
-    /// The problems, in the order of their places.
+    /// The problems, in the order of their places; of very many, the first hundred.
     pub problems: Vec<Problem>,
+    /// How many problems there are.
+    pub total: usize,
 }
 
-fn count(problems: usize) -> String {
-    if problems == 1 { "1 problem".into() } else { format!("{problems} problems") }
+fn count(total: usize, shown: usize) -> String {
+    match total {
+        1 => "1 problem".into(),
+        _ if total > shown => format!("{total} problems, of which the first {shown} are shown"),
+        _ => format!("{total} problems"),
+    }
 }
 
 /// One thing that is wrong with a pipeline, or worth knowing about it.
@@ -113,7 +123,7 @@ impl Finding {
     }
 
     /// Looks up where the finding was written.
-    fn locate(self, places: &Places) -> (Problem, (usize, usize)) {
+    fn locate(self, places: &Places) -> Located {
         let find = |(at, label): (At, Option<String>)| {
             let (text, range) = match at {
                 At::Bytes(text, range) => (text, range),
@@ -121,66 +131,78 @@ impl Finding {
             };
             Some((text, range, label))
         };
-        let at: Vec<(Arc<Text>, Range<usize>, Option<String>)> =
-            self.at.into_iter().filter_map(find).collect();
-        let order = at.first().map_or((0, 0), |(text, range, _)| (usize::from(text.is_option), range.start));
+        let at = self.at.into_iter().filter_map(find).collect();
+        Located { code: self.code, message: self.message, help: self.help, at }
+    }
+}
+
+/// A finding with its places, in bytes.
+struct Located {
+    code: &'static str,
+    message: String,
+    help: Option<String>,
+    at: Vec<(Arc<Text>, Range<usize>, Option<String>)>,
+}
+
+impl Located {
+    /// Files before options, and then as they are written.
+    fn order(&self) -> (bool, usize) {
+        self.at.first().map_or((false, 0), |(text, range, _)| (text.is_option, range.start))
+    }
+
+    fn into_problem(self) -> Problem {
+        let Located { code, message, help, at } = self;
         let located = at.iter().map(|(text, range, label)| (text.place(range.start), label.clone()));
-        let mut problem = Problem {
-            code: self.code,
-            message: self.message,
-            help: self.help,
-            places: located.collect(),
-            snippet: None,
-            spans: Vec::new(),
+        let places: Vec<_> = located.collect();
+        let message = if message.chars().count() > LONGEST_MESSAGE {
+            message.chars().take(LONGEST_MESSAGE).chain("…".chars()).collect()
+        } else {
+            message
         };
-        if let Some((main, first, _)) = at.first() {
-            let cut = Snippet::of(main, first);
-            let here = at.iter().filter(|(text, range, _)| Arc::ptr_eq(text, main) && cut.shows(range));
-            for (index, (_, range, label)) in here.enumerate() {
-                let start = range.start - cut.start;
-                let length = range.len().min(cut.text.len() - start);
-                let span = SourceSpan::from((start, length));
-                problem.spans.push(if index == 0 {
-                    LabeledSpan::new_primary_with_span(label.clone(), span)
-                } else {
-                    LabeledSpan::new_with_span(label.clone(), span)
-                });
+        let mut problem = Problem { code, message, help, places, snippet: None, spans: Vec::new() };
+        let Some((main, first, _)) = at.first() else { return problem };
+        let cut = Snippet::of(main, first);
+        let mut elsewhere = Vec::new();
+        for (index, (text, range, label)) in at.iter().enumerate() {
+            if !(Arc::ptr_eq(text, main) && cut.shows(range)) {
+                let place = &problem.places[index].0;
+                elsewhere.push(format!("{}: {place}", label.as_deref().unwrap_or("see also")));
+                continue;
             }
-            let elsewhere = at
-                .iter()
-                .zip(&problem.places)
-                .filter(|((text, range, _), _)| !(Arc::ptr_eq(text, main) && cut.shows(range)));
-            let elsewhere: Vec<String> = elsewhere
-                .map(|(_, (place, label))| format!("{}: {place}", label.as_deref().unwrap_or("see also")))
-                .collect();
-            if !elsewhere.is_empty() {
-                let help = problem.help.take().into_iter().chain(elsewhere);
-                problem.help = Some(help.collect::<Vec<_>>().join("\n"));
-            }
-            problem.snippet = Some(cut);
+            let start = range.start - cut.start;
+            let span = SourceSpan::from((start, range.len().min(cut.text().len() - start)));
+            problem.spans.push(if index == 0 {
+                LabeledSpan::new_primary_with_span(label.clone(), span)
+            } else {
+                LabeledSpan::new_with_span(label.clone(), span)
+            });
         }
-        (problem, order)
+        if !elsewhere.is_empty() {
+            let help = problem.help.take().into_iter().chain(elsewhere);
+            problem.help = Some(help.collect::<Vec<_>>().join("\n"));
+        }
+        problem.snippet = Some(cut);
+        problem
     }
 }
 
 /// Looks up all places and puts the problems into their order; of several that say the same of
-/// the same place, the first stays.
-pub(super) fn locate(findings: Vec<Finding>, places: &Places) -> Vec<Problem> {
+/// the same place, the first stays. Returns the first [`MOST_PROBLEMS`] and how many there are.
+pub(super) fn locate(findings: Vec<Finding>, places: &Places) -> (Vec<Problem>, usize) {
     let mut seen = HashSet::new();
-    let mut located: Vec<_> = findings.into_iter().map(|finding| finding.locate(places)).collect();
-    located.retain(|(problem, _)| {
-        seen.insert((problem.message.clone(), problem.places.first().map(|(place, _)| place.to_string())))
-    });
-    located.sort_by_key(|(_, order)| *order);
-    located.into_iter().map(|(problem, _)| problem).collect()
+    let mut located: Vec<Located> = findings.into_iter().map(|finding| finding.locate(places)).collect();
+    located.retain(|found| seen.insert((found.message.clone(), found.order())));
+    located.sort_by_key(Located::order);
+    let total = located.len();
+    (located.into_iter().take(MOST_PROBLEMS).map(Located::into_problem).collect(), total)
 }
 
 /// The text that a problem is drawn with; of very long lines only the part around the problem.
 #[derive(Debug, Clone)]
 struct Snippet {
     source: Arc<Text>,
-    /// The part of the source that is drawn.
-    text: String,
+    /// The part of the source that is drawn, if not all of it.
+    cut: Option<String>,
     /// The byte of the source at which that part begins.
     start: usize,
 }
@@ -191,15 +213,19 @@ impl Snippet {
         let line_start = text[..main.start].rfind('\n').map_or(0, |newline| newline + 1);
         let line_end = text[main.start..].find('\n').map_or(text.len(), |newline| main.start + newline);
         if line_end - line_start <= WHOLE_LINE {
-            return Self { source: source.clone(), text: text.clone(), start: 0 };
+            return Self { source: source.clone(), cut: None, start: 0 };
         }
         let start = text.floor_char_boundary(main.start.saturating_sub(40).max(line_start));
-        let end = text.floor_char_boundary((main.start + 60).min(line_end));
-        Self { source: source.clone(), text: text[start..end.max(main.start)].to_owned(), start }
+        let end = text.floor_char_boundary((main.start + 60).min(line_end)).max(main.start);
+        Self { source: source.clone(), cut: Some(text[start..end].to_owned()), start }
+    }
+
+    fn text(&self) -> &str {
+        self.cut.as_ref().unwrap_or(&self.source.text)
     }
 
     fn shows(&self, range: &Range<usize>) -> bool {
-        range.start >= self.start && range.start - self.start <= self.text.len()
+        range.start >= self.start && range.start - self.start <= self.text().len()
     }
 }
 
@@ -210,7 +236,7 @@ impl SourceCode for Snippet {
         lines_before: usize,
         lines_after: usize,
     ) -> Result<Box<dyn SpanContents<'a> + 'a>, MietteError> {
-        let text = self.text.as_str();
+        let text = self.text();
         let (first, last) = (span.offset(), span.offset() + span.len());
         if last > text.len() {
             return Err(MietteError::OutOfBounds);
@@ -223,6 +249,9 @@ impl SourceCode for Snippet {
         let mut end = line_end(last);
         for _ in 0..lines_after {
             end = line_end((end + 1).min(text.len()));
+        }
+        if text[start..end].ends_with('\r') {
+            end -= 1;
         }
         let (line, _) = line_and_column(&self.source.text, self.start + start);
         let name = if self.source.is_option {

@@ -30,7 +30,7 @@ pub(super) fn substitute(document: &mut Node, suggestions: &Suggestions) -> (Use
             }
         }
         Some(other) => {
-            let message = format!("`vars` is a map of names and values, not {}", other.describe());
+            let message = format!("`vars` must be a map of names and values, not {}", other.describe());
             work.findings.push(Finding::new("wrong_type", message).at(Spot::value(&["vars"])));
         }
     }
@@ -54,7 +54,7 @@ impl Work<'_> {
     fn check_variable(&mut self, name: &str, value: &Node) {
         let spot = Spot::value(&["vars", name]);
         if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') {
-            let message = format!("variable `{name}` is not made of letters, digits, `_` and `-`");
+            let message = format!("variable `{name}` must be named with letters, digits, `_` and `-`");
             self.findings
                 .push(Finding::new("bad_name", message).at(Spot { part: Part::Key, ..spot.clone() }));
         }

@@ -45,7 +45,11 @@ pub(super) fn parameter(
         let help = help.map(|name| format!("did you mean `{name}`?"));
         let choice =
             if names.len() > 1 { format!("one of {}", names.join(", ")) } else { allowed.to_owned() };
-        return Words { code: "wrong_value", message: format!("`{name}` is {choice}, not {wrong}"), help };
+        return Words {
+            code: "wrong_value",
+            message: format!("`{name}` must be {choice}, not {wrong}"),
+            help,
+        };
     }
     for (prefix, code) in [("invalid type: ", "wrong_type"), ("invalid value: ", "wrong_value")] {
         if let Some((given, wanted)) =
@@ -53,7 +57,7 @@ pub(super) fn parameter(
         {
             let help = (wanted == "a string" && !matches!(given, "map" | "sequence" | "null"))
                 .then(|| "write it in quotes to make it a text".to_owned());
-            let message = format!("`{name}` is {}, not {}", type_words(wanted), given_words(given));
+            let message = format!("`{name}` must be {}, not {}", type_words(wanted), given_words(given));
             return Words { code, message, help: given_help.or(help) };
         }
     }

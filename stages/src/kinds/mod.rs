@@ -8,6 +8,8 @@ pub mod fine_tune;
 pub mod gpt2;
 mod last_states;
 pub mod lora;
+pub mod gpt2;
+mod last_states;
 mod processor;
 pub mod reviews;
 pub mod sample_reviews;
