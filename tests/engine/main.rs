@@ -152,7 +152,8 @@ impl Lab {
 
     /// Every file below a folder of the cache.
     fn cache_files(&self, part: &str) -> Vec<std::path::PathBuf> {
-        let files = walkdir::WalkDir::new(self.path("cache/v1").join(part)).into_iter().filter_map(Result::ok);
+        let files =
+            walkdir::WalkDir::new(self.path("cache/v1").join(part)).into_iter().filter_map(Result::ok);
         files.filter(|entry| entry.file_type().is_file()).map(walkdir::DirEntry::into_path).collect()
     }
 }
@@ -255,9 +256,8 @@ fn a_forced_stage_runs_again_and_says_when_it_gives_other_bytes() {
 
 #[test]
 fn stages_of_equal_keys_are_executed_once() {
-    let lab = Lab::new(
-        "stages: { a: { kind: moody }, b: { kind: moody }, c: { kind: join, in: { a: a, b: b } } }",
-    );
+    let lab =
+        Lab::new("stages: { a: { kind: moody }, b: { kind: moody }, c: { kind: join, in: { a: a, b: b } } }");
     let ran = lab.run();
     assert_eq!(ran.started, 2, "one of the twins, and the join");
     assert_eq!(ran.records["a"].execution, ran.records["b"].execution);
@@ -279,7 +279,9 @@ fn a_failure_keeps_what_is_done_and_skips_what_needs_it() {
 #[test]
 fn a_damaged_or_missing_object_is_computed_again_never_used() {
     for damage in ["remove", "flip", "cut"] {
-        let lab = Lab::new("stages: { a: { kind: write, with: { text: abc } }, b: { kind: first_word, in: { text: a } } }");
+        let lab = Lab::new(
+            "stages: { a: { kind: write, with: { text: abc } }, b: { kind: first_word, in: { text: a } } }",
+        );
         lab.run();
         // Both stages wrote the same bytes: there is one object.
         let [object] = &lab.cache_files("objects")[..] else { panic!("one object") };

@@ -89,7 +89,8 @@ impl Stage for Join {
     }
 
     fn run(params: JoinParams, cx: &mut StageCx<'_>) -> Result<(), StageError> {
-        let parts: BTreeMap<_, _> = cx.inputs().iter().map(|(name, path)| (name, fs::read_to_string(path))).collect();
+        let parts: BTreeMap<_, _> =
+            cx.inputs().iter().map(|(name, path)| (name, fs::read_to_string(path))).collect();
         let parts: Vec<String> = parts.into_values().map(|part| part.expect("the input is there")).collect();
         write(cx, &parts.join(&params.separator))
     }

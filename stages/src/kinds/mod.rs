@@ -3,10 +3,10 @@
 pub mod classify;
 pub mod encode;
 pub mod fetch;
-pub mod reviews;
-pub mod sample_reviews;
-pub mod tokenize;
 pub mod gpt2;
 mod last_states;
 mod processor;
+pub mod reviews;
+pub mod sample_reviews;
+pub mod tokenize;
 pub mod zero_shot;
