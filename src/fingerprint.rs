@@ -141,7 +141,7 @@ mod tests {
     fn the_key_of_a_known_text_never_moves() {
         let hashed = fingerprint(json!({"rank": 8, "lr": 1e-3})).hashed();
         assert_eq!(hashed, r#"{"kind":"lora","version":1,"with":{"lr":0.001,"rank":8},"in":{},"seed":7}"#);
-        insta::assert_snapshot!(action_key(&hashed), @"");
+        insta::assert_snapshot!(action_key(&hashed), @"a5eb123b9d6ff885e0f67d472a57f3ac6271a51d27364d65e9b0031429858fd3");
     }
 
     #[test]

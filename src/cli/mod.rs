@@ -14,12 +14,18 @@ mod logs;
 mod metrics;
 mod note;
 mod pipeline_args;
+mod recorder;
+mod report;
+mod run;
 mod reasons;
 mod report;
 mod runs;
 mod schema;
 mod show;
 mod stages;
+mod view;
+mod why;
+mod words;
 mod table;
 mod tag;
 mod units;
@@ -41,6 +47,7 @@ use clap::{Parser, Subcommand};
     arg_required_else_help = true,
     after_help = "\
 Examples:
+  pipe run pipelines/all_three.yaml         execute what has changed
   pipe check pipelines/all_three.yaml       is the file right?
   pipe dag pipelines/all_three.yaml         what feeds what
   pipe stages                               what a stage can be
@@ -60,6 +67,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Run(run::Run),
+    Why(why::Why),
     Check(check::Check),
     Dag(dag::Dag),
     Stages(stages::Stages),
@@ -77,6 +86,8 @@ enum Verb {
 impl Verb {
     fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
         match self {
+            Verb::Run(verb) => verb.run(globals),
+            Verb::Why(verb) => verb.run(globals),
             Verb::Check(verb) => verb.run(globals),
             Verb::Dag(verb) => verb.run(globals),
             Verb::Stages(verb) => verb.run(globals),

@@ -127,27 +127,25 @@ impl<'a> Recorder<'a> {
         if records.is_empty() {
             return;
         }
-        let result = self.complete_found(&mut records);
-        self.keep_error(result);
-        let recorded = self.database.record_stages(self.run, &records);
+        let mut recorded = self.database.record_stages(self.run, &records);
+        if let Err(RunsError::UnknownExecutions { ids, .. }) = &recorded {
+            let ids = ids.clone();
+            self.complete_found(&ids, &mut records);
+            recorded = self.database.record_stages(self.run, &records);
+        }
         self.keep_error(recorded);
     }
 
-    /// Records executions that satisfied stages but are not known here: their cache came from elsewhere.
-    fn complete_found(&mut self, records: &mut [StageRecord]) -> Result<(), RunsError> {
-        let ids = records.iter().filter_map(|record| record.execution.as_deref());
-        let unknown: Vec<String> = self.database.unrecorded(ids)?.into_iter().map(str::to_owned).collect();
+    /// Records the executions of these `ids`, which satisfied stages but came with a cache from elsewhere.
+    fn complete_found(&mut self, ids: &[String], records: &mut [StageRecord]) {
         for record in records {
-            if !record.execution.as_ref().is_some_and(|id| unknown.contains(id)) {
-                continue;
-            }
+            let Some(id) = record.execution.as_ref().filter(|id| ids.contains(id)) else { continue };
             let known = record.key.and_then(|key| self.cache.execution(key));
-            match known.filter(|execution| Some(&execution.id) == record.execution.as_ref()) {
+            match known.filter(|execution| execution.id == *id) {
                 Some(execution) => self.completed(&execution),
                 None => record.execution = None,
             }
         }
-        Ok(())
     }
 
     fn keep_error(&mut self, result: Result<(), RunsError>) {

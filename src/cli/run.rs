@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use pipe_stages::contract::{Device, PortType};
 use serde_json::{Value, json};
 
-use super::{Failure, Globals, PipelineArgs, recorder::Recorder, view::View, words};
+use super::{Failure, Globals, PipelineArgs, recorder::Recorder, units, view::View, words};
 use crate::{
     cache::Cache,
     engine::{self, Capacity, Explainer, Force, Planned, Request, RunEvent, Summary, Tools, Verdict},
@@ -137,9 +137,7 @@ impl Run {
         let request = self.request(pipeline, device, RunId(0));
         let (executor, stop) = (ProcessExecutor::new(PathBuf::new(), &[]), Stop::default());
         let tools = Tools { cache, executor: &executor, stop: &stop, root: &pipeline.root };
-        let planned = planned(pipeline, |explainer| {
-            engine::plan(&request, &tools, explainer)
-        })??;
+        let planned = planned(pipeline, |explainer| engine::plan(&request, &tools, explainer))??;
         if self.json {
             let document = Value::from_iter(planned.iter().map(plan_json));
             globals.print(format_args!("{document:#}\n"))?;
@@ -157,11 +155,8 @@ impl Run {
             named if named.iter().any(String::is_empty) => Force::All,
             named => Force::Stages(named.iter().cloned().collect()),
         };
-        let capacity = Capacity {
-            cpus: self.jobs.map_or_else(all_cpus, usize::from),
-            memory: total_memory(),
-            gpus: 0,
-        };
+        let capacity =
+            Capacity { cpus: self.jobs.map_or_else(all_cpus, usize::from), memory: total_memory(), gpus: 0 };
         Request { pipeline, only: self.only.clone(), force, device, capacity, run }
     }
 
@@ -215,15 +210,14 @@ pub fn stage_exists(pipeline: &Pipeline, name: &str) -> Result<(), Failure> {
         return Ok(());
     }
     let failure = Failure::input(format!("`{}` has no stage `{name}`", pipeline.file.display()));
-    Err(failure.help(format!("its stages are {}", words::list(&pipeline.stages.keys().cloned().collect::<Vec<_>>()))))
+    Err(failure.help(format!(
+        "its stages are {}",
+        words::list(&pipeline.stages.keys().cloned().collect::<Vec<_>>())
+    )))
 }
 
 /// Calls `task` with what explains reruns: earlier runs in `history`, places in the file.
-pub fn with_explainer<T>(
-    pipeline: &Pipeline,
-    history: &RunsDb,
-    task: impl FnOnce(&Explainer<'_>) -> T,
-) -> T {
+pub fn with_explainer<T>(pipeline: &Pipeline, history: &RunsDb, task: impl FnOnce(&Explainer<'_>) -> T) -> T {
     let previous = |stage: &str| -> Option<Fingerprint> {
         let found = history.previous(&pipeline.file, stage, None).ok()??;
         Fingerprint::parse(&found.hashed)
@@ -233,10 +227,7 @@ pub fn with_explainer<T>(
 }
 
 /// Calls `task` like [`with_explainer`], also where no run was ever recorded.
-pub fn planned<T>(
-    pipeline: &Pipeline,
-    task: impl FnOnce(&Explainer<'_>) -> T,
-) -> Result<T, Failure> {
+pub fn planned<T>(pipeline: &Pipeline, task: impl FnOnce(&Explainer<'_>) -> T) -> Result<T, Failure> {
     let path = pipeline.root.join("runs.db");
     if path.exists() {
         let history = RunsDb::open_existing(&path)?;
@@ -294,19 +285,22 @@ fn headline(run: RunId, pipeline: &Pipeline) -> String {
 }
 
 fn closing(run: RunId, summary: &Summary, seconds: f64) -> (&'static str, Style, String) {
-    let took = words::duration(seconds);
+    let took = units::duration(seconds);
     let counts = format!("{} ran, {} cached", summary.ran, summary.cached);
     let (verb, color, text) = match summary.status {
         RunStatus::Done | RunStatus::Running if summary.ran == 0 => {
             ("done", AnsiColor::Green, format!("{run}: nothing to do, {} cached, in {took}", summary.cached))
         }
-        RunStatus::Done | RunStatus::Running => ("done", AnsiColor::Green, format!("{run}: {counts}, in {took}")),
+        RunStatus::Done | RunStatus::Running => {
+            ("done", AnsiColor::Green, format!("{run}: {counts}, in {took}"))
+        }
         RunStatus::Failed => {
             let rest = format!("{} failed, {} not run", summary.failed, summary.skipped);
             ("failed", AnsiColor::Red, format!("{run}: {rest}, {counts}, in {took}; what is done is kept"))
         }
         RunStatus::Interrupted => {
-            let text = format!("{run}: {counts}, {} not run, in {took}; the same command goes on", summary.skipped);
+            let text =
+                format!("{run}: {counts}, {} not run, in {took}; the same command goes on", summary.skipped);
             ("stopped", AnsiColor::Yellow, text)
         }
     };

@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Style};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pipe_stages::contract::Event;
 
-use super::words;
+use super::{units, words};
 use crate::{
     engine::RunEvent,
     record::{Outcome, Reason, StageRecord},
@@ -63,7 +63,12 @@ impl View {
         match event {
             RunEvent::Started { stage, reasons, .. } => self.started(stage, reasons),
             RunEvent::Waiting { stage, holder } => {
-                self.stage("waiting", AnsiColor::Yellow, stage, &format!("for {holder}, which is computing it"));
+                self.stage(
+                    "waiting",
+                    AnsiColor::Yellow,
+                    stage,
+                    &format!("for {holder}, which is computing it"),
+                );
             }
             RunEvent::Reported { stage, event, .. } => self.reported(stage, event),
             RunEvent::Finished { record, execution, differs } => {
@@ -127,17 +132,21 @@ impl View {
     }
 
     fn finished(&mut self, record: &StageRecord, peak_memory: u64) {
-        let took = words::duration(record.duration);
+        let took = units::duration(record.duration);
         let stage = &record.stage;
         match record.outcome {
             Outcome::Ran => {
-                let text = format!("{took:<12} {}", words::bytes(peak_memory));
+                let text = format!("{took:<12} {}", units::size(peak_memory));
                 self.stage("done", AnsiColor::Green, stage, &text);
             }
             Outcome::Cached => {
                 self.cached += 1;
                 if self.stages <= LISTED {
-                    let text = format!("{stage:<width$}  {}", words::reasons(&record.reasons), width = self.name_width);
+                    let text = format!(
+                        "{stage:<width$}  {}",
+                        words::reasons(&record.reasons),
+                        width = self.name_width
+                    );
                     self.say("cached", dim(), &text);
                 }
             }
@@ -147,7 +156,9 @@ impl View {
                     self.say("", Style::new(), line);
                 }
             }
-            Outcome::Skipped => self.stage("skipped", AnsiColor::Yellow, stage, &words::reasons(&record.reasons)),
+            Outcome::Skipped => {
+                self.stage("skipped", AnsiColor::Yellow, stage, &words::reasons(&record.reasons))
+            }
             Outcome::Interrupted => self.stage("stopped", AnsiColor::Yellow, stage, ""),
         }
     }

@@ -46,10 +46,9 @@ impl Why {
         };
         let (executor, stop) = (ProcessExecutor::new("".into(), &[]), Stop::default());
         let tools = Tools { cache: &cache, executor: &executor, stop: &stop, root: &pipeline.root };
-        let plans = planned(&pipeline, |explainer| {
-            engine::plan(&request, &tools, explainer)
-        })??;
-        let plan = plans.into_iter().find(|plan| plan.stage == self.stage).expect("the stage that was asked for");
+        let plans = planned(&pipeline, |explainer| engine::plan(&request, &tools, explainer))??;
+        let plan =
+            plans.into_iter().find(|plan| plan.stage == self.stage).expect("the stage that was asked for");
         let verdict = if plan.verdict == Verdict::Run { "run" } else { "cached" };
         if self.json {
             let document = json!({"stage": plan.stage, "verdict": verdict, "reasons": plan.reasons});

@@ -271,6 +271,8 @@ impl<'r, 'o> Schedule<'r, 'o> {
         match performed.ending {
             Ending::Ran { execution, differs } => {
                 record.execution = Some(execution.id.clone());
+                // From here on the wait for free cores does not count.
+                record.started = execution.started;
                 satisfied_by = Some(Hit::of(&execution));
                 self.has_result(&spec.name, execution.outputs.clone());
                 self.finish(record, Some(execution), differs);

@@ -9,6 +9,7 @@ pub mod contract;
 pub mod data;
 pub mod download;
 pub mod draw;
+pub mod evaluation;
 pub mod gpt2;
 pub mod kinds;
 pub mod sample_text;
@@ -26,7 +27,10 @@ pub fn kinds() -> &'static [StageKind] {
         StageKind::of::<kinds::gpt2::Gpt2>(),
         StageKind::of::<kinds::encode::Encode>(),
         StageKind::of::<kinds::zero_shot::ZeroShot>(),
+        StageKind::of::<kinds::fine_tune::FineTune>(),
+        StageKind::of::<kinds::lora::Lora>(),
         StageKind::of::<kinds::classify::Classify>(),
+        StageKind::of::<kinds::evaluate::Evaluate>(),
     ];
     KINDS
 }

@@ -2,11 +2,17 @@
 
 pub mod classify;
 pub mod encode;
+pub mod evaluate;
 pub mod fetch;
 pub mod gpt2;
 mod last_states;
+pub mod fine_tune;
+pub mod gpt2;
+mod last_states;
+pub mod lora;
 mod processor;
 pub mod reviews;
 pub mod sample_reviews;
 pub mod tokenize;
+mod training;
 pub mod zero_shot;

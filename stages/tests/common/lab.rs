@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Write,
     fs,
     path::{Path, PathBuf},
     rc::Rc,
@@ -34,6 +35,14 @@ pub struct Ran {
     pub events: Vec<Event>,
 }
 
+/// SHA-256 of `bytes` in hexadecimal.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
 /// The kind called `name`.
 pub fn kind(name: &str) -> StageKind {
     *kinds().iter().find(|kind| kind.name == name).expect("a registered kind")
@@ -42,10 +51,10 @@ pub fn kind(name: &str) -> StageKind {
 /// What is wrong with the parameters `with` of `kind_name`, as `path: message`.
 pub fn problems(kind_name: &str, with: Value) -> Vec<String> {
     let text = |problem: ParamProblem| format!("{}: {}", problem.path, problem.message);
-    kind(kind_name)
-        .resolve(with)
-        .map(|_| Vec::new())
-        .unwrap_or_else(|all| all.into_iter().map(text).collect())
+    match kind(kind_name).resolve(with) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.into_iter().map(text).collect(),
+    }
 }
 
 impl Lab {
@@ -107,8 +116,7 @@ impl Ran {
 
     /// SHA-256 of the output `port`.
     pub fn digest(&self, port: &str) -> String {
-        let bytes = fs::read(self.output(port)).expect("an output");
-        Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+        sha256(&fs::read(self.output(port)).expect("an output"))
     }
 
     /// The final value of the metric `name`.
