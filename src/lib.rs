@@ -5,7 +5,7 @@
 //! ```text
 //! 4  cli                              one verb a file; the only place that prints
 //! 3  engine                           decides what happens next
-//! 2  pipeline | cache | runs | exec   each knows one medium
+//! 2  pipeline | cache | runs | exec | git   each knows one medium
 //! 1  digest, fingerprint, names, …    nouns, mostly pure
 //! 0  pipe-stages                      the contract of a stage, and the kinds
 //! ```

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt::Write, process::ExitCode};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{Failure, Globals, PipelineArgs};
+use super::{Failure, Globals, PipelineArgs, units::counted};
 use crate::pipeline::{LoadOptions, Pipeline, PipelineErrors, Problem, load};
 
 /// Check a pipeline file without running anything
@@ -97,10 +97,6 @@ fn summary(pipeline: &Pipeline) -> String {
         let _ = write!(line, " with {what} {}", pipeline.profiles.join(", "));
     }
     line + ", no problems\n"
-}
-
-fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn place(problem: &Problem) -> String {

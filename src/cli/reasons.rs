@@ -29,12 +29,21 @@ pub(super) fn words(reason: &Reason) -> String {
         }
         Reason::Version { old, new } => format!("kind version: {old} → {new}"),
         Reason::Kind { old, new } => format!("kind: {old} → {new}"),
-        Reason::Upstream { stages } => format!("takes from {}, which ran", list(stages)),
+        Reason::Upstream { stages } => format!(
+            "takes from {}, which {} to run",
+            list(stages),
+            if stages.len() == 1 { "has" } else { "have" }
+        ),
         Reason::Forced => "forced".into(),
         Reason::ResultLost { what } => format!("its result was lost: {what}"),
         Reason::Satisfied { since } => format!("has the result of {since}"),
         Reason::Blocked { by } => format!("needs {by}, which failed"),
     }
+}
+
+/// All of them on one line.
+pub(super) fn line(reasons: &[Reason]) -> String {
+    reasons.iter().map(words).collect::<Vec<_>>().join("; ")
 }
 
 fn change(old: Option<String>, new: Option<String>) -> String {
@@ -100,9 +109,9 @@ mod tests {
         seed: 1 → none
         kind version: 1 → 2
         kind: lora → fine_tune
-        takes from a, which ran
-        takes from a and b, which ran
-        takes from a, b and 2 more, which ran
+        takes from a, which has to run
+        takes from a and b, which have to run
+        takes from a, b and 2 more, which have to run
         forced
         its result was lost: object 12ab… is missing
         has the result of run_3

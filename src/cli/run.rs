@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use pipe_stages::contract::{Device, PortType};
 use serde_json::{Value, json};
 
-use super::{Failure, Globals, PipelineArgs, recorder::Recorder, units, view::View, words};
+use super::{Failure, Globals, PipelineArgs, reasons, recorder::Recorder, units, view::View};
 use crate::{
     cache::Cache,
     engine::{self, Capacity, Explainer, Force, Planned, Request, RunEvent, Summary, Tools, Verdict},
@@ -212,7 +212,7 @@ pub fn stage_exists(pipeline: &Pipeline, name: &str) -> Result<(), Failure> {
     let failure = Failure::input(format!("`{}` has no stage `{name}`", pipeline.file.display()));
     Err(failure.help(format!(
         "its stages are {}",
-        words::list(&pipeline.stages.keys().cloned().collect::<Vec<_>>())
+        units::list(&pipeline.stages.keys().cloned().collect::<Vec<_>>())
     )))
 }
 
@@ -278,9 +278,9 @@ fn stop_on_signals(stop: &Stop) {
 fn headline(run: RunId, pipeline: &Pipeline) -> String {
     let profiles = match pipeline.profiles.as_slice() {
         [] => String::new(),
-        names => format!(" with {}", words::list(names)),
+        names => format!(" with {}", units::list(names)),
     };
-    let stages = words::count(pipeline.stages.len(), "stage");
+    let stages = units::counted(pipeline.stages.len(), "stage");
     format!("{run}: {}{profiles}, {stages}", pipeline.file.display())
 }
 
@@ -309,7 +309,7 @@ fn closing(run: RunId, summary: &Summary, seconds: f64) -> (&'static str, Style,
 
 fn plan_line(plan: &Planned, width: usize) -> String {
     let verb = if plan.verdict == Verdict::Run { "run" } else { "cached" };
-    format!("{verb:<6}  {:<width$}  {}\n", plan.stage, words::reasons(&plan.reasons))
+    format!("{verb:<6}  {:<width$}  {}\n", plan.stage, reasons::line(&plan.reasons))
 }
 
 fn plan_json(plan: &Planned) -> Value {

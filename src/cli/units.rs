@@ -37,6 +37,15 @@ pub(crate) fn duration(seconds: f64) -> String {
     }
 }
 
+/// `a`, `a and b`, `a, b and c`.
+pub(crate) fn list(names: &[String]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => one.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
 /// `734 MB`, in powers of 1000.
 pub(crate) fn size(bytes: u64) -> String {
     let mut value = bytes as f64;

@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Style};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pipe_stages::contract::Event;
 
-use super::{units, words};
+use super::{reasons, units};
 use crate::{
     engine::RunEvent,
     record::{Outcome, Reason, StageRecord},
@@ -82,7 +82,7 @@ impl View {
                     let text = format!(
                         "{} gave other bytes than the stored result with the same key ({}): it is not deterministic",
                         record.stage,
-                        words::list(differs)
+                        units::list(differs)
                     );
                     self.say("warning", AnsiColor::Yellow.on_default().bold(), &text);
                 }
@@ -93,13 +93,13 @@ impl View {
     /// Ends the live lines.
     pub fn close(&mut self) {
         if self.cached > LISTED {
-            self.say("cached", dim(), &words::count(self.cached, "stage"));
+            self.say("cached", dim(), &units::counted(self.cached, "stage"));
         }
         let _ = self.bars.clear();
     }
 
     fn started(&mut self, stage: &str, reasons: &[Reason]) {
-        self.stage("running", AnsiColor::Cyan, stage, &words::reasons(reasons));
+        self.stage("running", AnsiColor::Cyan, stage, &reasons::line(reasons));
         let bar = self.is_live.then(|| {
             let bar = self.bars.add(ProgressBar::new_spinner());
             bar.set_style(spinner());
@@ -144,7 +144,7 @@ impl View {
                 if self.stages <= LISTED {
                     let text = format!(
                         "{stage:<width$}  {}",
-                        words::reasons(&record.reasons),
+                        reasons::line(&record.reasons),
                         width = self.name_width
                     );
                     self.say("cached", dim(), &text);
@@ -157,7 +157,7 @@ impl View {
                 }
             }
             Outcome::Skipped => {
-                self.stage("skipped", AnsiColor::Yellow, stage, &words::reasons(&record.reasons))
+                self.stage("skipped", AnsiColor::Yellow, stage, &reasons::line(&record.reasons))
             }
             Outcome::Interrupted => self.stage("stopped", AnsiColor::Yellow, stage, ""),
         }

@@ -7,9 +7,8 @@ use pipe_stages::contract::Device;
 use serde_json::json;
 
 use super::{
-    Failure, Globals, PipelineArgs,
+    Failure, Globals, PipelineArgs, reasons,
     run::{planned, stage_exists},
-    words,
 };
 use crate::{
     cache::Cache,
@@ -55,7 +54,7 @@ impl Why {
             globals.print(format_args!("{document:#}\n"))?;
         } else {
             let reasons: String =
-                plan.reasons.iter().map(|reason| format!("  {}\n", words::reason(reason))).collect();
+                plan.reasons.iter().map(|reason| format!("  {}\n", reasons::words(reason))).collect();
             let verdict = if plan.verdict == Verdict::Run { "will run" } else { verdict };
             globals.print(format_args!("{}: {verdict}\n{reasons}", plan.stage))?;
         }

@@ -339,5 +339,11 @@ fn the_plan_says_for_every_stage_whether_it_runs_and_why() {
     lab.run();
     assert!(lab.plan(&Options::default()).iter().all(|line| line.ends_with("cached run_1")));
     let plan = lab.plan(&Options { sets: &["subject.text=me"], ..Options::default() }).join("\n");
-    insta::assert_snapshot!(plan, @"");
+    insta::assert_snapshot!(plan, @r#"
+    greeting: cached run_1
+    subject: run [Parameter { path: "text", old: Some(String("you there")), new: Some(String("me")), place: None }]
+    first: cached run_1
+    number: cached run_1
+    all: run [Upstream { stages: ["subject"] }]
+    "#);
 }
