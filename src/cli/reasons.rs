@@ -21,7 +21,8 @@ pub(super) fn words(reason: &Reason) -> String {
         }
         Reason::Input { port, from, old, new } => {
             let short = |digest: &Digest| digest.short();
-            format!("in.{port}: {} ({from})", change(old.as_ref().map(short), new.as_ref().map(short)))
+            let from = if from.is_empty() { String::new() } else { format!(" ({from})") };
+            format!("in.{port}: {}{from}", change(old.as_ref().map(short), new.as_ref().map(short)))
         }
         Reason::Seed { old, new } => {
             format!("seed: {}", change(old.map(|seed| seed.to_string()), new.map(|seed| seed.to_string())))

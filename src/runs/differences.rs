@@ -132,10 +132,10 @@ fn inputs(
     }
 }
 
-/// The digests of a stage's inputs, from the JSON that was hashed into its key.
+/// The digests of a stage's inputs, from the JSON of its [`crate::fingerprint::Fingerprint`].
 fn input_digests(stage: Option<&LoadedStage>) -> BTreeMap<&str, &Value> {
     let hashed = stage.and_then(|stage| stage.execution.as_ref()).map(|execution| &execution.hashed);
-    let inputs = hashed.and_then(|hashed| hashed.get("inputs")).and_then(Value::as_object);
+    let inputs = hashed.and_then(|hashed| hashed.get("in")).and_then(Value::as_object);
     inputs.into_iter().flatten().map(|(port, digest)| (port.as_str(), digest)).collect()
 }
 

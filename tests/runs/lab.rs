@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use jiff::{SignedDuration, Timestamp};
 use pipe::{
     digest::{ActionKey, Digest},
+    fingerprint::{Fingerprint, action_key},
     names::RunId,
     record::{Artifact, Execution, GitState, Metric, Outcome, Reason, RunStart, RunStatus, StageRecord},
     runs::RunsDb,
@@ -53,12 +54,14 @@ impl Stage {
         self
     }
 
-    pub fn hashed(&self) -> Value {
-        json!({ "kind": self.kind, "version": 1, "params": self.params, "inputs": self.inputs, "seed": self.seed })
+    pub fn hashed(&self) -> String {
+        let inputs = serde_json::from_value(self.inputs.clone()).unwrap();
+        let (kind, with, seed) = (self.kind.into(), self.params.clone(), Some(self.seed));
+        Fingerprint { kind, version: 1, with, inputs, seed }.hashed()
     }
 
     pub fn key(&self) -> ActionKey {
-        blake3::hash(self.hashed().to_string().as_bytes()).into()
+        action_key(&self.hashed())
     }
 }
 
@@ -138,7 +141,7 @@ pub fn execution(run: RunId, stage: &Stage, started: Timestamp) -> Execution {
     let metrics = stage.metrics.iter();
     Execution {
         key: stage.key(),
-        hashed: stage.hashed().to_string(),
+        hashed: stage.hashed(),
         kind: stage.kind.into(),
         stage: stage.name.into(),
         run,
