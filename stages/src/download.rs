@@ -14,7 +14,7 @@
 
 use std::{
     error::Error,
-    fmt::Display,
+    fmt::{Display, Write as _},
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     path::Path,
@@ -35,7 +35,7 @@ const PARTIAL: &str = "partial";
 /// The address they came from.
 const ORIGIN: &str = "partial.url";
 /// The longest wait between two tries.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+const LONGEST_BACKOFF: Duration = Duration::from_mins(1);
 
 /// What to download and how patiently.
 #[derive(Debug, Clone)]
@@ -258,9 +258,16 @@ fn sha256(path: &Path) -> Result<String, StageError> {
                 count => hasher.update(&buffer[..count]),
             }
         }
-        Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(hexadecimal(&hasher.finalize()))
     };
     hash().map_err(|err| StageError::io("read", path, err))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// Moves `partial` to `destination`, which may lie on another file system.

@@ -4,22 +4,31 @@
 //! Nothing here knows the scheduler. The package `pipe` reads [`kinds()`] and runs
 //! [`contract::worker`] in a process of its own.
 
+pub mod acl_imdb;
 pub mod contract;
 pub mod data;
 pub mod download;
+pub mod draw;
+pub mod evaluation;
 pub mod gpt2;
 pub mod kinds;
+pub mod sample_text;
+pub mod tokenizer;
 
 use contract::StageKind;
 
 /// Every kind of stage that a pipeline file can name, in the order of the experiment.
 pub fn kinds() -> &'static [StageKind] {
-    const KINDS: &[StageKind] = &[
+    static KINDS: &[StageKind] = &[
         StageKind::of::<kinds::fetch::Fetch>(),
+        StageKind::of::<kinds::reviews::Reviews>(),
+        StageKind::of::<kinds::sample_reviews::SampleReviews>(),
+        StageKind::of::<kinds::tokenize::Tokenize>(),
         StageKind::of::<kinds::gpt2::Gpt2>(),
         StageKind::of::<kinds::encode::Encode>(),
         StageKind::of::<kinds::zero_shot::ZeroShot>(),
         StageKind::of::<kinds::classify::Classify>(),
+        StageKind::of::<kinds::evaluate::Evaluate>(),
     ];
     KINDS
 }

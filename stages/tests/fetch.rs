@@ -13,13 +13,12 @@ use std::{
     time::Duration,
 };
 
-use common::lab::{Lab, kind, problems};
+use common::lab::{Lab, kind, problems, sha256};
 use pipe_stages::{
     contract::{Event, StageError},
     download::{Download, Listener},
 };
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 /// A server that answers its connections by `script`, one closure call each, then refuses.
 struct Server {
@@ -62,7 +61,9 @@ impl Server {
 
 fn head(stream: &mut TcpStream, status: &str, headers: &[String]) {
     write!(stream, "HTTP/1.1 {status}\r\nconnection: close\r\n").unwrap();
-    headers.iter().for_each(|header| write!(stream, "{header}\r\n").unwrap());
+    for header in headers {
+        write!(stream, "{header}\r\n").unwrap();
+    }
     write!(stream, "\r\n").unwrap();
 }
 
@@ -70,22 +71,17 @@ fn head(stream: &mut TcpStream, status: &str, headers: &[String]) {
 fn answer(stream: &mut TcpStream, body: &[u8], start: Option<u64>, limit: usize) {
     let from = start.unwrap_or(0) as usize;
     let length = format!("content-length: {}", body.len() - from);
-    match start {
-        None => head(stream, "200 OK", &[length]),
-        Some(_) => {
-            let range = format!("content-range: bytes {from}-{}/{}", body.len() - 1, body.len());
-            head(stream, "206 Partial Content", &[length, range]);
-        }
+    if start.is_none() {
+        head(stream, "200 OK", &[length]);
+    } else {
+        let range = format!("content-range: bytes {from}-{}/{}", body.len() - 1, body.len());
+        head(stream, "206 Partial Content", &[length, range]);
     }
     stream.write_all(&body[from..from.saturating_add(limit).min(body.len())]).unwrap();
 }
 
 fn body() -> Vec<u8> {
     (0..200_000u32).map(|i| (i * 7 + i / 251) as u8).collect()
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[derive(Default)]

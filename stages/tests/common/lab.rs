@@ -2,8 +2,10 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Write,
     fs,
     path::{Path, PathBuf},
+    rc::Rc,
 };
 
 use pipe_stages::{
@@ -16,7 +18,7 @@ use tempfile::TempDir;
 
 /// A folder in which stages run.
 pub struct Lab {
-    dir: TempDir,
+    dir: Rc<TempDir>,
     runs: std::cell::Cell<usize>,
     /// Threads that stages may use.
     pub threads: usize,
@@ -27,9 +29,18 @@ pub struct Lab {
 /// What a stage wrote and reported.
 #[derive(Debug)]
 pub struct Ran {
+    _dir: Rc<TempDir>,
     outputs: BTreeMap<String, PathBuf>,
     /// Its events, in order.
     pub events: Vec<Event>,
+}
+
+/// SHA-256 of `bytes` in hexadecimal.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// The kind called `name`.
@@ -40,16 +51,16 @@ pub fn kind(name: &str) -> StageKind {
 /// What is wrong with the parameters `with` of `kind_name`, as `path: message`.
 pub fn problems(kind_name: &str, with: Value) -> Vec<String> {
     let text = |problem: ParamProblem| format!("{}: {}", problem.path, problem.message);
-    kind(kind_name)
-        .resolve(with)
-        .map(|_| Vec::new())
-        .unwrap_or_else(|all| all.into_iter().map(text).collect())
+    match kind(kind_name).resolve(with) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.into_iter().map(text).collect(),
+    }
 }
 
 impl Lab {
     /// An empty folder.
     pub fn new() -> Self {
-        let dir = TempDir::new().expect("a temporary folder");
+        let dir = Rc::new(TempDir::new().expect("a temporary folder"));
         fs::create_dir(dir.path().join("checkpoint")).expect("a checkpoint folder");
         Self { dir, runs: std::cell::Cell::new(0), threads: 2, seed: 1337 }
     }
@@ -88,7 +99,7 @@ impl Lab {
         let result = kind.run(job.params.clone(), &mut cx);
         drop(cx);
         let (events, _) = read_events(&fs::read(&job.events).expect("the event file"));
-        result.map(|()| Ran { outputs: job.outputs, events })
+        result.map(|()| Ran { _dir: Rc::clone(&self.dir), outputs: job.outputs, events })
     }
 }
 
@@ -105,8 +116,7 @@ impl Ran {
 
     /// SHA-256 of the output `port`.
     pub fn digest(&self, port: &str) -> String {
-        let bytes = fs::read(self.output(port)).expect("an output");
-        Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+        sha256(&fs::read(self.output(port)).expect("an output"))
     }
 
     /// The final value of the metric `name`.
