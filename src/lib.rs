@@ -5,11 +5,22 @@
 //! ```text
 //! 4  cli                              one verb a file; the only place that prints
 //! 3  engine                           decides what happens next
-//! 2  pipeline | cache | runs | exec   each knows one medium
+//! 2  pipeline | cache | runs | exec | git   each knows one medium
 //! 1  digest, fingerprint, names, …    nouns, mostly pure
 //! 0  pipe-stages                      the contract of a stage, and the kinds
 //! ```
 
+pub mod cache;
+pub mod cli;
 pub mod digest;
+pub mod engine;
+pub mod exec;
+pub mod fingerprint;
+pub mod git;
 pub mod names;
+pub mod pattern;
+pub mod pipeline;
 pub mod record;
+pub mod resources;
+pub mod root;
+pub mod runs;

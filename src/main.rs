@@ -1,3 +1,5 @@
 //! The `pipe` program.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    pipe::cli::main()
+}

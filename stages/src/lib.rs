@@ -19,7 +19,7 @@ use contract::StageKind;
 
 /// Every kind of stage that a pipeline file can name, in the order of the experiment.
 pub fn kinds() -> &'static [StageKind] {
-    static KINDS: &[StageKind] = &[
+    const KINDS: &[StageKind] = &[
         StageKind::of::<kinds::fetch::Fetch>(),
         StageKind::of::<kinds::reviews::Reviews>(),
         StageKind::of::<kinds::sample_reviews::SampleReviews>(),
@@ -27,6 +27,8 @@ pub fn kinds() -> &'static [StageKind] {
         StageKind::of::<kinds::gpt2::Gpt2>(),
         StageKind::of::<kinds::encode::Encode>(),
         StageKind::of::<kinds::zero_shot::ZeroShot>(),
+        StageKind::of::<kinds::fine_tune::FineTune>(),
+        StageKind::of::<kinds::lora::Lora>(),
         StageKind::of::<kinds::classify::Classify>(),
         StageKind::of::<kinds::evaluate::Evaluate>(),
     ];

@@ -133,19 +133,18 @@ impl<'a> StageCx<'a> {
         self.report(&Event::Device { name: name.into() });
     }
 
-    /// Reports that the stage failed and writes out everything reported so far.
-    pub(super) fn fail(&self, error: &StageError) {
-        self.report(&Event::Failed {
-            message: error.to_string(),
-            causes: error.causes(),
-            help: error.help_text().map(Into::into),
-        });
-    }
-
-    /// Writes out everything reported so far.
-    pub(super) fn finish(self) -> Result<(), StageError> {
+    /// Reports a failure, if `result` is one, and writes out everything reported so far.
+    pub fn finish(self, result: Result<(), StageError>) -> Result<(), StageError> {
+        if let Err(error) = &result {
+            self.report(&Event::Failed {
+                message: error.to_string(),
+                causes: error.causes(),
+                help: error.help_text().map(Into::into),
+            });
+        }
         let mut reports = self.reports.into_inner().expect("no report panics");
-        reports.file.flush().map_err(|err| StageError::io("write", &self.job.events, err))
+        let written = reports.file.flush().map_err(|err| StageError::io("write", &self.job.events, err));
+        result.and(written)
     }
 
     /// Reports are best effort while the stage runs; [`Self::finish`] says if one was lost.

@@ -1,5 +1,11 @@
 //! A [`Stage`] with its types erased, so that kinds can stand in one table.
 
+use std::{
+    any::TypeId,
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
 use serde_json::{Map, Value};
 
 use super::{MetricDoc, Ports, Stage, StageCx, StageError};
@@ -113,7 +119,7 @@ fn resolve<S: Stage>(with: Value) -> Result<Resolved, Vec<ParamProblem>> {
             return Err(vec![ParamProblem::new("", message)]);
         }
     };
-    let known = properties(&schemars::schema_for!(S::Params));
+    let known = parameters::<S>();
     let mut problems = unknown_parameters(S::KIND, &known, &mut given);
     let params: S::Params = loop {
         match serde_path_to_error::deserialize(Value::Object(given.clone())) {
@@ -167,9 +173,17 @@ fn unknown_parameters(kind: &str, known: &[String], given: &mut Map<String, Valu
         .collect()
 }
 
-fn properties(schema: &schemars::Schema) -> Vec<String> {
-    let properties = schema.get("properties").and_then(Value::as_object);
-    properties.map(|map| map.keys().cloned().collect()).unwrap_or_default()
+/// The names of the parameters of `S`, from its schema; made once, since a pipeline may have
+/// thousands of stages of a kind and a schema takes longer than everything else about one.
+fn parameters<S: Stage>() -> Arc<[String]> {
+    static KNOWN: Mutex<BTreeMap<TypeId, Arc<[String]>>> = Mutex::new(BTreeMap::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let made = known.entry(TypeId::of::<S>()).or_insert_with(|| {
+        let schema = schemars::schema_for!(S::Params);
+        let properties = schema.get("properties").and_then(Value::as_object);
+        properties.map(|map| map.keys().cloned().collect()).unwrap_or_default()
+    });
+    made.clone()
 }
 
 /// `targets[1].name` as `targets.1.name`.

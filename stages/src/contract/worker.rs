@@ -73,10 +73,7 @@ fn run(kinds: &[StageKind], job: &Job) -> Result<(), StageError> {
         })
         .and_then(|kind| kind.run(job.params.clone(), &mut cx))
         .and_then(|()| outputs_exist(job));
-    if let Err(err) = &result {
-        cx.fail(err);
-    }
-    cx.finish().and(result)
+    cx.finish(result)
 }
 
 fn outputs_exist(job: &Job) -> Result<(), StageError> {

@@ -8,6 +8,8 @@ mod hugging_face;
 mod initial;
 pub mod kernels;
 mod model_file;
+mod stock;
+pub mod training;
 mod weights;
 
 pub use activation::Activation;
@@ -17,5 +19,6 @@ pub use forward::{Forward, embed};
 pub use hugging_face::HuggingFace;
 pub use initial::initial_tensor;
 pub use model_file::{LoraTarget, Method, ModelFile};
+pub use stock::Stock;
 pub(crate) use weights::map;
 pub use weights::{Weights, tensor_shapes, write_weights};

@@ -48,7 +48,7 @@ vectorized! {
 /// The error function to 3e-7: a rational function of degrees 13 and 8, with the coefficients
 /// that Eigen and XLA use.
 #[inline(always)]
-fn erf<const FMA: bool>(x: f32) -> f32 {
+pub(super) fn erf<const FMA: bool>(x: f32) -> f32 {
     let x = if -4.0 > x { -4.0 } else { x };
     let x = if 4.0 < x { 4.0 } else { x };
     let square = x * x;

@@ -41,7 +41,7 @@ fn layer_norm_body<const FMA: bool>(x: &[f32], weight: &[f32], bias: &[f32], out
 
 /// The mean of `x` and one over its standard deviation.
 #[inline(always)]
-fn mean_and_scale<const FMA: bool>(x: &[f32]) -> (f32, f32) {
+pub(super) fn mean_and_scale<const FMA: bool>(x: &[f32]) -> (f32, f32) {
     let (chunks, rest) = x.as_chunks::<LANES>();
     let mut sums = [0.0; LANES];
     for chunk in chunks {

@@ -8,8 +8,10 @@
 #![allow(clippy::inline_always, clippy::needless_range_loop)]
 
 pub mod attention;
+pub mod dropout;
 pub mod gelu;
 pub mod gemm;
+pub mod gradient;
 pub mod layer_norm;
 pub mod vector;
 

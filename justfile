@@ -1,0 +1,22 @@
+# Recipes for people who work on pipe; `.ci/run` is what decides whether a change lands.
+
+default:
+    @just --list
+
+# Formatting, lints and the fast tests.
+check:
+    cargo fmt --all --check
+    cargo clippy --release --workspace --all-targets -- -D warnings
+    cargo test --release --workspace
+
+# The published experiment, offline: made-up reviews and a small random model.
+demo:
+    cargo run --release -- run pipelines/all_three.yaml --profile demo
+
+# Exactly what CI runs.
+ci:
+    .ci/run
+
+# The JSON Schema that editors use for pipelines/*.yaml.
+schema:
+    cargo run --release -- schema --out docs/pipeline.schema.json

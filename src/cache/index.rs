@@ -1,0 +1,191 @@
+//! `index.db`: answers without reading files what `results/` and the file system also know.
+//!
+//! Every failure here means "not known": the caller then looks at the files themselves.
+//! A missing, damaged or older index is made anew from the results.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard},
+    time::Duration,
+};
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{Hit, outside::Snapshot, results, stat::Stat};
+use crate::{
+    digest::{ActionKey, Digest},
+    record::Execution,
+};
+
+const SCHEMA_VERSION: i64 = 1;
+const SCHEMA: &str = "
+    CREATE TABLE result  (key BLOB PRIMARY KEY, execution TEXT NOT NULL, run INTEGER NOT NULL,
+                          device TEXT, outputs TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE object  (digest BLOB PRIMARY KEY, stat BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE outside (path TEXT PRIMARY KEY, snapshot BLOB NOT NULL) WITHOUT ROWID;
+";
+
+/// The open index, or none where there is no folder yet or it cannot be written.
+#[derive(Debug)]
+pub(super) struct Index {
+    folder: PathBuf,
+    connection: Mutex<Option<Connection>>,
+}
+
+impl Index {
+    /// Opens the index in `folder`, made anew if need be; without a folder it stays closed.
+    pub fn open(folder: &Path) -> Self {
+        let connection = folder.is_dir().then(|| connect(folder)).flatten();
+        Self { folder: folder.to_owned(), connection: Mutex::new(connection) }
+    }
+
+    /// Opens an index that could not be opened before its folder was made.
+    pub fn make_writable(&self) {
+        let mut connection = self.lock();
+        if connection.is_none() {
+            *connection = connect(&self.folder);
+        }
+    }
+
+    /// The result of `key`, if it is known here.
+    pub fn result(&self, key: ActionKey) -> Option<Hit> {
+        self.ask(
+            "SELECT execution, run, device, outputs FROM result WHERE key = ?",
+            params![key.as_bytes()],
+            |row| {
+                let outputs: String = row.get(3)?;
+                Ok(serde_json::from_str(&outputs).ok().and_then(|outputs| {
+                    Some(Hit {
+                        execution: row.get(0).ok()?,
+                        run: crate::names::RunId(row.get(1).ok()?),
+                        device: row.get(2).ok()?,
+                        outputs,
+                    })
+                }))
+            },
+        )
+        .flatten()
+    }
+
+    /// Remembers the result of an execution.
+    pub fn add_result(&self, execution: &Execution) {
+        self.tell(|connection| add_result(connection, execution));
+    }
+
+    /// The stat that an object had when its bytes were last seen to be right.
+    pub fn object(&self, digest: Digest) -> Option<Stat> {
+        self.ask("SELECT stat FROM object WHERE digest = ?", params![digest.as_bytes()], |row| {
+            Ok(decode(row.get_ref(0)?.as_blob()?))
+        })
+        .flatten()
+    }
+
+    /// Remembers that an object with this stat has the right bytes.
+    pub fn add_object(&self, digest: Digest, stat: Stat) {
+        self.tell(|connection| {
+            connection
+                .prepare_cached("INSERT OR REPLACE INTO object VALUES (?, ?)")?
+                .execute(params![digest.as_bytes(), encode(&stat)])
+        });
+    }
+
+    /// What was found at a path outside the cache when it was last hashed.
+    pub fn outside(&self, path: &str) -> Option<Snapshot> {
+        self.ask("SELECT snapshot FROM outside WHERE path = ?", params![path], |row| {
+            Ok(decode(row.get_ref(0)?.as_blob()?))
+        })
+        .flatten()
+    }
+
+    /// Remembers what was found at a path outside the cache.
+    pub fn add_outside(&self, path: &str, snapshot: &Snapshot) {
+        self.tell(|connection| {
+            connection
+                .prepare_cached("INSERT OR REPLACE INTO outside VALUES (?, ?)")?
+                .execute(params![path, encode(snapshot)])
+        });
+    }
+
+    fn ask<T>(
+        &self,
+        question: &str,
+        values: impl rusqlite::Params,
+        read: impl FnOnce(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+    ) -> Option<T> {
+        let connection = self.lock();
+        let mut statement = connection.as_ref()?.prepare_cached(question).ok()?;
+        statement.query_row(values, read).optional().ok().flatten()
+    }
+
+    fn tell(&self, statement: impl FnOnce(&Connection) -> rusqlite::Result<usize>) {
+        if let Some(connection) = self.lock().as_ref() {
+            // An accelerator that forgets is slower, not wrong.
+            let _ = statement(connection);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Connection>> {
+        self.connection.lock().expect("no question to the index panics")
+    }
+}
+
+fn connect(folder: &Path) -> Option<Connection> {
+    let file = folder.join("index.db");
+    if let Some(connection) = existing(&file) {
+        return Some(connection);
+    }
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(folder.join(format!("index.db{suffix}")));
+    }
+    rebuilt(folder, &file).ok()
+}
+
+fn existing(file: &Path) -> Option<Connection> {
+    let connection = file.is_file().then(|| Connection::open(file).ok()).flatten()?;
+    prepare(&connection).ok()?;
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).ok()?;
+    let tables = connection.prepare("SELECT 1 FROM result, object, outside LIMIT 1").is_ok();
+    (version == SCHEMA_VERSION && tables).then_some(connection)
+}
+
+fn rebuilt(folder: &Path, file: &Path) -> rusqlite::Result<Connection> {
+    let mut connection = Connection::open(file)?;
+    prepare(&connection)?;
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version != SCHEMA_VERSION {
+        transaction.execute_batch(SCHEMA)?;
+        for execution in results::all(folder) {
+            add_result(&transaction, &execution)?;
+        }
+        transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    }
+    transaction.commit()?;
+    Ok(connection)
+}
+
+fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(Duration::from_secs(10))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // After a power cut the index may be damaged; it is then made anew.
+    connection.pragma_update(None, "synchronous", "OFF")
+}
+
+fn add_result(connection: &Connection, execution: &Execution) -> rusqlite::Result<usize> {
+    let outputs = serde_json::to_string(&execution.outputs).expect("artifacts serialize to JSON");
+    connection.prepare_cached("INSERT OR REPLACE INTO result VALUES (?, ?, ?, ?, ?)")?.execute(params![
+        execution.key.as_bytes(),
+        execution.id,
+        execution.run.0,
+        execution.device,
+        outputs
+    ])
+}
+
+fn encode<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    postcard::to_stdvec(value).expect("plain values encode")
+}
+
+fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    postcard::from_bytes(bytes).ok()
+}

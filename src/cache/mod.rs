@@ -1,0 +1,226 @@
+//! Every output by content, and which execution gave it: `cache/v1/`.
+//!
+//! ```text
+//! objects/ab/cdef…        contents by BLAKE3, read-only
+//! results/ab/<key>.json   the truth: one Execution, written once, last
+//! index.db                an accelerator over results/ and stats; rebuilt when missing or damaged
+//! scratch/<key>/          lock, attempt-<id>/ (being written), checkpoint/ (survives a kill)
+//! ```
+//!
+//! A missing or damaged object is a miss, never a wrong answer. Everything here can be
+//! recomputed: deleting the folder costs time, not knowledge.
+
+mod index;
+mod objects;
+mod outside;
+mod results;
+mod scratch;
+mod stat;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use miette::Diagnostic;
+use thiserror::Error;
+
+use crate::{
+    digest::{ActionKey, Digest},
+    record::{Artifact, Execution},
+};
+use index::Index;
+
+pub use outside::{Outside, OutsideFile};
+pub use scratch::{Claim, Scratch};
+
+/// The folder layout's version, part of the path.
+const LAYOUT: &str = "v1";
+/// Executions of at least this many seconds are forced to the disk before they count.
+const WORTH_SYNCING: f64 = 1.0;
+
+/// A cache that cannot be used.
+#[derive(Debug, Error, Diagnostic)]
+pub enum CacheError {
+    /// A file operation failed.
+    #[error("cannot {what} `{}`", path.display())]
+    Io {
+        /// What was tried, such as `write`.
+        what: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// An input outside the cache is not there.
+    #[error("input `{}` does not exist", path.display())]
+    Missing {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// A glob matches nothing or is no glob.
+    #[error("glob `{pattern}` {what}")]
+    Glob {
+        /// The pattern as written.
+        pattern: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A folder cannot be walked.
+    #[error("cannot list `{}`", path.display())]
+    Walk {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: walkdir::Error,
+    },
+}
+
+impl CacheError {
+    fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { what, path: path.to_owned(), source }
+    }
+}
+
+/// What the cache knows of a key.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Lookup {
+    /// A whole result.
+    Hit(Hit),
+    /// No result.
+    Miss,
+    /// There was a result whose contents are damaged or gone; the text says how.
+    Lost(String),
+}
+
+/// A result, as much of it as deciding needs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hit {
+    /// The execution that gave it.
+    pub execution: String,
+    /// The run that executed it.
+    pub run: crate::names::RunId,
+    /// What it computed on.
+    pub device: Option<String>,
+    /// The outputs.
+    pub outputs: Vec<Artifact>,
+}
+
+impl Hit {
+    /// What deciding needs of `execution`.
+    pub fn of(execution: &Execution) -> Self {
+        Self {
+            execution: execution.id.clone(),
+            run: execution.run,
+            device: execution.device.clone(),
+            outputs: execution.outputs.clone(),
+        }
+    }
+}
+
+/// The cache of one project.
+#[derive(Debug)]
+pub struct Cache {
+    folder: PathBuf,
+    index: Index,
+}
+
+impl Cache {
+    /// Opens the cache below `folder`; creates nothing, so that reading works where writing does not.
+    pub fn open(folder: &Path) -> Self {
+        let folder = folder.join(LAYOUT);
+        let index = Index::open(&folder);
+        Self { folder, index }
+    }
+
+    /// Makes the folders and an index that can be written, or says why that is not possible.
+    pub fn make_writable(&self) -> Result<(), CacheError> {
+        for part in ["objects", "results", "scratch"] {
+            let path = self.folder.join(part);
+            std::fs::create_dir_all(&path).map_err(CacheError::io("create", &path))?;
+            tempfile::tempfile_in(&path).map_err(CacheError::io("write to", &path))?;
+        }
+        self.index.make_writable();
+        Ok(())
+    }
+
+    /// Looks for a whole result of `key`.
+    pub fn get(&self, key: ActionKey) -> Lookup {
+        let hit = match self.index.result(key) {
+            Some(hit) => hit,
+            None => match results::read(&self.folder, key) {
+                Some(execution) => {
+                    self.index.add_result(&execution);
+                    Hit::of(&execution)
+                }
+                None => return Lookup::Miss,
+            },
+        };
+        match hit.outputs.iter().find_map(|output| self.damage(output)) {
+            None => Lookup::Hit(hit),
+            Some(how) => Lookup::Lost(how),
+        }
+    }
+
+    /// The whole record behind `key`, metrics included.
+    pub fn execution(&self, key: ActionKey) -> Option<Execution> {
+        results::read(&self.folder, key)
+    }
+
+    /// Where the bytes of `digest` lie.
+    pub fn object(&self, digest: Digest) -> PathBuf {
+        objects::path(&self.folder, digest)
+    }
+
+    /// Says what is wrong with the stored bytes of `output`, if anything.
+    fn damage(&self, output: &Artifact) -> Option<String> {
+        let path = self.object(output.digest);
+        let Ok(stat) = stat::Stat::of(&path) else {
+            return Some(format!("object {} of output `{}` is missing", output.digest.short(), output.port));
+        };
+        if self.index.object(output.digest) == Some(stat) {
+            return None;
+        }
+        if objects::hash_file(&path).is_ok_and(|digest| digest == output.digest) {
+            self.index.add_object(output.digest, stat);
+            return None;
+        }
+        Some(format!("object {} of output `{}` is damaged", output.digest.short(), output.port))
+    }
+
+    /// Takes a file that a stage wrote into the store and returns its digest and size.
+    ///
+    /// `seconds` is what it took to make: results worth it are forced to the disk.
+    pub fn keep_object(&self, file: &Path, seconds: f64) -> Result<(Digest, u64), CacheError> {
+        let (digest, stat) = objects::keep(&self.folder, file, seconds >= WORTH_SYNCING)?;
+        self.index.add_object(digest, stat);
+        Ok((digest, stat.size))
+    }
+
+    /// Records `execution` as the result of its key. Its objects must be in the store.
+    pub fn keep_result(&self, execution: &Execution) -> Result<(), CacheError> {
+        results::write(&self.folder, execution, execution.duration >= WORTH_SYNCING)?;
+        self.index.add_result(execution);
+        Ok(())
+    }
+
+    /// The place where the stage behind `key` works and keeps its checkpoints.
+    pub fn scratch(&self, key: ActionKey) -> Scratch {
+        Scratch::new(self.folder.join("scratch").join(key.to_string()))
+    }
+
+    /// The contents of a file outside the cache.
+    pub fn file(&self, root: &Path, file: &Path) -> Result<Outside, CacheError> {
+        outside::file(&self.index, root, file)
+    }
+
+    /// The contents of a folder outside the cache.
+    pub fn folder(&self, root: &Path, folder: &Path) -> Result<Outside, CacheError> {
+        outside::folder(&self.index, root, folder)
+    }
+
+    /// The contents of the files outside the cache that match `pattern`.
+    pub fn glob(&self, root: &Path, pattern: &str) -> Result<Outside, CacheError> {
+        outside::glob(&self.index, root, pattern)
+    }
+}

@@ -1,0 +1,131 @@
+//! Where one stage execution works: a lock, the attempt being written, its checkpoints.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::{Read, Seek, Write},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use super::CacheError;
+
+/// The folder of one key below `scratch/`.
+#[derive(Debug, Clone)]
+pub struct Scratch {
+    folder: PathBuf,
+}
+
+/// The right to execute one key, held until it is dropped by this process and by every
+/// process that inherited the descriptor.
+#[derive(Debug)]
+pub struct Claim {
+    folder: PathBuf,
+    lock: File,
+    attempt: String,
+}
+
+impl Scratch {
+    pub(super) fn new(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    /// Claims the key, or returns `None` while another process holds it.
+    ///
+    /// `attempt` names the attempt and `holder` tells others who has it. What an attempt
+    /// that was killed left behind is removed, except its checkpoints.
+    pub fn claim(&self, attempt: &str, holder: &str) -> Result<Option<Claim>, CacheError> {
+        let path = self.folder.join("lock");
+        loop {
+            fs::create_dir_all(&self.folder).map_err(CacheError::io("create", &self.folder))?;
+            let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+            let mut lock = match file {
+                Ok(file) => file,
+                // The holder finished and removed the folder between the two calls.
+                Err(err) if err.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(err) => return Err(CacheError::io("open", &path)(err)),
+            };
+            match lock.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(err)) => return Err(CacheError::io("lock", &path)(err)),
+            }
+            if !is_still_at(&lock, &path) {
+                continue;
+            }
+            lock.set_len(0)
+                .and_then(|()| lock.write_all(holder.as_bytes()))
+                .map_err(CacheError::io("write", &path))?;
+            let claim = Claim { folder: self.folder.clone(), lock, attempt: attempt.to_owned() };
+            claim.remove_attempts()?;
+            for folder in [claim.outputs(), claim.checkpoint()] {
+                fs::create_dir_all(&folder).map_err(CacheError::io("create", &folder))?;
+            }
+            return Ok(Some(claim));
+        }
+    }
+
+    /// Who holds the key, as it said itself; empty if nobody does.
+    pub fn holder(&self) -> String {
+        let mut text = String::new();
+        if let Ok(mut file) = File::open(self.folder.join("lock")) {
+            let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
+        }
+        text
+    }
+}
+
+impl Claim {
+    /// The locked file, to be inherited by the process that executes the stage.
+    pub fn lock(&self) -> &File {
+        &self.lock
+    }
+
+    /// The folder of this attempt: its log and events.
+    pub fn folder(&self) -> PathBuf {
+        self.folder.join(format!("attempt-{}", self.attempt))
+    }
+
+    /// The folder that outputs are written to.
+    pub fn outputs(&self) -> PathBuf {
+        self.folder().join("out")
+    }
+
+    /// The folder that survives a kill.
+    pub fn checkpoint(&self) -> PathBuf {
+        self.folder.join("checkpoint")
+    }
+
+    /// Removes everything: the result is kept, no checkpoint is needed any more.
+    pub fn finish(self) -> Result<(), CacheError> {
+        self.remove_attempts()?;
+        let (checkpoint, lock) = (self.checkpoint(), self.folder.join("lock"));
+        fs::remove_dir_all(&checkpoint).map_err(CacheError::io("remove", &checkpoint))?;
+        fs::remove_file(&lock).map_err(CacheError::io("remove", &lock))?;
+        // Another `pipe` may have made a new lock here already.
+        let _ = fs::remove_dir(&self.folder);
+        Ok(())
+    }
+
+    /// Removes what this attempt wrote but for its checkpoints, and gives the claim back.
+    pub fn abandon(self) -> Result<(), CacheError> {
+        self.remove_attempts()
+    }
+
+    fn remove_attempts(&self) -> Result<(), CacheError> {
+        let entries = fs::read_dir(&self.folder).map_err(CacheError::io("list", &self.folder))?;
+        for entry in entries.filter_map(Result::ok) {
+            if entry.file_name().to_string_lossy().starts_with("attempt-") {
+                fs::remove_dir_all(entry.path()).map_err(CacheError::io("remove", &entry.path()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the locked file is still the one at `path`, not one that a finished holder removed.
+fn is_still_at(lock: &File, path: &Path) -> bool {
+    match (lock.metadata(), fs::metadata(path)) {
+        (Ok(held), Ok(there)) => held.ino() == there.ino() && held.dev() == there.dev(),
+        _ => false,
+    }
+}

@@ -1,0 +1,90 @@
+//! Options that every verb takes, and how verbs speak.
+
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, ValueEnum};
+
+use super::Failure;
+use crate::root::project_root;
+
+/// Options that every verb takes.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Globals {
+    /// Project folder that paths are relative to, and that holds `cache/` and `runs.db`
+    /// [default: the nearest folder at or above the pipeline file that has `pipelines/` or `runs.db`]
+    #[arg(long, global = true, value_name = "DIR", env = "PIPE_ROOT", hide_env_values = true)]
+    pub root: Option<PathBuf>,
+    /// When to use colours; `auto` heeds the terminal and `NO_COLOR`
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t)]
+    pub color: When,
+}
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum When {
+    /// On a terminal, unless `NO_COLOR` is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl Globals {
+    /// The root that the person named, by option or environment; an empty one counts as none.
+    pub fn named_root(&self) -> Option<&Path> {
+        self.root.as_deref().filter(|root| !root.as_os_str().is_empty())
+    }
+
+    /// The project root: as named, else found from `file`, else from the working directory.
+    pub fn project_root(&self, file: Option<&Path>) -> Result<PathBuf, Failure> {
+        project_root(self.named_root(), file).map_err(|err| {
+            let root = self.named_root().unwrap_or(Path::new("."));
+            Failure::input(format!("cannot use `{}` as the project root: {err}", root.display()))
+        })
+    }
+
+    /// Whether what goes to standard output is coloured.
+    pub fn colors_output(&self) -> bool {
+        self.colors(io::stdout().is_terminal())
+    }
+
+    /// Whether what goes to standard error is coloured.
+    pub fn colors_talk(&self) -> bool {
+        self.colors(io::stderr().is_terminal())
+    }
+
+    fn colors(&self, terminal: bool) -> bool {
+        match self.color {
+            When::Always => true,
+            When::Never => false,
+            When::Auto => {
+                let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+                terminal && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+            }
+        }
+    }
+
+    /// Writes what was asked for to standard output, without adding a line break.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Quiet`] if the reader has gone.
+    pub fn print(&self, text: impl Display) -> Result<(), Failure> {
+        let mut stdout = io::stdout().lock();
+        write!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(|err| match err.kind() {
+            io::ErrorKind::BrokenPipe => Failure::Quiet,
+            _ => Failure::input(format!("cannot write to standard output: {err}")),
+        })
+    }
+
+    /// Writes a line of talk to standard error; a reader that has gone is no problem.
+    pub fn say(&self, text: impl Display) {
+        let _ = writeln!(io::stderr().lock(), "{text}");
+    }
+}

@@ -1,0 +1,122 @@
+//! The command line: one verb a file, and the only place that prints.
+//!
+//! What was asked for goes to standard output, what is said about it to standard error. The
+//! exit code is 0 when done, 1 when a stage failed, 2 for input that cannot be used.
+
+mod check;
+mod compare;
+mod completions;
+mod dag;
+mod failure;
+mod globals;
+mod history;
+mod logs;
+mod metrics;
+mod note;
+mod pipeline_args;
+mod reasons;
+mod recorder;
+mod report;
+mod run;
+mod runs;
+mod schema;
+mod show;
+mod stages;
+mod table;
+mod tag;
+mod units;
+mod view;
+mod why;
+mod worker;
+
+pub use failure::Failure;
+pub use globals::Globals;
+pub use pipeline_args::PipelineArgs;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Runs machine-learning experiments: executes what changed, keeps every result, compares runs.
+#[derive(Debug, Parser)]
+#[command(
+    name = "pipe",
+    version,
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  pipe run pipelines/all_three.yaml         execute what has changed
+  pipe check pipelines/all_three.yaml       is the file right?
+  pipe dag pipelines/all_three.yaml         what feeds what
+  pipe stages                               what a stage can be
+  pipe stages tokenize                      its inputs, outputs, parameters
+  pipe runs                                 what was run
+  pipe show @last                           what the latest run did, and its metrics
+  pipe compare @last~1 @last                what differed, and what came of it
+
+Every verb explains itself: `pipe check --help`."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Run(run::Run),
+    Why(why::Why),
+    Check(check::Check),
+    Dag(dag::Dag),
+    Stages(stages::Stages),
+    Runs(runs::Runs),
+    Show(show::Show),
+    Logs(logs::Logs),
+    Compare(compare::Compare),
+    Tag(tag::Tag),
+    Note(note::Note),
+    Schema(schema::Schema),
+    Completions(completions::Completions),
+    Worker(worker::Worker),
+}
+
+impl Verb {
+    fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
+        match self {
+            Verb::Run(verb) => verb.run(globals),
+            Verb::Why(verb) => verb.run(globals),
+            Verb::Check(verb) => verb.run(globals),
+            Verb::Dag(verb) => verb.run(globals),
+            Verb::Stages(verb) => verb.run(globals),
+            Verb::Runs(verb) => verb.run(globals),
+            Verb::Show(verb) => verb.run(globals),
+            Verb::Logs(verb) => verb.run(globals),
+            Verb::Compare(verb) => verb.run(globals),
+            Verb::Tag(verb) => verb.run(globals),
+            Verb::Note(verb) => verb.run(globals),
+            Verb::Schema(verb) => verb.run(globals),
+            Verb::Completions(verb) => verb.run(globals),
+            Verb::Worker(verb) => verb.run(globals),
+        }
+    }
+}
+
+/// Reads the command line, does what it says and returns the exit code.
+pub fn main() -> ExitCode {
+    let Cli { globals, verb } = Cli::parse();
+    match verb.run(&globals) {
+        Ok(code) => code,
+        Err(failure) => failure.report(&globals),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,61 @@
+//! Draws diagnostics: the place, the line, a caret, a suggestion.
+
+use std::io::{self, IsTerminal};
+
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, ThemeCharacters, ThemeStyles};
+
+use super::Globals;
+
+/// Narrowest and widest drawing, in columns.
+const WIDTHS: (usize, usize) = (60, 120);
+/// Columns where there is no terminal to ask.
+const WIDTH: usize = 100;
+
+/// How diagnostics are drawn on one output.
+#[derive(Debug)]
+pub(super) struct Drawing {
+    handler: GraphicalReportHandler,
+}
+
+impl Drawing {
+    /// For standard error: lines and colours as the terminal has them, else plain ASCII.
+    pub fn for_talk(globals: &Globals) -> Self {
+        let terminal = io::stderr().is_terminal();
+        let characters =
+            if terminal && speaks_unicode() { ThemeCharacters::unicode() } else { ThemeCharacters::ascii() };
+        let styles = if globals.colors_talk() { ThemeStyles::ansi() } else { ThemeStyles::none() };
+        let width = if terminal { terminal_width().clamp(WIDTHS.0, WIDTHS.1) } else { WIDTH };
+        let handler = GraphicalReportHandler::new_themed(GraphicalTheme { characters, styles })
+            .with_width(width)
+            .with_links(false)
+            .with_context_lines(0)
+            .with_cause_chain()
+            .without_primary_span_start()
+            .without_syntax_highlighting();
+        Self { handler }
+    }
+
+    /// The drawing, ending with a line break.
+    pub fn draw(&self, diagnostic: &dyn Diagnostic) -> String {
+        let mut out = String::new();
+        if self.handler.render_report(&mut out, diagnostic).is_err() {
+            out = format!("{diagnostic}\n");
+        }
+        out.trim_start_matches('\n').lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    }
+}
+
+fn speaks_unicode() -> bool {
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
+    locale.is_some_and(|locale| {
+        let locale = locale.to_lowercase();
+        locale.contains("utf-8") || locale.contains("utf8")
+    })
+}
+
+/// Columns of the terminal behind standard error.
+pub(super) fn terminal_width() -> usize {
+    rustix::termios::tcgetwinsize(io::stderr()).map_or(WIDTH, |size| usize::from(size.ws_col).max(1))
+}

@@ -1,0 +1,204 @@
+//! `pipe show`: one run, what it executed and what came out.
+
+use std::{collections::BTreeMap, fmt::Write, process::ExitCode};
+
+use clap::Args;
+use jiff::Timestamp;
+use pipe_stages::contract::Better;
+
+use super::{
+    Failure, Globals,
+    history::{self, json_text},
+    metrics::{arrow, better, is_detail},
+    reasons,
+    table::{BAD, BOLD, Columns, DIM, style_of, styled},
+    units::{ago, counted, date_and_time, duration, measured, shortened, size},
+};
+use crate::{
+    record::{Outcome, Reason},
+    runs::{LoadedRun, LoadedStage, RunInfo, RunsDb, RunsError, compare::natural},
+};
+
+/// How many stages say why they ran.
+const REASONS: usize = 20;
+
+/// Show one run: how it was made, its stages, its metrics
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pipe show @last
+  pipe show run_12 --json | jq '.stages[].execution.metrics'")]
+pub(super) struct Show {
+    /// `run_12`, `12`, `@last`, `@last~1` or a tag
+    run: String,
+    /// Show the metrics of every bin and tensor as well
+    #[arg(long)]
+    all: bool,
+    /// Write JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Show {
+    pub fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
+        let text = self.text(&history::open(globals)?, Timestamp::now())?;
+        history::print(globals, &text)
+    }
+
+    fn text(&self, db: &RunsDb, now: Timestamp) -> Result<String, RunsError> {
+        let run = db.load(db.find(&self.run)?)?;
+        if self.json {
+            return Ok(json_text(&run));
+        }
+        let mut text = header(&run.info, now);
+        if !run.stages.is_empty() {
+            text.push('\n');
+            text.push_str(&stages(&run));
+            text.push_str(&reasons(&run));
+        }
+        for stage in run.stages.iter().filter(|stage| stage.outcome == Outcome::Failed) {
+            text.push_str(&failure(&run.info, stage));
+        }
+        text.push_str(&metrics(&run.stages, self.all));
+        Ok(text)
+    }
+}
+
+fn header(run: &RunInfo, now: Timestamp) -> String {
+    let word = run.state.word();
+    let took = run.seconds.map(|seconds| format!(", took {}", duration(seconds))).unwrap_or_default();
+    let when = date_and_time(run.started);
+    let mut text = format!(
+        "{}  {}  {}\n",
+        styled(BOLD, &run.run.to_string()),
+        styled(style_of(word), word),
+        match ago(run.started, now) {
+            date if when.starts_with(&date) => format!("{when}{took}"),
+            ago => format!("{ago} ({when}{took})"),
+        },
+    );
+    let mut line = |name: &str, value: String| {
+        writeln!(text, "{}{value}", styled(DIM, &format!("{name:<10}"))).expect("a text grows");
+    };
+    line("command", format!("pipe {}", run.command.join(" ")));
+    line("pipeline", format!("{} ({}), seed {}", run.pipeline, run.file.display(), run.seed));
+    if !run.profiles.is_empty() {
+        line("profiles", run.profiles.join(", "));
+    }
+    if !run.sets.is_empty() {
+        line("set", run.sets.join(", "));
+    }
+    if let Some(git) = &run.git {
+        let commit: String = git.commit.chars().take(12).collect();
+        line("commit", format!("{commit}{}", if git.dirty { ", with uncommitted changes" } else { "" }));
+    }
+    line("made by", format!("pipe {} on {}, {}", run.version, run.host, counted(run.cpus, "core")));
+    if !run.tags.is_empty() {
+        line("tags", run.tags.join(", "));
+    }
+    for note in &run.notes {
+        line("note", format!("{} ({})", note.text, ago(note.created, now)));
+    }
+    text
+}
+
+fn stages(run: &LoadedRun) -> String {
+    let mut table = Columns::new(&["STAGE", "STATE", "FROM", "TOOK", "CPU", "MEMORY", "DEVICE"])
+        .right([3, 4, 5])
+        .coloured(1);
+    for stage in &run.stages {
+        let made = stage.execution.as_ref();
+        let since = made.filter(|_| stage.outcome == Outcome::Cached).map(|made| match made.run {
+            Some(since) if made.stage == stage.stage => since.to_string(),
+            Some(since) => format!("{since} ({})", shortened(&made.stage, 16)),
+            None => "elsewhere".into(),
+        });
+        let took = made.map(|made| made.duration).or(stage.duration);
+        table.row(vec![
+            stage.stage.clone(),
+            outcome_word(stage.outcome).into(),
+            since.unwrap_or_default(),
+            took.filter(|_| stage.outcome != Outcome::Skipped).map(duration).unwrap_or_default(),
+            made.map(|made| duration(made.cpu)).unwrap_or_default(),
+            made.map(|made| size(made.peak_memory)).unwrap_or_default(),
+            made.and_then(|made| made.device.clone()).unwrap_or_default(),
+        ]);
+    }
+    table.text()
+}
+
+/// Why stages ran that had run before, a line each.
+fn reasons(run: &LoadedRun) -> String {
+    let mut text = String::new();
+    let told = |stage: &&LoadedStage| !matches!(stage.reasons.as_slice(), [] | [Reason::NeverRun]);
+    let mut stages = run.stages.iter().filter(told);
+    for stage in stages.by_ref().take(REASONS) {
+        let words: Vec<String> = stage.reasons.iter().map(reasons::words).collect();
+        writeln!(text, "{}  {}", stage.stage, words.join("; ")).expect("a text grows");
+    }
+    let more = stages.count();
+    if more > 0 {
+        writeln!(text, "{}", styled(DIM, &format!("and {more} more; `--json` has all")))
+            .expect("a text grows");
+    }
+    if text.is_empty() { text } else { format!("\n{}\n{text}", styled(BOLD, "WHY")) }
+}
+
+fn outcome_word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Ran => "ran",
+        Outcome::Cached => "cached",
+        Outcome::Failed => "failed",
+        Outcome::Skipped => "skipped",
+        Outcome::Interrupted => "interrupted",
+    }
+}
+
+fn failure(run: &RunInfo, stage: &LoadedStage) -> String {
+    let error = stage.error.as_deref().unwrap_or("it did not say why");
+    let code = stage.exit_code.map(|code| format!(" (exit code {code})")).unwrap_or_default();
+    format!(
+        "\n{} `{}`: {error}{code}\n  `pipe logs {} {}` shows what it said\n",
+        styled(BAD, "failed"),
+        stage.stage,
+        run.run,
+        stage.stage,
+    )
+}
+
+fn metrics(stages: &[LoadedStage], all: bool) -> String {
+    let mut text = String::new();
+    let mut hidden = 0;
+    for stage in stages {
+        let Some(execution) = &stage.execution else { continue };
+        let named: BTreeMap<_, _> =
+            execution.metrics.iter().map(|(name, value)| (natural(name), (name, *value))).collect();
+        let (shown, details): (Vec<_>, Vec<_>) =
+            named.into_values().partition(|(name, _)| all || !is_detail(name));
+        hidden += details.len();
+        if shown.is_empty() {
+            continue;
+        }
+        writeln!(text, "\n{}", styled(BOLD, &stage.stage)).expect("a text grows");
+        let width = shown.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+        for (name, value) in shown {
+            let arrow = arrow(better(&stage.kind, name));
+            writeln!(text, "  {name:<width$} {arrow} {:>12}", measured(value)).expect("a text grows");
+        }
+    }
+    let directed = stages.iter().any(|stage| {
+        let names = stage.execution.iter().flat_map(|execution| execution.metrics.keys());
+        names.into_iter().any(|name| better(&stage.kind, name) != Better::Neither)
+    });
+    if directed || hidden > 0 {
+        text.push('\n');
+    }
+    if directed {
+        writeln!(text, "{}", styled(DIM, "↑ higher is better, ↓ lower is better")).expect("a text grows");
+    }
+    if hidden > 0 {
+        let more = format!("{} of bins and tensors hidden; `--all` shows them", counted(hidden, "metric"));
+        writeln!(text, "{}", styled(DIM, &more)).expect("a text grows");
+    }
+    text
+}

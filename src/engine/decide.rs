@@ -1,0 +1,161 @@
+//! From a stage and the contents of its inputs to its key, and what the cache says of it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+};
+
+use super::{Explainer, Request, Tools};
+use crate::{
+    cache::{CacheError, Lookup, Outside},
+    digest::{ActionKey, Digest},
+    fingerprint::{Fingerprint, action_key, changes},
+    pipeline::{Source, StageSpec},
+    record::{Artifact, Reason},
+};
+
+/// The outputs of stages whose results are known.
+pub(super) type Known = HashMap<String, Vec<Artifact>>;
+
+/// A stage whose inputs are known.
+#[derive(Debug)]
+pub(super) struct Decided {
+    /// The JSON that was hashed.
+    pub hashed: String,
+    /// Its key.
+    pub key: ActionKey,
+    /// Where the bytes of every input lie.
+    pub inputs: BTreeMap<String, PathBuf>,
+    /// Inputs that no stage wrote, to be looked at again once the stage has run.
+    pub outside: Vec<(String, Outside)>,
+    /// Whether it has to run.
+    pub verdict: Decision,
+}
+
+/// Whether a stage has to run.
+#[derive(Debug)]
+pub(super) enum Decision {
+    /// It need not: there is this result.
+    Cached(crate::cache::Hit),
+    /// It has to, for these reasons.
+    Run(Vec<Reason>),
+}
+
+/// Hashes the inputs of `spec` and looks its key up. `known` holds every stage it takes from.
+pub(super) fn decide(
+    request: &Request<'_>,
+    tools: &Tools<'_>,
+    explainer: &Explainer<'_>,
+    spec: &StageSpec,
+    known: &Known,
+) -> Result<Decided, CacheError> {
+    let mut digests = BTreeMap::new();
+    let mut inputs = BTreeMap::new();
+    let mut outside = Vec::new();
+    for (port, source) in &spec.inputs {
+        let (digest, path) = match source {
+            Source::Output { stage, port } => {
+                let artifact = known[stage].iter().find(|artifact| artifact.port == *port);
+                let digest = artifact.expect("a kind writes every output it declares").digest;
+                (digest, tools.cache.object(digest))
+            }
+            other => {
+                let found = look_outside(tools, other)?;
+                let place = (found.digest, found.path.clone());
+                outside.push((port.clone(), found));
+                place
+            }
+        };
+        digests.insert(port.clone(), digest);
+        inputs.insert(port.clone(), path);
+    }
+    let fingerprint = fingerprint(spec, digests);
+    let hashed = fingerprint.hashed();
+    let key = action_key(&hashed);
+    let verdict = match tools.cache.get(key) {
+        _ if request.force.includes(&spec.name) => Decision::Run(vec![Reason::Forced]),
+        Lookup::Hit(hit) => Decision::Cached(hit),
+        Lookup::Lost(what) => Decision::Run(vec![Reason::ResultLost { what }]),
+        Lookup::Miss => Decision::Run(explain(explainer, spec, &fingerprint)),
+    };
+    Ok(Decided { hashed, key, inputs, outside, verdict })
+}
+
+/// The reasons that can be given for `spec` while stages it takes from have yet to run.
+pub(super) fn explain_pending(
+    request: &Request<'_>,
+    tools: &Tools<'_>,
+    explainer: &Explainer<'_>,
+    spec: &StageSpec,
+    known: &Known,
+    pending: Vec<String>,
+) -> Vec<Reason> {
+    if request.force.includes(&spec.name) {
+        return vec![Reason::Forced];
+    }
+    let mut reasons = vec![Reason::NeverRun];
+    if let Some(old) = (explainer.previous)(&spec.name) {
+        // What is not known yet counts as unchanged, so that only what is certain is told.
+        let mut inputs = BTreeMap::new();
+        for (port, source) in &spec.inputs {
+            let now = match source {
+                Source::Output { stage, port } => known
+                    .get(stage)
+                    .and_then(|outputs| outputs.iter().find(|artifact| artifact.port == *port))
+                    .map(|artifact| artifact.digest),
+                other => look_outside(tools, other).ok().map(|found| found.digest),
+            };
+            if let Some(digest) = now.or_else(|| old.inputs.get(port).copied()) {
+                inputs.insert(port.clone(), digest);
+            }
+        }
+        reasons = with_places(explainer, spec, changes(&old, &fingerprint(spec, inputs)));
+    }
+    reasons.push(Reason::Upstream { stages: pending });
+    reasons
+}
+
+fn fingerprint(spec: &StageSpec, inputs: BTreeMap<String, Digest>) -> Fingerprint {
+    Fingerprint {
+        kind: spec.kind.name.to_owned(),
+        version: spec.kind.version,
+        with: spec.hashed.clone(),
+        inputs,
+        seed: spec.seed,
+    }
+}
+
+/// Why a stage without a result runs: what differs from the latest run of its name.
+fn explain(explainer: &Explainer<'_>, spec: &StageSpec, new: &Fingerprint) -> Vec<Reason> {
+    let Some(old) = (explainer.previous)(&spec.name) else {
+        return vec![Reason::NeverRun];
+    };
+    let found = changes(&old, new);
+    if found.is_empty() {
+        return vec![Reason::ResultLost { what: "its result is no longer in the cache".into() }];
+    }
+    with_places(explainer, spec, found)
+}
+
+/// Adds where parameters are written and where inputs come from.
+fn with_places(explainer: &Explainer<'_>, spec: &StageSpec, mut reasons: Vec<Reason>) -> Vec<Reason> {
+    for reason in &mut reasons {
+        match reason {
+            Reason::Parameter { path, place, .. } => *place = (explainer.place)(&spec.name, path),
+            Reason::Input { port, from, .. } => {
+                *from = spec.inputs.get(port).map(ToString::to_string).unwrap_or_default();
+            }
+            _ => {}
+        }
+    }
+    reasons
+}
+
+fn look_outside(tools: &Tools<'_>, source: &Source) -> Result<Outside, CacheError> {
+    match source {
+        Source::File(path) => tools.cache.file(tools.root, path),
+        Source::Dir(path) => tools.cache.folder(tools.root, path),
+        Source::Glob(pattern) => tools.cache.glob(tools.root, pattern),
+        Source::Output { .. } => unreachable!("outputs of stages are not outside"),
+    }
+}

@@ -1,0 +1,188 @@
+//! Decides what happens next: which stages run, when, and what their results are.
+//!
+//! ```text
+//! per ready stage: inputs' digests ─► Fingerprint ─► ActionKey ─► hit, or
+//!                  Job ─► Executor ─► outputs into the cache ─► Execution
+//! ```
+//!
+//! The engine prints nothing and writes no database: it hands out [`RunEvent`]s, one stream
+//! from one thread, to whoever shows or records them.
+
+mod decide;
+mod perform;
+mod plan;
+mod resources;
+mod schedule;
+
+use std::{collections::BTreeSet, path::Path};
+
+use pipe_stages::contract::{Device, Event};
+use thiserror::Error;
+
+use crate::{
+    cache::{Cache, CacheError},
+    exec::{Executor, Stop},
+    fingerprint::Fingerprint,
+    names::{Place, RunId},
+    pipeline::Pipeline,
+    record::{Execution, Outcome, Reason, RunStatus, StageRecord},
+};
+
+pub use plan::{Planned, Verdict, plan};
+pub use resources::Capacity;
+pub use schedule::run;
+
+/// What is to be done.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The pipeline.
+    pub pipeline: &'a Pipeline,
+    /// The stages asked for, with all they need; empty for the whole pipeline.
+    pub only: Vec<String>,
+    /// Stages that run even if a result exists.
+    pub force: Force,
+    /// Where models compute.
+    pub device: Device,
+    /// What the stages may use together.
+    pub capacity: Capacity,
+    /// The number of this run, written into what it computes.
+    pub run: RunId,
+}
+
+/// Stages that run even if a result exists.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Force {
+    /// None.
+    #[default]
+    None,
+    /// These.
+    Stages(BTreeSet<String>),
+    /// All that are wanted.
+    All,
+}
+
+impl Force {
+    fn includes(&self, stage: &str) -> bool {
+        match self {
+            Force::None => false,
+            Force::Stages(stages) => stages.contains(stage),
+            Force::All => true,
+        }
+    }
+}
+
+/// What the engine works with.
+pub struct Tools<'a> {
+    /// Where results are kept.
+    pub cache: &'a Cache,
+    /// Where stages run.
+    pub executor: &'a dyn Executor,
+    /// Set when the run is to end early.
+    pub stop: &'a Stop,
+    /// The project root.
+    pub root: &'a Path,
+}
+
+/// What the engine asks when it explains why a stage runs.
+pub struct Explainer<'a> {
+    /// The latest execution that satisfied a stage of this name.
+    pub previous: &'a dyn Fn(&str) -> Option<Fingerprint>,
+    /// Where the parameter at a dotted path of a stage is written.
+    pub place: &'a dyn Fn(&str, &str) -> Option<Place>,
+}
+
+/// Something that happened in a run.
+#[derive(Debug)]
+pub enum RunEvent {
+    /// A stage begins to execute.
+    Started {
+        /// The stage's name.
+        stage: String,
+        /// The execution as far as it is known: no outputs, no times.
+        execution: Box<Execution>,
+        /// Why it runs.
+        reasons: Vec<Reason>,
+    },
+    /// A stage's key is being computed by another `pipe`.
+    Waiting {
+        /// The stage's name.
+        stage: String,
+        /// Who holds the key, such as `run_12 (process 4711)`.
+        holder: String,
+    },
+    /// A running stage reported something.
+    Reported {
+        /// The stage's name.
+        stage: String,
+        /// The execution's id.
+        execution: String,
+        /// What it reported.
+        event: Event,
+    },
+    /// A stage has its result, or will have none.
+    Finished {
+        /// What this run did about it.
+        record: Box<StageRecord>,
+        /// The new execution, for a stage that ran.
+        execution: Option<Box<Execution>>,
+        /// Outputs of a forced stage that differ from the result that was stored before.
+        differs: Vec<String>,
+    },
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// Done, failed or interrupted.
+    pub status: RunStatus,
+    /// Stages that were executed.
+    pub ran: usize,
+    /// Stages whose result was found.
+    pub cached: usize,
+    /// Stages that failed.
+    pub failed: usize,
+    /// Stages that were not reached or stopped.
+    pub skipped: usize,
+}
+
+impl Summary {
+    fn of<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> Self {
+        let mut summary = Self { status: RunStatus::Done, ran: 0, cached: 0, failed: 0, skipped: 0 };
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Ran => summary.ran += 1,
+                Outcome::Cached => summary.cached += 1,
+                Outcome::Failed => summary.failed += 1,
+                Outcome::Skipped | Outcome::Interrupted => summary.skipped += 1,
+            }
+        }
+        summary
+    }
+}
+
+/// A run that cannot go on at all.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// The cache cannot take what the stages would write.
+    #[error("stages have to run, but the cache cannot be written")]
+    Cache(#[source] CacheError),
+    /// A stage asks for more GPUs than there are.
+    #[error("stage `{stage}` needs {wanted} GPUs, this run has {given}")]
+    Gpus {
+        /// The stage.
+        stage: String,
+        /// What it asks for.
+        wanted: usize,
+        /// What there is.
+        given: usize,
+    },
+}
+
+/// The stages to consider, each after those it takes from.
+fn wanted(request: &Request<'_>) -> Vec<String> {
+    let dag = request.pipeline.dag();
+    if request.only.is_empty() {
+        return dag.order().map(str::to_owned).collect();
+    }
+    dag.closure(request.only.iter().map(String::as_str)).into_iter().map(str::to_owned).collect()
+}

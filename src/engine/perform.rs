@@ -1,0 +1,305 @@
+//! Executes one stage: claims its key, runs it, takes its outputs into the cache.
+
+use std::{collections::BTreeMap, error::Error, fs, io::Read, io::Seek, path::Path, time::Duration};
+
+use jiff::Timestamp;
+use pipe_stages::contract::{Device, Event, Job};
+
+use super::{Tools, decide::Decided};
+use crate::{
+    cache::{Claim, Hit, Lookup},
+    exec::{Exit, Launch},
+    names::RunId,
+    pipeline::StageSpec,
+    record::{Artifact, Execution, Histogram, Metric},
+};
+
+/// How often a key that another process holds is asked for again.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// How much of a log is kept, bytes.
+const LOG_KEPT: usize = 64 * 1024;
+
+/// A stage that is to be executed.
+pub(super) struct Task<'a> {
+    pub spec: &'a StageSpec,
+    pub decided: Decided,
+    pub run: RunId,
+    pub device: Device,
+    pub threads: usize,
+    pub is_forced: bool,
+}
+
+/// What a task says while it is performed.
+pub(super) enum Notice {
+    Waiting(String),
+    Started(Box<Execution>),
+    Reported(String, Event),
+}
+
+/// How a task ended.
+pub(super) struct Performed {
+    pub ending: Ending,
+    pub log: String,
+}
+
+/// The result of a task, or why there is none.
+pub(super) enum Ending {
+    /// It was executed; `differs` names outputs unlike those stored before.
+    Ran { execution: Box<Execution>, differs: Vec<String> },
+    /// Another process computed the key meanwhile.
+    Satisfied(Hit),
+    /// It failed.
+    Failed { exit_code: Option<i32>, error: String },
+    /// The run is ending.
+    Interrupted,
+}
+
+/// Executes `task` to its end.
+pub(super) fn perform(task: &Task<'_>, tools: &Tools<'_>, notify: &dyn Fn(Notice)) -> Performed {
+    let mut log = Log::default();
+    let ending = attempt(task, tools, notify, &mut log).unwrap_or_else(|failure| failure);
+    Performed { ending, log: log.text }
+}
+
+fn attempt(
+    task: &Task<'_>,
+    tools: &Tools<'_>,
+    notify: &dyn Fn(Notice),
+    log: &mut Log,
+) -> Result<Ending, Ending> {
+    let id = attempt_id();
+    let Some(claim) = claim(task, tools, notify, &id)? else {
+        return Ok(Ending::Interrupted);
+    };
+    // Another `pipe` may have finished the same stage since the key was looked up.
+    if !task.is_forced
+        && let Lookup::Hit(hit) = tools.cache.get(task.decided.key)
+    {
+        claim.finish().map_err(|err| failed(&err))?;
+        return Ok(Ending::Satisfied(hit));
+    }
+    let started = Timestamp::now();
+    let mut execution = Execution {
+        id,
+        key: task.decided.key,
+        hashed: task.decided.hashed.clone(),
+        kind: task.spec.kind.name.to_owned(),
+        stage: task.spec.name.clone(),
+        run: task.run,
+        started,
+        duration: 0.0,
+        cpu: 0.0,
+        peak_memory: 0,
+        device: None,
+        outputs: Vec::new(),
+        metrics: Vec::new(),
+        histograms: Vec::new(),
+    };
+    notify(Notice::Started(Box::new(execution.clone())));
+    let job = job(task, &claim);
+    let finished = {
+        let launch =
+            Launch { job: &job, root: tools.root, output: claim.folder().join("output"), lock: claim.lock() };
+        let mut failure = None;
+        let result = tools.executor.execute(&launch, tools.stop, &mut |event| {
+            note(&mut execution, &event, log, &mut failure);
+            notify(Notice::Reported(execution.id.clone(), event));
+        });
+        log.append(&end_of(&launch.output));
+        let finished = result.map_err(|err| failed(&err))?;
+        if finished.exit == Exit::Stopped {
+            claim.abandon().map_err(|err| failed(&err))?;
+            return Ok(Ending::Interrupted);
+        }
+        if finished.exit != Exit::Code(0) {
+            let ending = exit_failure(finished.exit, failure);
+            claim.abandon().map_err(|err| failed(&err))?;
+            return Ok(ending);
+        }
+        finished
+    };
+    execution.duration = seconds_since(started);
+    execution.cpu = finished.cpu;
+    execution.peak_memory = finished.peak_memory;
+    if let Some((port, outside)) = task.decided.outside.iter().find(|(_, outside)| outside.has_changed()) {
+        claim.abandon().map_err(|err| failed(&err))?;
+        let error = format!(
+            "input `{port}` (`{}`) changed while the stage ran, so its result was not kept; run again",
+            outside.path.display()
+        );
+        return Ok(Ending::Failed { exit_code: None, error });
+    }
+    keep_outputs(task, tools, &job, &mut execution)?;
+    let differs = if task.is_forced { differing(tools, &execution) } else { Vec::new() };
+    tools.cache.keep_result(&execution).map_err(|err| failed(&err))?;
+    claim.finish().map_err(|err| failed(&err))?;
+    Ok(Ending::Ran { execution: Box::new(execution), differs })
+}
+
+/// Claims the key, waiting while another process has it; `None` when the run is ending.
+fn claim(
+    task: &Task<'_>,
+    tools: &Tools<'_>,
+    notify: &dyn Fn(Notice),
+    id: &str,
+) -> Result<Option<Claim>, Ending> {
+    let scratch = tools.cache.scratch(task.decided.key);
+    let holder = format!("{} (process {})", task.run, std::process::id());
+    let mut is_waiting = false;
+    loop {
+        if tools.stop.is_requested() {
+            return Ok(None);
+        }
+        if let Some(claim) = scratch.claim(id, &holder).map_err(|err| failed(&err))? {
+            return Ok(Some(claim));
+        }
+        if !is_waiting {
+            is_waiting = true;
+            notify(Notice::Waiting(scratch.holder()));
+        }
+        std::thread::sleep(ASK_AGAIN);
+    }
+}
+
+fn job(task: &Task<'_>, claim: &Claim) -> Job {
+    let outputs = task.spec.ports.outputs.iter();
+    Job {
+        stage: task.spec.name.clone(),
+        kind: task.spec.kind.name.to_owned(),
+        version: task.spec.kind.version,
+        params: task.spec.params.clone(),
+        seed: task.spec.seed.unwrap_or(0),
+        inputs: task.decided.inputs.clone(),
+        outputs: outputs.map(|port| (port.name.clone(), claim.outputs().join(&port.name))).collect(),
+        events: claim.folder().join("events.jsonl"),
+        checkpoint: claim.checkpoint(),
+        device: task.device,
+        threads: task.threads,
+    }
+}
+
+/// Writes an event into the execution or the log.
+fn note(execution: &mut Execution, event: &Event, log: &mut Log, failure: &mut Option<String>) {
+    match event.clone() {
+        Event::Metric { name, step, value } => execution.metrics.push(Metric { name, step, value }),
+        Event::Histogram { name, step, edges, counts } => {
+            execution.histograms.push(Histogram { name, step, edges, counts });
+        }
+        Event::Device { name } => execution.device = Some(name),
+        Event::Log { at, text } => log.append(&format!("{at:9.3}  {text}\n")),
+        Event::Failed { message, causes, help } => *failure = Some(told(&message, &causes, help.as_deref())),
+        Event::Progress { .. } => {}
+    }
+}
+
+fn keep_outputs(
+    task: &Task<'_>,
+    tools: &Tools<'_>,
+    job: &Job,
+    execution: &mut Execution,
+) -> Result<(), Ending> {
+    for port in &task.spec.ports.outputs {
+        let kept = tools.cache.keep_object(&job.outputs[&port.name], execution.duration);
+        let (digest, bytes) = kept.map_err(|err| failed(&err))?;
+        execution.outputs.push(Artifact {
+            port: port.name.clone(),
+            port_type: port.port_type,
+            digest,
+            bytes,
+        });
+    }
+    Ok(())
+}
+
+/// The outputs of a forced execution that are not what the stored result has.
+fn differing(tools: &Tools<'_>, execution: &Execution) -> Vec<String> {
+    let Some(stored) = tools.cache.execution(execution.key) else {
+        return Vec::new();
+    };
+    let before: BTreeMap<_, _> = stored.outputs.iter().map(|output| (&output.port, output.digest)).collect();
+    let differs =
+        |output: &&Artifact| before.get(&output.port).is_some_and(|digest| *digest != output.digest);
+    execution.outputs.iter().filter(differs).map(|output| output.port.clone()).collect()
+}
+
+fn exit_failure(exit: Exit, failure: Option<String>) -> Ending {
+    match (exit, failure) {
+        (Exit::Code(code), Some(error)) => Ending::Failed { exit_code: Some(code), error },
+        (Exit::Code(code), None) => {
+            let error = format!("its process ended with exit code {code} and gave no reason; see its log");
+            Ending::Failed { exit_code: Some(code), error }
+        }
+        (Exit::Signal(signal), _) => {
+            let error = format!("its process was ended by signal {signal}{}", meaning(signal));
+            Ending::Failed { exit_code: None, error }
+        }
+        (Exit::Stopped, _) => Ending::Interrupted,
+    }
+}
+
+/// What a signal usually means to the person who sees it.
+fn meaning(signal: i32) -> &'static str {
+    match signal {
+        4 => " (illegal instruction: built for another processor?)",
+        6 => " (it gave up, see its log)",
+        9 => " (killed: out of memory, or by hand)",
+        11 => " (invalid memory access: a bug)",
+        15 => " (asked to end)",
+        _ => "",
+    }
+}
+
+fn failed(error: &dyn Error) -> Ending {
+    let mut causes = Vec::new();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        causes.push(cause.to_string());
+        next = cause.source();
+    }
+    Ending::Failed { exit_code: None, error: told(&error.to_string(), &causes, None) }
+}
+
+/// A message with its causes and its help, a line each.
+fn told(message: &str, causes: &[String], help: Option<&str>) -> String {
+    let causes = causes.iter().map(|cause| format!("\nbecause {cause}")).collect::<String>();
+    let help = help.map(|help| format!("\nhelp: {help}")).unwrap_or_default();
+    format!("{message}{causes}{help}")
+}
+
+/// The end of a growing text, whole lines as far as possible.
+#[derive(Default)]
+struct Log {
+    text: String,
+}
+
+impl Log {
+    fn append(&mut self, text: &str) {
+        self.text.push_str(text);
+        if self.text.len() > 2 * LOG_KEPT {
+            let from = self.text.ceil_char_boundary(self.text.len() - LOG_KEPT);
+            self.text.drain(..from);
+        }
+    }
+}
+
+/// The end of a file that a process printed to; empty if it cannot be read.
+fn end_of(path: &Path) -> String {
+    let mut bytes = Vec::new();
+    let _ = fs::File::open(path).and_then(|mut file| {
+        let from = file.metadata()?.len().saturating_sub(LOG_KEPT as u64);
+        file.seek(std::io::SeekFrom::Start(from))?;
+        file.read_to_end(&mut bytes)
+    });
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn seconds_since(started: Timestamp) -> f64 {
+    Timestamp::now().duration_since(started).as_secs_f64()
+}
+
+/// 32 hexadecimal digits that no other attempt has.
+fn attempt_id() -> String {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the system gives random bytes");
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

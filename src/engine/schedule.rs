@@ -1,0 +1,371 @@
+//! Runs what has to run, as much side by side as fits.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::mpsc::{self, Receiver, Sender},
+    thread::{self, Scope},
+};
+
+use jiff::Timestamp;
+
+use super::{
+    Capacity, EngineError, Explainer, Request, RunEvent, Summary, Tools,
+    decide::{Decided, Decision, Known, decide},
+    perform::{Ending, Notice, Performed, Task, perform},
+    wanted,
+};
+use crate::{
+    cache::{CacheError, Hit},
+    digest::ActionKey,
+    pipeline::StageSpec,
+    record::{Artifact, Outcome, Reason, RunStatus, StageRecord},
+};
+
+/// Runs the wanted stages and tells `observe` of everything, from this thread.
+///
+/// A failure lets running stages finish and starts no more: nothing computed is lost.
+pub fn run(
+    request: &Request<'_>,
+    tools: &Tools<'_>,
+    explainer: &Explainer<'_>,
+    observe: &mut dyn FnMut(RunEvent),
+) -> Result<Summary, EngineError> {
+    let wanted = wanted(request);
+    for stage in &wanted {
+        let (needs, given) = (request.pipeline.stages[stage].resources.gpus, request.capacity.gpus);
+        if needs > given {
+            return Err(EngineError::Gpus { stage: stage.clone(), wanted: needs, given });
+        }
+    }
+    let (sender, messages) = mpsc::channel();
+    thread::scope(|scope| {
+        let mut schedule = Schedule::new(request, tools, explainer, observe, &wanted);
+        schedule.run(scope, &sender, &messages)
+    })
+}
+
+/// What a performing thread sends back.
+type Message = (String, Said);
+
+enum Said {
+    Notice(Notice),
+    Ended(Performed),
+}
+
+/// A stage that must run and waits for room.
+struct Ready {
+    stage: String,
+    decided: Decided,
+    reasons: Vec<Reason>,
+    looked_at: Timestamp,
+}
+
+/// A stage that is being executed, and stages of the same key that wait for it.
+struct Running {
+    key: ActionKey,
+    share: Capacity,
+    reasons: Vec<Reason>,
+    started: Timestamp,
+    followers: Vec<String>,
+}
+
+struct Schedule<'r, 'o> {
+    request: &'r Request<'r>,
+    tools: &'r Tools<'r>,
+    explainer: &'r Explainer<'r>,
+    observe: &'o mut dyn FnMut(RunEvent),
+    order: Vec<String>,
+    /// How many stages without a result each undecided stage takes from.
+    missing: HashMap<&'r str, usize>,
+    /// The stages that take from each stage, by their place in the order.
+    takers: HashMap<&'r str, Vec<usize>>,
+    /// Undecided stages whose inputs are all known, by their place in the order.
+    decidable: BTreeSet<usize>,
+    ready: Vec<Ready>,
+    running: HashMap<String, Running>,
+    known: Known,
+    outcomes: BTreeMap<String, Outcome>,
+    free: Capacity,
+    is_cache_writable: bool,
+    failed: Option<String>,
+}
+
+impl<'r, 'o> Schedule<'r, 'o> {
+    fn new(
+        request: &'r Request<'r>,
+        tools: &'r Tools<'r>,
+        explainer: &'r Explainer<'r>,
+        observe: &'o mut dyn FnMut(RunEvent),
+        wanted: &[String],
+    ) -> Self {
+        let mut missing = HashMap::new();
+        let mut takers: HashMap<&str, Vec<usize>> = HashMap::new();
+        for (at, stage) in wanted.iter().enumerate() {
+            let spec = &request.pipeline.stages[stage];
+            let upstream = spec.upstream();
+            missing.insert(spec.name.as_str(), upstream.len());
+            upstream.into_iter().for_each(|source| takers.entry(source).or_default().push(at));
+        }
+        let decidable = (0..wanted.len()).filter(|at| missing[wanted[*at].as_str()] == 0).collect();
+        Self {
+            request,
+            tools,
+            explainer,
+            observe,
+            order: wanted.to_vec(),
+            missing,
+            takers,
+            decidable,
+            ready: Vec::new(),
+            running: HashMap::new(),
+            known: Known::new(),
+            outcomes: BTreeMap::new(),
+            free: request.capacity,
+            is_cache_writable: false,
+            failed: None,
+        }
+    }
+
+    fn run<'scope>(
+        &mut self,
+        scope: &'scope Scope<'scope, '_>,
+        sender: &Sender<Message>,
+        messages: &Receiver<Message>,
+    ) -> Result<Summary, EngineError>
+    where
+        'r: 'scope,
+    {
+        loop {
+            let may_start = self.failed.is_none() && !self.tools.stop.is_requested();
+            if may_start {
+                self.decide_all()?;
+                self.start_what_fits(scope, sender);
+            }
+            if self.running.is_empty() {
+                break;
+            }
+            let (stage, said) = messages.recv().expect("a running stage has a sender");
+            match said {
+                Said::Notice(notice) => self.pass_on(stage, notice),
+                Said::Ended(performed) => self.ended(&stage, performed),
+            }
+        }
+        self.give_up_on_the_rest();
+        let mut summary = Summary::of(self.outcomes.values());
+        summary.status = match () {
+            () if self.failed.is_some() => RunStatus::Failed,
+            () if self.tools.stop.is_requested() && summary.skipped > 0 => RunStatus::Interrupted,
+            () => RunStatus::Done,
+        };
+        Ok(summary)
+    }
+
+    /// Looks up every stage whose inputs are known, until nothing more follows.
+    fn decide_all(&mut self) -> Result<(), EngineError> {
+        while !self.tools.stop.is_requested() {
+            let Some(at) = self.decidable.pop_first() else { break };
+            self.decide_one(self.order[at].clone())?;
+        }
+        Ok(())
+    }
+
+    /// Notes the outputs of a stage: those that take from it come nearer to being decided.
+    fn has_result(&mut self, stage: &'r str, outputs: Vec<Artifact>) {
+        self.known.insert(stage.to_owned(), outputs);
+        for at in self.takers.get(stage).into_iter().flatten() {
+            let missing = self.missing.get_mut(self.order[*at].as_str()).expect("every stage is counted");
+            *missing -= 1;
+            if *missing == 0 {
+                self.decidable.insert(*at);
+            }
+        }
+    }
+
+    fn decide_one(&mut self, stage: String) -> Result<(), EngineError> {
+        let spec = &self.request.pipeline.stages[&stage];
+        let looked_at = Timestamp::now();
+        match decide(self.request, self.tools, self.explainer, spec, &self.known) {
+            Err(err) => self.cannot_decide(spec, looked_at, &err),
+            Ok(Decided { verdict: Decision::Cached(hit), key, .. }) => {
+                self.satisfied(spec, key, looked_at, hit)
+            }
+            Ok(mut decided) => {
+                if !self.is_cache_writable {
+                    self.tools.cache.make_writable().map_err(EngineError::Cache)?;
+                    self.is_cache_writable = true;
+                }
+                let Decision::Run(reasons) =
+                    std::mem::replace(&mut decided.verdict, Decision::Run(Vec::new()))
+                else {
+                    unreachable!("hits were handled above")
+                };
+                self.ready.push(Ready { stage, decided, reasons, looked_at });
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts ready stages in order, passing over those that do not fit beside what runs.
+    fn start_what_fits<'scope>(&mut self, scope: &'scope Scope<'scope, '_>, sender: &Sender<Message>)
+    where
+        'r: 'scope,
+    {
+        for ready in std::mem::take(&mut self.ready) {
+            let twin = self.running.values_mut().find(|running| running.key == ready.decided.key);
+            if let Some(twin) = twin {
+                twin.followers.push(ready.stage);
+                continue;
+            }
+            let spec = &self.request.pipeline.stages[&ready.stage];
+            let share = self.request.capacity.share(spec);
+            if !self.free.take(share) {
+                self.ready.push(ready);
+                continue;
+            }
+            let running = Running {
+                key: ready.decided.key,
+                share,
+                reasons: ready.reasons,
+                started: ready.looked_at,
+                followers: Vec::new(),
+            };
+            self.running.insert(ready.stage.clone(), running);
+            let task = Task {
+                spec,
+                decided: ready.decided,
+                run: self.request.run,
+                device: self.request.device,
+                threads: share.cpus,
+                is_forced: self.request.force.includes(&ready.stage),
+            };
+            let (tools, sender, stage) = (self.tools, sender.clone(), ready.stage);
+            scope.spawn(move || {
+                // The scheduler outlives its stages: it waits for each of them.
+                let send = |said| sender.send((stage.clone(), said)).expect("the scheduler listens");
+                let performed = perform(&task, tools, &|notice| send(Said::Notice(notice)));
+                send(Said::Ended(performed));
+            });
+        }
+    }
+
+    fn pass_on(&mut self, stage: String, notice: Notice) {
+        (self.observe)(match notice {
+            Notice::Waiting(holder) => RunEvent::Waiting { stage, holder },
+            Notice::Reported(execution, event) => RunEvent::Reported { stage, execution, event },
+            Notice::Started(execution) => {
+                let reasons = self.running[&stage].reasons.clone();
+                RunEvent::Started { stage, execution, reasons }
+            }
+        });
+    }
+
+    fn ended(&mut self, stage: &str, performed: Performed) {
+        let running = self.running.remove(stage).expect("only running stages end");
+        self.free.give_back(running.share);
+        let spec = &self.request.pipeline.stages[stage];
+        let mut record = record(spec, Outcome::Ran, running.started);
+        record.key = Some(running.key);
+        record.reasons = running.reasons;
+        record.log = performed.log;
+        let mut satisfied_by = None;
+        match performed.ending {
+            Ending::Ran { execution, differs } => {
+                record.execution = Some(execution.id.clone());
+                // From here on the wait for free cores does not count.
+                record.started = execution.started;
+                satisfied_by = Some(Hit::of(&execution));
+                self.has_result(&spec.name, execution.outputs.clone());
+                self.finish(record, Some(execution), differs);
+            }
+            Ending::Satisfied(hit) => {
+                self.satisfied(spec, running.key, running.started, hit.clone());
+                satisfied_by = Some(hit);
+            }
+            Ending::Failed { exit_code, error } => {
+                record.outcome = Outcome::Failed;
+                record.exit_code = exit_code;
+                record.error = Some(error);
+                self.failed.get_or_insert_with(|| stage.to_owned());
+                self.finish(record, None, Vec::new());
+            }
+            Ending::Interrupted => {
+                record.outcome = Outcome::Interrupted;
+                self.finish(record, None, Vec::new());
+            }
+        }
+        for follower in running.followers {
+            let spec = &self.request.pipeline.stages[&follower];
+            match &satisfied_by {
+                Some(hit) => self.satisfied(spec, running.key, running.started, hit.clone()),
+                None => self.skipped(spec, stage),
+            }
+        }
+    }
+
+    fn satisfied(&mut self, spec: &'r StageSpec, key: ActionKey, since: Timestamp, hit: Hit) {
+        let mut record = record(spec, Outcome::Cached, since);
+        record.key = Some(key);
+        record.execution = Some(hit.execution);
+        record.reasons = vec![Reason::Satisfied { since: hit.run }];
+        self.has_result(&spec.name, hit.outputs);
+        self.finish(record, None, Vec::new());
+    }
+
+    fn cannot_decide(&mut self, spec: &StageSpec, since: Timestamp, error: &CacheError) {
+        let mut record = record(spec, Outcome::Failed, since);
+        let cause = std::error::Error::source(error).map(|cause| format!("\nbecause {cause}"));
+        record.error = Some(format!("{error}{}", cause.unwrap_or_default()));
+        self.failed.get_or_insert_with(|| spec.name.clone());
+        self.finish(record, None, Vec::new());
+    }
+
+    fn skipped(&mut self, spec: &StageSpec, by: &str) {
+        let mut record = record(spec, Outcome::Skipped, Timestamp::now());
+        record.reasons = vec![Reason::Blocked { by: by.to_owned() }];
+        self.finish(record, None, Vec::new());
+    }
+
+    /// Records the stages that this run did not reach.
+    fn give_up_on_the_rest(&mut self) {
+        for stage in self.order.clone() {
+            if self.outcomes.contains_key(&stage) {
+                continue;
+            }
+            let spec = &self.request.pipeline.stages[&stage];
+            match self.failed.clone() {
+                Some(by) => self.skipped(spec, &by),
+                None => self.finish(record(spec, Outcome::Interrupted, Timestamp::now()), None, Vec::new()),
+            }
+        }
+    }
+
+    fn finish(
+        &mut self,
+        mut record: StageRecord,
+        execution: Option<Box<crate::record::Execution>>,
+        differs: Vec<String>,
+    ) {
+        record.duration = Timestamp::now().duration_since(record.started).as_secs_f64();
+        self.outcomes.insert(record.stage.clone(), record.outcome);
+        (self.observe)(RunEvent::Finished { record: Box::new(record), execution, differs });
+    }
+}
+
+fn record(spec: &StageSpec, outcome: Outcome, started: Timestamp) -> StageRecord {
+    StageRecord {
+        stage: spec.name.clone(),
+        kind: spec.kind.name.to_owned(),
+        kind_version: spec.kind.version,
+        seed: spec.seed,
+        params: spec.params.clone(),
+        key: None,
+        outcome,
+        execution: None,
+        reasons: Vec::new(),
+        started,
+        duration: 0.0,
+        exit_code: None,
+        error: None,
+        log: String::new(),
+    }
+}

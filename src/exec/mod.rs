@@ -1,0 +1,111 @@
+//! Runs one stage somewhere and says how it ended.
+
+mod inline;
+mod process;
+mod tail;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use pipe_stages::contract::{Event, Job};
+use thiserror::Error;
+
+pub use inline::InlineExecutor;
+pub use process::ProcessExecutor;
+
+/// A stage that is ready to run.
+#[derive(Debug)]
+pub struct Launch<'a> {
+    /// What to compute.
+    pub job: &'a Job,
+    /// The project root, where the process runs.
+    pub root: &'a Path,
+    /// The file that takes what the process prints.
+    pub output: PathBuf,
+    /// A locked file that the process and its descendants inherit.
+    pub lock: &'a std::fs::File,
+}
+
+/// How a stage ended and what it took.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finished {
+    /// How the process ended.
+    pub exit: Exit,
+    /// User and system time, seconds.
+    pub cpu: f64,
+    /// Largest resident set, bytes.
+    pub peak_memory: u64,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// With this code; 0 is success.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+    /// It was stopped because the run was.
+    Stopped,
+}
+
+/// A stage that could not be started, or a worker that does not fit.
+#[derive(Debug, Error)]
+pub enum ExecError {
+    /// A file operation or the start of the process failed.
+    #[error("cannot {what} `{}`", path.display())]
+    Io {
+        /// What was tried, such as `start`.
+        what: &'static str,
+        /// The file or program.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The process is no worker, or one of another version.
+    #[error("worker `{}` {what}", path.display())]
+    Unfit {
+        /// The program.
+        path: PathBuf,
+        /// What does not fit.
+        what: String,
+    },
+}
+
+impl ExecError {
+    fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { what, path: path.to_owned(), source }
+    }
+}
+
+/// A request to stop, shared by all who should hear it.
+#[derive(Debug, Clone, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Asks everybody to stop.
+    pub fn request(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether stopping was asked for.
+    pub fn is_requested(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// A place where stages run.
+pub trait Executor: Send + Sync {
+    /// Runs a stage to its end, handing on its events as they come.
+    fn execute(
+        &self,
+        launch: &Launch<'_>,
+        stop: &Stop,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<Finished, ExecError>;
+}

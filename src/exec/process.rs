@@ -1,0 +1,135 @@
+//! Runs each stage in a worker process of its own.
+//!
+//! A crash, an out-of-memory kill or a fault of a GPU costs one stage, not the run.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    os::{fd::OwnedFd, unix::process::ExitStatusExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc,
+    time::Duration,
+};
+
+use command_fds::{CommandFdExt, FdMapping};
+use pipe_stages::contract::{Event, Hello, Job, PROTOCOL};
+use wait4::{ResUse, Wait4};
+
+use super::{ExecError, Executor, Exit, Finished, Launch, Stop, tail::Tail};
+
+/// How often a running stage's events are read.
+const READ_EVERY: Duration = Duration::from_millis(100);
+/// The descriptor under which a worker holds the lock of its key.
+const LOCK_DESCRIPTOR: i32 = 3;
+
+/// Starts a worker program for every stage.
+#[derive(Debug, Clone)]
+pub struct ProcessExecutor {
+    program: PathBuf,
+    arguments: Vec<String>,
+}
+
+impl ProcessExecutor {
+    /// Workers are `program arguments…`, such as `pipe worker`.
+    pub fn new(program: PathBuf, arguments: &[&str]) -> Self {
+        Self { program, arguments: arguments.iter().map(|&argument| argument.to_owned()).collect() }
+    }
+
+    fn start(&self, launch: &Launch<'_>) -> Result<Child, ExecError> {
+        let output =
+            std::fs::File::create(&launch.output).map_err(ExecError::io("create", &launch.output))?;
+        let lock: OwnedFd = launch.lock.try_clone().map_err(ExecError::io("share", &launch.output))?.into();
+        let mut command = Command::new(&self.program);
+        command
+            .args(&self.arguments)
+            .current_dir(launch.root)
+            .env("RAYON_NUM_THREADS", launch.job.threads.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(output)
+            .fd_mappings(vec![FdMapping { parent_fd: lock, child_fd: LOCK_DESCRIPTOR }])
+            .expect("one descriptor cannot collide");
+        command.spawn().map_err(ExecError::io("start", &self.program))
+    }
+}
+
+impl Executor for ProcessExecutor {
+    fn execute(
+        &self,
+        launch: &Launch<'_>,
+        stop: &Stop,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<Finished, ExecError> {
+        let mut child = self.start(launch)?;
+        let mut stdin = child.stdin.take();
+        let mut stdout = BufReader::new(child.stdout.take().expect("the worker's output is piped"));
+        let (ended, end) = mpsc::channel();
+        if let Err(unfit) = greet(&self.program, &mut stdout, launch.job) {
+            drop(stdin);
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(unfit);
+        }
+        // The worker may have died already: then how it ended says more than the broken pipe.
+        let line = serde_json::to_string(launch.job).expect("a job serializes to JSON");
+        let _ = stdin.as_mut().map(|stdin| writeln!(stdin, "{line}").and_then(|()| stdin.flush()));
+        let waiter = std::thread::spawn(move || ended.send(child.wait4()));
+        let mut tail = Tail::new(&launch.job.events);
+        let mut is_stopped = false;
+        let usage = loop {
+            match end.recv_timeout(READ_EVERY) {
+                Ok(usage) => break usage,
+                Err(_) => tail.read(events),
+            }
+            if stop.is_requested() && !is_stopped {
+                is_stopped = true;
+                // A worker ends when its standard input does.
+                stdin = None;
+            }
+        };
+        tail.read(events);
+        drop(stdin);
+        let _ = waiter.join();
+        let usage = usage.map_err(ExecError::io("wait for", &self.program))?;
+        Ok(finished(&usage, is_stopped))
+    }
+}
+
+/// Reads what the worker says first and checks that it can run `job`.
+fn greet(program: &Path, stdout: &mut impl BufRead, job: &Job) -> Result<(), ExecError> {
+    let unfit = |what: String| ExecError::Unfit { path: program.to_owned(), what };
+    let mut line = String::new();
+    stdout.read_line(&mut line).map_err(ExecError::io("read from", program))?;
+    let hello: Hello =
+        serde_json::from_str(&line).map_err(|_| unfit(format!("says `{}` instead of hello", line.trim())))?;
+    if hello.protocol != PROTOCOL {
+        let what =
+            format!("{} speaks protocol {}, this `pipe` speaks {PROTOCOL}", hello.build, hello.protocol);
+        return Err(unfit(what));
+    }
+    match hello.kinds.get(&job.kind) {
+        Some(version) if *version == job.version => Ok(()),
+        Some(version) => Err(unfit(format!(
+            "has kind `{}` version {version}, wanted is version {}",
+            job.kind, job.version
+        ))),
+        None => Err(unfit(format!("{} does not know kind `{}`", hello.build, job.kind))),
+    }
+}
+
+fn finished(usage: &ResUse, is_stopped: bool) -> Finished {
+    let seconds = usage.rusage.utime + usage.rusage.stime;
+    Finished {
+        exit: if is_stopped { Exit::Stopped } else { exit(usage.status) },
+        cpu: seconds.as_secs_f64(),
+        peak_memory: usage.rusage.maxrss,
+    }
+}
+
+fn exit(status: ExitStatus) -> Exit {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Exit::Code(code),
+        (None, Some(signal)) => Exit::Signal(signal),
+        (None, None) => Exit::Code(1),
+    }
+}

@@ -1,0 +1,344 @@
+//! Checks a merged document against the kinds: a pure function from values to a pipeline or to
+//! everything that is wrong with it.
+
+use std::collections::BTreeMap;
+
+use indexmap::IndexMap;
+use pipe_stages::contract::{ParamProblem, Resolved, StageKind};
+use serde_json::Value;
+
+use super::{
+    Source, StageSpec,
+    document::Node,
+    inputs::{self, Wanted},
+    overlay::{RESERVED, parameters},
+    places::{Part, Spot},
+    problem::Finding,
+    suggest::Suggestions,
+    words,
+};
+use crate::resources::{Bytes, NotBytes, Resources};
+
+/// What a checked document says.
+pub(super) struct Checked {
+    pub name: Option<String>,
+    pub seed: u64,
+    pub stages: IndexMap<String, StageSpec>,
+}
+
+/// A stage as far as it could be read.
+pub(super) struct Draft {
+    pub kind: Option<&'static StageKind>,
+    /// The parameters as written.
+    pub with: Value,
+    pub resolved: Option<Resolved>,
+    pub wanted: BTreeMap<String, Wanted>,
+    resources: Resources,
+    seed: Option<u64>,
+}
+
+/// Fields of a document, and words that people write instead.
+const DOCUMENT_FIELDS: [&str; 5] = ["name", "seed", "vars", "stages", "profiles"];
+const STAGE_FIELDS: [&str; 5] = ["kind", "in", "with", "seed", "resources"];
+const RESOURCE_FIELDS: [&str; 3] = ["cpus", "memory", "gpus"];
+const OTHER_WORDS: [(&str, &str); 10] = [
+    ("inputs", "in"),
+    ("input", "in"),
+    ("from", "in"),
+    ("params", "with"),
+    ("parameters", "with"),
+    ("args", "with"),
+    ("type", "kind"),
+    ("uses", "kind"),
+    ("variables", "vars"),
+    ("steps", "stages"),
+];
+
+pub(super) struct Checker<'a> {
+    pub kinds: &'static [StageKind],
+    pub suggestions: &'a Suggestions,
+    pub findings: Vec<Finding>,
+}
+
+impl Checker<'_> {
+    /// Checks the whole document; what it returns is complete only if there are no findings.
+    pub fn document(&mut self, document: &Node) -> Checked {
+        let nothing = IndexMap::new();
+        let Some(map) = document.as_map() else {
+            let message = format!("a pipeline must be a map with `stages`, not {}", document.describe());
+            self.findings.push(Finding::new("not_a_map", message));
+            return Checked { name: None, seed: 0, stages: IndexMap::new() };
+        };
+        self.known_fields(map.keys(), &DOCUMENT_FIELDS, "a pipeline", &[]);
+        let name = map.get("name").and_then(|node| match node {
+            Node::Text(text) if !text.trim().is_empty() => Some(text.clone()),
+            other => {
+                self.wrong_type("name", other, "a text", &["name"]);
+                None
+            }
+        });
+        let seed = map.get("seed").and_then(|node| self.seed(node, &["seed"])).unwrap_or(0);
+        let stages = match map.get("stages") {
+            Some(Node::Map(stages)) => stages,
+            None | Some(Node::Null) => {
+                let found =
+                    Finding::new("no_stages", "the pipeline has no `stages`").at(Spot::key(&["stages"]));
+                self.findings.push(found.help("write `stages: { NAME: { kind: KIND } }`".to_owned()));
+                &nothing
+            }
+            Some(other) => {
+                self.wrong_type("stages", other, "a map of names and stages", &["stages"]);
+                &nothing
+            }
+        };
+        if stages.is_empty() && map.get("stages").is_some_and(|node| node.as_map().is_some()) {
+            let found = Finding::new("no_stages", "the pipeline has no stages");
+            self.findings.push(found.at(Spot::key(&["stages"])));
+        }
+        let drafts: IndexMap<String, Draft> =
+            stages.iter().map(|(name, node)| (name.clone(), self.stage(name, node, stages))).collect();
+        inputs::cycles(&drafts, &mut self.findings);
+        let mut checked = IndexMap::with_capacity(drafts.len());
+        for (name, draft) in &drafts {
+            if let Some(spec) = self.complete(name, draft, &drafts, seed) {
+                checked.insert(name.clone(), spec);
+            }
+        }
+        Checked { name, seed, stages: checked }
+    }
+
+    fn complete(
+        &mut self,
+        name: &str,
+        draft: &Draft,
+        drafts: &IndexMap<String, Draft>,
+        seed: u64,
+    ) -> Option<StageSpec> {
+        let inputs: BTreeMap<String, Source> = inputs::resolve(name, draft, drafts, self);
+        let (kind, resolved) = (draft.kind?, draft.resolved.as_ref()?);
+        Some(StageSpec {
+            name: name.to_owned(),
+            kind,
+            params: resolved.params.clone(),
+            hashed: resolved.hashed.clone(),
+            ports: resolved.ports.clone(),
+            inputs,
+            seed: kind.draws.then(|| draft.seed.unwrap_or(seed)),
+            resources: draft.resources.clone(),
+        })
+    }
+
+    fn stage(&mut self, name: &str, node: &Node, stages: &IndexMap<String, Node>) -> Draft {
+        let mut draft = Draft {
+            kind: None,
+            with: Value::Null,
+            resolved: None,
+            wanted: BTreeMap::new(),
+            resources: Resources::default(),
+            seed: None,
+        };
+        self.name(name, "stage", Spot::key(&["stages", name]));
+        let Some(map) = node.as_map() else {
+            self.wrong_type(&format!("stage `{name}`"), node, "a map with `kind`", &["stages", name]);
+            return draft;
+        };
+        draft.kind = self.kind(name, map.get("kind"), stages);
+        // A schema takes longer than all the rest, so it is asked for only when something is wrong.
+        let kind = draft.kind;
+        let has_parameter = |name: &str| kind.into_iter().flat_map(parameters).any(|known| known == name);
+        let path = ["stages", name];
+        for field in map.keys().filter(|field| !STAGE_FIELDS.contains(&field.as_str())) {
+            let spot = Spot::key(&["stages", name, field]);
+            let message = format!("a stage has no field `{field}`");
+            let help = if has_parameter(field) {
+                Some(format!(
+                    "it is a parameter of kind `{}`: write it under `with`",
+                    draft.kind.map_or("", |k| k.name)
+                ))
+            } else {
+                self.field_help(field, &STAGE_FIELDS)
+            };
+            self.findings.push(Finding::new("unknown_field", message).at(spot).help(help));
+        }
+        if let Some(node) = map.get("in").filter(|node| **node != Node::Null) {
+            draft.wanted = inputs::read(name, node, self);
+        }
+        if let Some(node) = map.get("resources").filter(|node| **node != Node::Null) {
+            draft.resources = self.resources(name, node);
+        }
+        if let Some(node) = map.get("seed") {
+            draft.seed = self.seed(node, &[path[0], path[1], "seed"]);
+            if let Some(kind) = draft.kind.filter(|kind| !kind.draws) {
+                let message =
+                    format!("stage `{name}` has a seed, but kind `{}` draws no random numbers", kind.name);
+                let help = has_parameter("seed").then(|| "the kind's own parameter `seed` is written under `with`".to_owned());
+                let found = Finding::new("useless_seed", message).at(Spot::key(&["stages", name, "seed"]));
+                self.findings.push(found.help(help));
+            }
+        }
+        if let Some(kind) = draft.kind {
+            draft.with = map.get("with").map_or(Value::Null, Node::to_json);
+            match kind.resolve(draft.with.clone()) {
+                Ok(resolved) => draft.resolved = Some(resolved),
+                Err(problems) => {
+                    for problem in problems {
+                        let found = self.parameter(name, kind, problem);
+                        self.findings.push(found);
+                    }
+                }
+            }
+        }
+        draft
+    }
+
+    fn kind(
+        &mut self,
+        stage: &str,
+        kind: Option<&Node>,
+        stages: &IndexMap<String, Node>,
+    ) -> Option<&'static StageKind> {
+        let Some(kind) = kind else {
+            let found = Finding::new("missing_kind", format!("stage `{stage}` has no `kind`"));
+            let others = stages.keys().map(String::as_str).filter(|name| *name != stage);
+            let near =
+                self.suggestions.nearest(stage, others).map(|name| format!("did you mean stage `{name}`?"));
+            let help = near.or_else(|| Some("`pipe stages` lists the kinds".to_owned()));
+            self.findings.push(found.at(Spot::key(&["stages", stage])).help(help));
+            return None;
+        };
+        let Some(name) = kind.as_text() else {
+            self.wrong_type("kind", kind, "the name of a kind", &["stages", stage, "kind"]);
+            return None;
+        };
+        let found = self.kinds.iter().find(|kind| kind.name == name);
+        if found.is_none() {
+            let names = self.kinds.iter().map(|kind| kind.name);
+            let help = self.suggestions.help(name, "kinds are", names);
+            let spot = Spot::value(&["stages", stage, "kind"]);
+            self.findings
+                .push(Finding::new("unknown_kind", format!("unknown kind `{name}`")).at(spot).help(help));
+        }
+        found
+    }
+
+    fn parameter(&self, stage: &str, kind: &StageKind, problem: ParamProblem) -> Finding {
+        let words = words::parameter(stage, kind, &problem, self.suggestions);
+        let spot = Spot::key(&["stages", stage]);
+        let spot = match (problem.path.is_empty(), words.code) {
+            (true, "missing_parameter") => spot,
+            (_, "unknown_parameter") => Spot::key(&["stages", stage, "with"]).below(&problem.path),
+            _ => Spot::value(&["stages", stage, "with"]).below(&problem.path),
+        };
+        Finding::new(words.code, words.message).at(spot).help(words.help)
+    }
+
+    fn resources(&mut self, stage: &str, node: &Node) -> Resources {
+        let mut resources = Resources::default();
+        let path = ["stages", stage, "resources"];
+        let Some(map) = node.as_map() else {
+            self.wrong_type("resources", node, "a map with `cpus`, `memory`, `gpus`", &path);
+            return resources;
+        };
+        self.known_fields(map.keys(), &RESOURCE_FIELDS, "`resources`", &path);
+        let at = |field| [path[0], path[1], path[2], field];
+        if let Some(node) = map.get("cpus") {
+            resources.cpus = self.count(node, 1, &at("cpus"));
+        }
+        if let Some(node) = map.get("gpus") {
+            resources.gpus = self.count(node, 0, &at("gpus")).unwrap_or(0);
+        }
+        resources.memory = match map.get("memory") {
+            None => None,
+            Some(Node::Number(number)) if number.is_u64() => number.as_u64().map(Bytes),
+            Some(Node::Text(text)) => match text.parse() {
+                Ok(bytes) => Some(bytes),
+                Err(err) => {
+                    let err: NotBytes = err;
+                    let found = Finding::new("wrong_type", err.to_string());
+                    self.findings.push(found.at(Spot::value(&at("memory"))));
+                    None
+                }
+            },
+            Some(other) => {
+                self.wrong_type("memory", other, "an amount such as `4GiB`", &at("memory"));
+                None
+            }
+        };
+        resources
+    }
+
+    fn count(&mut self, node: &Node, least: u64, path: &[&str]) -> Option<usize> {
+        if let Node::Number(number) = node
+            && let Some(count) = number.as_u64()
+            && (least..=1 << 20).contains(&count)
+        {
+            return usize::try_from(count).ok();
+        }
+        let field = path.last().copied().unwrap_or_default();
+        self.wrong_type(field, node, &format!("a whole number from {least}"), path);
+        None
+    }
+
+    fn seed(&mut self, node: &Node, path: &[&str]) -> Option<u64> {
+        let seed = if let Node::Number(number) = node { number.as_u64() } else { None };
+        if seed.is_none() {
+            self.wrong_type("seed", node, "a whole number from 0", path);
+        }
+        seed
+    }
+
+    /// Refuses a name that is not lowercase letters, digits and `_`.
+    pub fn name(&mut self, name: &str, what: &str, spot: Spot) {
+        let mut chars = name.chars();
+        let right = chars.next().is_some_and(|c| c.is_ascii_lowercase())
+            && chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+        if !right {
+            let message =
+                format!("{what} `{name}` must be named with letters a-z, digits and `_`, a letter first");
+            let tidy: String = name
+                .to_lowercase()
+                .chars()
+                .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+                .skip_while(|c| !c.is_ascii_lowercase())
+                .collect();
+            let help = (!tidy.is_empty()).then(|| format!("write `{tidy}`"));
+            self.findings.push(Finding::new("bad_name", message).at(spot).help(help));
+        } else if what == "stage" && RESERVED.contains(&name) {
+            let message =
+                format!("a stage cannot be called `{name}`, which `--set` reads as a part of the pipeline");
+            self.findings.push(Finding::new("bad_name", message).at(spot));
+        }
+    }
+
+    pub fn wrong_type(&mut self, what: &str, given: &Node, wanted: &str, path: &[&str]) {
+        let what = if what.contains(' ') { what.to_owned() } else { format!("`{what}`") };
+        let message = format!("{what} must be {wanted}, not {}", given.describe());
+        self.findings.push(Finding::new("wrong_type", message).at(Spot::value(path)));
+    }
+
+    pub fn known_fields<'k>(
+        &mut self,
+        given: impl Iterator<Item = &'k String>,
+        known: &[&'static str],
+        what: &str,
+        path: &[&str],
+    ) {
+        for field in given.filter(|field| !known.contains(&field.as_str())) {
+            let path: Vec<&str> = path.iter().copied().chain([field.as_str()]).collect();
+            let mut spot = Spot::key(&path);
+            spot.part = Part::Key;
+            let help = self.field_help(field, known);
+            let message = format!("{what} has no field `{field}`");
+            self.findings.push(Finding::new("unknown_field", message).at(spot).help(help));
+        }
+    }
+
+    fn field_help(&self, field: &str, known: &[&'static str]) -> Option<String> {
+        let lower = field.to_lowercase();
+        let meant = OTHER_WORDS.iter().find(|(wrong, right)| *wrong == lower && known.contains(right));
+        match meant {
+            Some((_, right)) => Some(format!("did you mean `{right}`?")),
+            None => self.suggestions.help(field, "fields are", known.iter().copied()),
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! What stages take from each other and from outside.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
+
+use indexmap::IndexMap;
+use pipe_stages::contract::{Inputs, PortType, StageKind};
+use serde_json::Value;
+
+use super::{
+    Source,
+    check::{Checker, Draft},
+    dag::{Cycle, Dag},
+    document::Node,
+    places::Spot,
+    problem::Finding,
+};
+
+/// Most places that are drawn of one cycle.
+const DRAWN_EDGES: usize = 12;
+
+/// A source as it is written.
+#[derive(Debug, Clone)]
+pub(super) enum Wanted {
+    /// `stage` or `stage.port`.
+    Stage {
+        stage: String,
+        port: Option<String>,
+    },
+    Outside(Source),
+    /// Something that was reported already.
+    Wrong,
+}
+
+/// Reads the map under `in`.
+pub(super) fn read(stage: &str, node: &Node, checker: &mut Checker<'_>) -> BTreeMap<String, Wanted> {
+    let Some(map) = node.as_map() else {
+        checker.wrong_type("in", node, "a map of inputs and where they come from", &["stages", stage, "in"]);
+        return BTreeMap::new();
+    };
+    map.iter().map(|(port, node)| (port.clone(), read_source(stage, port, node, checker))).collect()
+}
+
+fn read_source(stage: &str, port: &str, node: &Node, checker: &mut Checker<'_>) -> Wanted {
+    let path = ["stages", stage, "in", port];
+    match node {
+        Node::Text(text) => {
+            let (from, output) = match text.split_once('.') {
+                Some((from, output)) => (from, Some(output.to_owned())),
+                None => (text.as_str(), None),
+            };
+            if text.contains(['/', '*']) || from.is_empty() {
+                let message = format!("`{text}` is not a stage");
+                let help = "a file from outside is written `{ file: PATH }`".to_owned();
+                checker.findings.push(Finding::new("not_a_stage", message).at(Spot::value(&path)).help(help));
+                return Wanted::Wrong;
+            }
+            Wanted::Stage { stage: from.to_owned(), port: output }
+        }
+        Node::Map(map) if map.len() == 1 => {
+            let (what, given) = map.first().expect("one entry");
+            let at = [path[0], path[1], path[2], path[3], what];
+            let Node::Text(text) = given else {
+                checker.wrong_type(what, given, "a path", &at);
+                return Wanted::Wrong;
+            };
+            if text.is_empty() || text.contains('\0') {
+                checker.wrong_type(what, given, "a path", &at);
+                return Wanted::Wrong;
+            }
+            match what.as_str() {
+                "file" => Wanted::Outside(Source::File(PathBuf::from(text))),
+                "dir" => Wanted::Outside(Source::Dir(PathBuf::from(text))),
+                "glob" => Wanted::Outside(Source::Glob(text.clone())),
+                _ => {
+                    checker.known_fields(map.keys(), &["file", "dir", "glob"], "an input", &path);
+                    Wanted::Wrong
+                }
+            }
+        }
+        other => {
+            let wanted = "`STAGE`, `STAGE.OUTPUT`, `{ file: PATH }`, `{ dir: PATH }` or `{ glob: PATTERN }`";
+            checker.wrong_type(port, other, wanted, &path);
+            Wanted::Wrong
+        }
+    }
+}
+
+/// Reports every cycle among the stages.
+pub(super) fn cycles(drafts: &IndexMap<String, Draft>, findings: &mut Vec<Finding>) {
+    let graph = Dag::new(drafts.iter().map(|(name, draft)| {
+        let upstream: BTreeSet<&str> = draft.wanted.values().filter_map(wanted_stage).collect();
+        (name.as_str(), upstream)
+    }));
+    for cycle in graph.err().into_iter().flatten() {
+        findings.push(describe_cycle(&cycle, drafts));
+    }
+}
+
+fn wanted_stage(wanted: &Wanted) -> Option<&str> {
+    if let Wanted::Stage { stage, .. } = wanted { Some(stage) } else { None }
+}
+
+fn describe_cycle(cycle: &Cycle, drafts: &IndexMap<String, Draft>) -> Finding {
+    let message = match cycle.as_slice() {
+        [alone] => format!("stage `{alone}` takes from itself"),
+        [first, rest @ ..] => {
+            let shown = if cycle.len() > 20 { &rest[..8] } else { rest };
+            let way = shown.iter().map(|stage| format!("`{stage}`")).collect::<Vec<_>>().join(", that from ");
+            let more = rest.len() - shown.len();
+            let more = if more > 0 { format!(", and so on over {more} more") } else { String::new() };
+            format!("the stages form a cycle: `{first}` takes from {way}{more}, that from `{first}`")
+        }
+        [] => unreachable!("a cycle has a stage"),
+    };
+    let mut found = Finding::new("cycle", message);
+    for (index, stage) in cycle.iter().enumerate().take(DRAWN_EDGES) {
+        let next = &cycle[(index + 1) % cycle.len()];
+        let port = drafts[stage].wanted.iter().find(|(_, wanted)| wanted_stage(wanted) == Some(next));
+        let port = port.map_or("", |(port, _)| port.as_str());
+        found = found
+            .label(Spot::value(&["stages", stage, "in", port]), format!("`{stage}` takes from `{next}`"));
+    }
+    found
+}
+
+/// Looks up what every input of a stage takes, and reports those that it lacks.
+pub(super) fn resolve(
+    name: &str,
+    draft: &Draft,
+    drafts: &IndexMap<String, Draft>,
+    checker: &mut Checker<'_>,
+) -> BTreeMap<String, Source> {
+    let mut sources = BTreeMap::new();
+    for (port, wanted) in &draft.wanted {
+        let given = source(name, port, wanted, drafts, checker);
+        let Some(ports) = draft.resolved.as_ref().map(|resolved| &resolved.ports) else { continue };
+        if matches!(ports.inputs, Inputs::Named { .. }) {
+            checker.name(port, "input", Spot::key(&["stages", name, "in", port]));
+        }
+        let Some(taken) = ports.input_type(port) else {
+            let found = unknown_input(name, port, draft, checker);
+            checker.findings.push(found);
+            continue;
+        };
+        let Some((source, type_given)) = given else { continue };
+        if let Some(found) = mismatch(name, port, taken, &source, type_given) {
+            checker.findings.push(found);
+            continue;
+        }
+        sources.insert(port.clone(), source);
+    }
+    missing(name, draft, drafts, checker);
+    sources
+}
+
+/// The source that is meant and the type of a stage's output; `None` if it is wrong or its
+/// stage could not be read.
+fn source(
+    name: &str,
+    port: &str,
+    wanted: &Wanted,
+    drafts: &IndexMap<String, Draft>,
+    checker: &mut Checker<'_>,
+) -> Option<(Source, Option<PortType>)> {
+    let (from, output) = match wanted {
+        Wanted::Wrong => return None,
+        Wanted::Outside(source) => return Some((source.clone(), None)),
+        Wanted::Stage { stage, port } => (stage, port),
+    };
+    let spot = Spot::value(&["stages", name, "in", port]);
+    let Some(upstream) = drafts.get(from) else {
+        let names = drafts.keys().map(String::as_str).filter(|other| *other != name);
+        let help = checker.suggestions.help(from, "stages are", names);
+        let message = format!("stage `{name}` takes from unknown stage `{from}`");
+        checker.findings.push(Finding::new("unknown_stage", message).at(spot).help(help));
+        return None;
+    };
+    let outputs = &upstream.resolved.as_ref()?.ports.outputs;
+    let listed =
+        || outputs.iter().map(|port| format!("`{from}.{}`", port.name)).collect::<Vec<_>>().join(", ");
+    let found = match output {
+        Some(output) => match outputs.iter().find(|port| port.name == *output) {
+            Some(port) => return Some((output_of(from, &port.name), Some(port.port_type))),
+            None => {
+                let names = outputs.iter().map(|port| port.name.as_str());
+                let help = checker.suggestions.nearest(output, names);
+                let help = help.map(|near| format!("did you mean `{from}.{near}`?"));
+                let all = || (!outputs.is_empty()).then(|| format!("it gives {}", listed()));
+                Finding::new("unknown_port", format!("stage `{from}` has no output `{output}`"))
+                    .help(help.or_else(all))
+            }
+        },
+        None => match outputs.as_slice() {
+            [only] => return Some((output_of(from, &only.name), Some(only.port_type))),
+            [] => Finding::new("no_output", format!("stage `{from}` gives nothing to take")),
+            _ => Finding::new("ambiguous_output", format!("stage `{from}` has several outputs"))
+                .help(format!("name one: {}", listed())),
+        },
+    };
+    checker.findings.push(found.at(spot));
+    None
+}
+
+fn output_of(stage: &str, port: &str) -> Source {
+    Source::Output { stage: stage.to_owned(), port: port.to_owned() }
+}
+
+/// Whether an input of type `taken` cannot be fed by `source`.
+fn mismatch(
+    name: &str,
+    port: &str,
+    taken: PortType,
+    source: &Source,
+    given: Option<PortType>,
+) -> Option<Finding> {
+    let (what, help) = match (source, given) {
+        (Source::Output { stage, port: output }, Some(given)) if !taken.accepts(given) => {
+            (format!("`{stage}.{output}` gives {given}"), None)
+        }
+        (Source::Dir(_), _) if taken != PortType::FileOrFolder => {
+            ("`dir` gives a folder".to_owned(), Some("write `{ file: PATH }`".to_owned()))
+        }
+        (Source::Glob(_), _) if taken != PortType::FileOrFolder => {
+            ("`glob` gives a folder of files".to_owned(), Some("write `{ file: PATH }`".to_owned()))
+        }
+        _ => return None,
+    };
+    let found = Finding::new("wrong_port_type", format!("`{name}.{port}` takes {taken}, {what}"));
+    Some(found.at(Spot::value(&["stages", name, "in", port])).help(help))
+}
+
+fn unknown_input(name: &str, port: &str, draft: &Draft, checker: &Checker<'_>) -> Finding {
+    let kind = draft.kind.expect("parameters were read by a kind");
+    let inputs = draft.resolved.as_ref().map(|resolved| &resolved.ports.inputs);
+    let names: Vec<&str> = match inputs {
+        Some(Inputs::Fixed(ports)) => ports.iter().map(|port| port.name.as_str()).collect(),
+        _ => Vec::new(),
+    };
+    let spot = Spot::key(&["stages", name, "in", port]);
+    if let Some((parameter, value)) = taken_without(kind, &draft.with, port) {
+        let message = format!("stage `{name}` takes no input `{port}` because `{parameter}` is {value}");
+        return Finding::new("unknown_port", message)
+            .at(spot)
+            .label(Spot::value(&["stages", name, "with", &parameter]), "because of this")
+            .help("remove one of the two".to_owned());
+    }
+    let help = checker.suggestions.help(port, "inputs are", names);
+    let help = help.or_else(|| Some(format!("kind `{}` takes no inputs", kind.name)));
+    Finding::new("unknown_port", format!("kind `{}` has no input `{port}`", kind.name)).at(spot).help(help)
+}
+
+/// The parameter without which the kind would have the input `port`.
+fn taken_without(kind: &StageKind, with: &Value, port: &str) -> Option<(String, String)> {
+    let given = with.as_object()?;
+    given.iter().find_map(|(parameter, value)| {
+        let mut rest = given.clone();
+        rest.remove(parameter);
+        let resolved = kind.resolve(Value::Object(rest)).ok()?;
+        resolved.ports.input_type(port)?;
+        Some((
+            parameter.clone(),
+            format!("`{}`", value.as_str().map_or_else(|| value.to_string(), str::to_owned)),
+        ))
+    })
+}
+
+/// Reports the inputs that the kind needs and the stage does not name.
+fn missing(name: &str, draft: &Draft, drafts: &IndexMap<String, Draft>, checker: &mut Checker<'_>) {
+    let Some(resolved) = &draft.resolved else { return };
+    match &resolved.ports.inputs {
+        Inputs::Fixed(ports) => {
+            for port in ports.iter().filter(|port| !draft.wanted.contains_key(&port.name)) {
+                let message = format!("stage `{name}` lacks its input `{}` ({})", port.name, port.port_type);
+                let found = Finding::new("missing_input", message).at(Spot::key(&["stages", name]));
+                checker.findings.push(found.help(Some(feeders(&port.name, port.port_type, name, drafts))));
+            }
+        }
+        Inputs::Named { port_type, doc } if draft.wanted.is_empty() => {
+            let message = format!("stage `{name}` needs one or more inputs ({port_type}): {doc}");
+            let found = Finding::new("missing_input", message).at(Spot::key(&["stages", name]));
+            checker.findings.push(found.help(Some(feeders("NAME", *port_type, name, drafts))));
+        }
+        Inputs::Named { .. } => {}
+    }
+}
+
+/// What could be written for an input that is missing.
+///
+/// Of a pipeline with very many stages only the first are looked at.
+fn feeders(port: &str, taken: PortType, name: &str, drafts: &IndexMap<String, Draft>) -> String {
+    let outputs = drafts.iter().take(500).filter(|(from, _)| *from != name).flat_map(|(from, draft)| {
+        let outputs = draft.resolved.iter().flat_map(|resolved| &resolved.ports.outputs);
+        let count = draft.resolved.as_ref().map_or(0, |resolved| resolved.ports.outputs.len());
+        outputs.filter(|output| taken.accepts(output.port_type)).map(move |output| {
+            if count == 1 { format!("`{from}`") } else { format!("`{from}.{}`", output.name) }
+        })
+    });
+    let outputs: Vec<String> = outputs.take(5).collect();
+    match outputs.first() {
+        Some(first) if outputs.len() == 1 => format!("write `in: {{ {port}: {} }}`", first.trim_matches('`')),
+        Some(_) => format!("write `in: {{ {port}: STAGE }}` with one of {}", outputs.join(", ")),
+        None => format!("write `in: {{ {port}: STAGE }}`; no stage here gives {taken}"),
+    }
+}

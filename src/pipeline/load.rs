@@ -1,0 +1,268 @@
+//! Reads a pipeline file and carries it through all steps to a [`Pipeline`].
+
+use std::{
+    collections::HashSet,
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use indexmap::IndexMap;
+use pipe_stages::contract::StageKind;
+use serde_json::Value;
+
+use super::{
+    LoadOptions, Pipeline,
+    check::{Checked, Checker},
+    document::{self, Node},
+    outside, overlay,
+    places::{Layer, Part, Places, Spot, Text, Written},
+    problem::{At, Finding, PipelineErrors, locate},
+    suggest::Suggestions,
+    variables::{self, Used},
+};
+use crate::root::{project_root, relative_to_root};
+
+/// Largest pipeline file, in bytes.
+const LARGEST: u64 = 16 << 20;
+
+/// Reads the file, lays profiles and settings over it, puts variables in and checks the result
+/// against `kinds` and against the files it takes from outside.
+///
+/// # Errors
+///
+/// Everything that is wrong, at once. Of a file that is not YAML the parser tells the first
+/// problem only.
+pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeline, PipelineErrors> {
+    let suggestions = Suggestions::default();
+    let fail = |findings: Vec<Finding>, places: &Places| {
+        let (problems, total) = locate(findings, places);
+        PipelineErrors { file: options.file.clone(), problems, total }
+    };
+    let nowhere = Places::default();
+    let text = read(&options.file, &suggestions).map_err(|found| fail(vec![found], &nowhere))?;
+    let root = project_root(options.root.as_deref(), Some(&options.file)).map_err(|err| {
+        let root = options.root.as_deref().unwrap_or(Path::new("."));
+        let message = format!("cannot use `{}` as the project root: {err}", root.display());
+        fail(vec![Finding::new("bad_root", message)], &nowhere)
+    })?;
+    let (written, mut findings) = document::read(&text).map_err(|found| fail(vec![found], &nowhere))?;
+    let mut places = Places { layers: vec![Layer { text: text.clone(), written: Written::Document }] };
+    if written.as_map().is_none() {
+        let found = match &written {
+            Node::Null => Finding::new("empty_file", "the file is empty")
+                .help("a pipeline has `stages`; `pipe stages` lists what they can be".to_owned()),
+            other => Finding::new(
+                "not_a_map",
+                format!("a pipeline must be a map with `stages`, not {}", other.describe()),
+            ),
+        };
+        return Err(fail(vec![found.bytes(&text, 0..0, None)], &places));
+    }
+
+    let mut document = written.clone();
+    let declared = profiles(&written, &suggestions, &mut findings);
+    for name in &options.profiles {
+        match written.get("profiles").and_then(|profiles| profiles.get(name)) {
+            Some(over) => {
+                places.layers.push(Layer { text: text.clone(), written: Written::Profile(name.clone()) });
+                if over.as_map().is_some() {
+                    overlay::lay(&mut document, over.clone());
+                }
+            }
+            None => {
+                let option = Text::option("--profile", name);
+                let message = format!("the pipeline has no profile `{name}`");
+                let help = suggestions.help(name, "profiles are", declared.iter().map(String::as_str));
+                let help = help.or_else(|| Some("the pipeline declares no `profiles`".to_owned()));
+                let found = Finding::new("unknown_profile", message).help(help);
+                findings.push(found.bytes(&option, 0..name.len(), None));
+            }
+        }
+    }
+    for setting in &options.sets {
+        match overlay::set(&mut document, setting, kinds, &suggestions) {
+            Ok(layer) => places.layers.push(layer),
+            Err(found) => findings.extend(found),
+        }
+    }
+
+    let (used, wrong) = variables::substitute(&mut document, &suggestions);
+    let mut checker = Checker { kinds, suggestions: &suggestions, findings: Vec::new() };
+    let checked = checker.document(&document);
+    findings.extend(without_echoes(checker.findings, &wrong));
+    findings.extend(wrong);
+    let mut notes = Vec::new();
+    for stage in checked.stages.values() {
+        let (missing, noted) = outside::look(&root, stage, &suggestions);
+        findings.extend(missing);
+        notes.extend(noted);
+    }
+    if !findings.is_empty() {
+        name_variables(&mut findings, &used);
+        return Err(fail(findings, &places));
+    }
+
+    let Checked { name, seed, stages } = checked;
+    let stem = options.file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    Ok(Pipeline {
+        file: relative_to_root(&root, &options.file),
+        root,
+        name: name.or(stem).unwrap_or_default(),
+        seed,
+        profiles: options.profiles.clone(),
+        declared_profiles: declared,
+        sets: options.sets.clone(),
+        stages,
+        resolved: resolved(&document),
+        notes: locate(notes, &places).0,
+        places,
+    })
+}
+
+fn resolved(document: &Node) -> Value {
+    let mut value = document.to_json();
+    if let Value::Object(map) = &mut value {
+        map.remove("profiles");
+    }
+    value
+}
+
+/// Reads the bytes of the file as text.
+fn read(path: &Path, suggestions: &Suggestions) -> Result<Arc<Text>, Finding> {
+    let unreadable = |err: &std::io::Error| {
+        let found = Finding::new("unreadable_file", format!("cannot read `{}`: {err}", path.display()));
+        if err.kind() == std::io::ErrorKind::NotFound {
+            let found = Finding { message: format!("there is no file `{}`", path.display()), ..found };
+            found.help(
+                meant_file(path, suggestions).map(|meant| format!("did you mean `{}`?", meant.display())),
+            )
+        } else {
+            found
+        }
+    };
+    let file = File::open(path).map_err(|err| unreadable(&err))?;
+    let mut bytes = Vec::new();
+    file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|err| unreadable(&err))?;
+    if bytes.len() as u64 > LARGEST {
+        let message = format!("`{}` is larger than 16 MiB, too large for a pipeline", path.display());
+        return Err(Finding::new("too_large", message));
+    }
+    let text = String::from_utf8(bytes).map_err(|err| {
+        let valid = err.utf8_error().valid_up_to();
+        let known = String::from_utf8_lossy(&err.as_bytes()[..valid]).into_owned();
+        let at = known.len();
+        let text = Text::file(path.to_path_buf(), known);
+        Finding::new("not_text", format!("`{}` is not a text file in UTF-8", path.display())).bytes(
+            &text,
+            at..at,
+            Some("the first byte after this is not UTF-8"),
+        )
+    })?;
+    let text = text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned);
+    if let Some(at) = text.find(|c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t' | '\u{85}')) {
+        let found = Finding::new(
+            "not_text",
+            format!("`{}` holds control characters, so it is not YAML", path.display()),
+        );
+        let (line, column) = super::places::line_and_column(&text, at);
+        return Err(found.help(format!("the first is on line {line}, column {column}")));
+    }
+    Ok(Text::file(path.to_path_buf(), text))
+}
+
+/// The file that was probably meant by one that does not exist.
+fn meant_file(path: &Path, suggestions: &Suggestions) -> Option<PathBuf> {
+    let name = path.file_name()?.to_str()?;
+    let with_ending =
+        [path.with_file_name(format!("{name}.yaml")), path.with_file_name(format!("{name}.yml"))];
+    let below = [Path::new("pipelines").join(name), Path::new("pipelines").join(format!("{name}.yaml"))];
+    let exact = with_ending.into_iter().chain(below).find(|path| path.is_file());
+    exact.or_else(|| outside::near_file(path, suggestions).map(|near| path.with_file_name(near)))
+}
+
+/// The names of the profiles; reports those that are not overlays.
+fn profiles(document: &Node, suggestions: &Suggestions, findings: &mut Vec<Finding>) -> Vec<String> {
+    let none = IndexMap::new();
+    let profiles = match document.get("profiles") {
+        None | Some(Node::Null) => &none,
+        Some(Node::Map(profiles)) => profiles,
+        Some(other) => {
+            let message = format!("`profiles` must be a map of names and overlays, not {}", other.describe());
+            findings.push(Finding::new("wrong_type", message).at(Spot::value(&["profiles"])));
+            &none
+        }
+    };
+    let stages_of = |node: &Node| -> Vec<String> {
+        let stages = node.get("stages").and_then(Node::as_map);
+        stages.into_iter().flat_map(IndexMap::keys).cloned().collect()
+    };
+    let known: HashSet<String> = [document]
+        .into_iter()
+        .chain(profiles.values())
+        .flat_map(|node| {
+            let stages = node.get("stages").and_then(Node::as_map);
+            let named = stages.into_iter().flatten().filter(|(_, stage)| **stage != Node::Null);
+            named.map(|(name, _)| name.clone()).collect::<Vec<_>>()
+        })
+        .collect();
+    for (name, over) in profiles {
+        let spot = Spot::value(&["profiles", name]);
+        let Some(map) = over.as_map() else {
+            if *over != Node::Null {
+                let message =
+                    format!("profile `{name}` must be a map like the pipeline's, not {}", over.describe());
+                findings.push(Finding::new("wrong_type", message).at(spot));
+            }
+            continue;
+        };
+        for field in map.keys().filter(|field| !["name", "seed", "vars", "stages"].contains(&field.as_str()))
+        {
+            let help = suggestions.help(field, "it can hold", ["name", "seed", "vars", "stages"]);
+            let spot = Spot::key(&["profiles", name, field]);
+            let message = format!("a profile has no field `{field}`");
+            findings.push(Finding::new("unknown_field", message).at(spot).help(help));
+        }
+        for stage in stages_of(over).iter().filter(|stage| !known.contains(*stage)) {
+            let message = format!("profile `{name}` removes stage `{stage}`, which does not exist");
+            let help = suggestions.nearest(stage, known.iter().map(String::as_str));
+            let spot = Spot { part: Part::Key, ..Spot::key(&["profiles", name, "stages", stage]) };
+            let found = Finding::new("unknown_stage", message).at(spot);
+            findings.push(found.help(help.map(|near| format!("did you mean `{near}`?"))));
+        }
+    }
+    profiles.keys().cloned().collect()
+}
+
+/// Leaves out what follows from a variable that could not be put in.
+fn without_echoes(mut findings: Vec<Finding>, wrong: &[Finding]) -> Vec<Finding> {
+    let failed: Vec<&Vec<String>> = wrong
+        .iter()
+        .filter_map(|found| match found.at.first() {
+            Some((At::Spot(spot), _)) => Some(&spot.path),
+            _ => None,
+        })
+        .collect();
+    if !failed.is_empty() {
+        findings.retain(|found| match found.at.first() {
+            Some((At::Spot(spot), _)) => !failed.iter().any(|path| spot.path.starts_with(path)),
+            _ => true,
+        });
+    }
+    findings
+}
+
+/// Where a wrong value came out of a variable, shows the variable too.
+fn name_variables(findings: &mut [Finding], used: &Used) {
+    for found in findings {
+        if let Some((At::Spot(spot), _)) = found.at.first()
+            && spot.part == Part::Value
+            && found.code != "unknown_variable"
+            && let Some(variable) = used.get(&spot.path)
+        {
+            let spot = Spot::value(&["vars", variable]);
+            found.at.push((At::Spot(spot), Some(format!("the value of `{variable}` is written here"))));
+        }
+    }
+}

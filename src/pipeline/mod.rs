@@ -1,0 +1,149 @@
+//! From a YAML file to a checked [`Pipeline`] and its [`Dag`].
+//!
+//! ```text
+//! text ─document─► Node ─overlay─► one Node ─variables─► values ─check, inputs─► Pipeline ─► Dag
+//! ```
+//!
+//! Nothing here executes anything. Every problem of a file is reported at once; `places` finds
+//! where each was written, and reads the text a second time only when someone asks.
+
+mod check;
+mod dag;
+mod document;
+mod inputs;
+mod load;
+mod marks;
+mod outside;
+mod overlay;
+mod places;
+mod problem;
+mod schema;
+mod suggest;
+mod variables;
+mod words;
+
+pub use dag::{Cycle, Dag};
+pub use load::load;
+pub use places::Places;
+pub use problem::{PipelineErrors, Problem};
+pub use schema::schema;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::PathBuf,
+};
+
+use indexmap::IndexMap;
+use pipe_stages::contract::{Ports, StageKind};
+use serde_json::Value;
+
+use crate::resources::Resources;
+
+/// What to load, as the command line says it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// The pipeline file, relative to the working directory.
+    pub file: PathBuf,
+    /// Profiles to lay over it, first to last.
+    pub profiles: Vec<String>,
+    /// `PATH=VALUE` settings to lay over that, first to last.
+    pub sets: Vec<String>,
+    /// The project root, if the person named one.
+    pub root: Option<PathBuf>,
+}
+
+/// A pipeline that can be run as written: profiles and settings applied, everything checked.
+#[derive(Debug, Clone)]
+pub struct Pipeline {
+    /// The absolute folder that all paths in the file are relative to.
+    pub root: PathBuf,
+    /// The file, relative to the root where it lies below it.
+    pub file: PathBuf,
+    /// `name:`, or the file's name without its extension.
+    pub name: String,
+    /// `seed:`, or 0.
+    pub seed: u64,
+    /// The profiles that were applied, in order.
+    pub profiles: Vec<String>,
+    /// The profiles that the file declares, in its order.
+    pub declared_profiles: Vec<String>,
+    /// The `--set` that were applied, in order.
+    pub sets: Vec<String>,
+    /// The stages, in the order of the file.
+    pub stages: IndexMap<String, StageSpec>,
+    /// The whole document after profiles, settings and variables, without `profiles`.
+    pub resolved: Value,
+    /// What is worth knowing though nothing is wrong with it.
+    pub notes: Vec<Problem>,
+    /// Where everything was written.
+    pub places: Places,
+}
+
+/// One stage of a checked pipeline.
+#[derive(Debug, Clone)]
+pub struct StageSpec {
+    /// The name that other stages refer to.
+    pub name: String,
+    /// Its kind.
+    pub kind: &'static StageKind,
+    /// All parameters, defaults filled in: a JSON object.
+    pub params: Value,
+    /// Those of them that decide the bytes written.
+    pub hashed: Value,
+    /// Inputs and outputs that follow from the parameters.
+    pub ports: Ports,
+    /// Where each input comes from.
+    pub inputs: BTreeMap<String, Source>,
+    /// The seed, for kinds that draw: the stage's own or else the pipeline's.
+    pub seed: Option<u64>,
+    /// What it may use.
+    pub resources: Resources,
+}
+
+/// Where an input comes from.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// What another stage wrote.
+    Output {
+        /// The stage that writes it.
+        stage: String,
+        /// The output's name.
+        port: String,
+    },
+    /// A file, relative to the project root unless absolute.
+    File(PathBuf),
+    /// A folder, relative to the project root unless absolute.
+    Dir(PathBuf),
+    /// The files below the project root that match a pattern such as `reviews/*.jsonl`.
+    Glob(String),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Output { stage, port } => write!(f, "{stage}.{port}"),
+            Source::File(path) | Source::Dir(path) => write!(f, "{}", path.display()),
+            Source::Glob(pattern) => f.write_str(pattern),
+        }
+    }
+}
+
+impl StageSpec {
+    /// The names of the stages that it takes inputs from.
+    pub fn upstream(&self) -> BTreeSet<&str> {
+        let stages = self.inputs.values().filter_map(|source| match source {
+            Source::Output { stage, .. } => Some(stage.as_str()),
+            _ => None,
+        });
+        stages.collect()
+    }
+}
+
+impl Pipeline {
+    /// The graph of its stages.
+    pub fn dag(&self) -> Dag {
+        let stages = self.stages.values().map(|stage| (stage.name.as_str(), stage.upstream()));
+        Dag::new(stages).expect("a checked pipeline has no cycle")
+    }
+}

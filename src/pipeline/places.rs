@@ -1,0 +1,193 @@
+//! Where a value of the merged document was written: in the overlay that wrote it last.
+
+use std::{
+    ops::Range,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
+
+use super::marks::Marks;
+use crate::names::Place;
+
+/// A text that people wrote: the pipeline file, or one option of the command line.
+#[derive(Debug)]
+pub(super) struct Text {
+    /// The file as the person named it, or the option.
+    pub name: PathBuf,
+    pub text: String,
+    /// Whether it is an option, which has no lines.
+    pub is_option: bool,
+    marks: OnceLock<Marks>,
+}
+
+impl Text {
+    pub fn file(name: PathBuf, text: String) -> Arc<Self> {
+        Arc::new(Self { name, text, is_option: false, marks: OnceLock::new() })
+    }
+
+    /// The option `--set lora.rank=16`, for example, whose value is `lora.rank=16`.
+    pub fn option(option: &str, value: &str) -> Arc<Self> {
+        let shown = super::document::shorten(value);
+        let name = PathBuf::from(format!("{option} {shown}"));
+        Arc::new(Self { name, text: value.to_owned(), is_option: true, marks: OnceLock::new() })
+    }
+
+    pub fn marks(&self) -> &Marks {
+        self.marks.get_or_init(|| Marks::read(&self.text))
+    }
+
+    /// The line and column of the byte `at`.
+    pub fn place(&self, at: usize) -> Place {
+        let (line, column) = if self.is_option { (0, 0) } else { line_and_column(&self.text, at) };
+        Place { source: self.name.clone(), line, column }
+    }
+}
+
+/// Line and column, from 1, in characters, of the byte `at` of `text`.
+pub(super) fn line_and_column(text: &str, at: usize) -> (usize, usize) {
+    let before = &text.as_bytes()[..at.min(text.len())];
+    let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    (line, String::from_utf8_lossy(&before[line_start..]).chars().count() + 1)
+}
+
+/// A key or a value of the merged document.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Spot {
+    pub path: Vec<String>,
+    pub part: Part,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Part {
+    Key,
+    Value,
+}
+
+impl Spot {
+    pub fn key(path: &[&str]) -> Self {
+        Self { path: path.iter().map(|segment| (*segment).to_owned()).collect(), part: Part::Key }
+    }
+
+    pub fn value(path: &[&str]) -> Self {
+        Self { part: Part::Value, ..Self::key(path) }
+    }
+
+    /// The spot below this one at a dotted `path`, or this one if that is empty.
+    pub fn below(mut self, path: &str) -> Self {
+        self.path.extend(path.split('.').filter(|segment| !segment.is_empty()).map(str::to_owned));
+        self
+    }
+}
+
+/// One text laid over those before it.
+#[derive(Debug, Clone)]
+pub(super) struct Layer {
+    pub text: Arc<Text>,
+    pub written: Written,
+}
+
+/// Which part of its text a layer is.
+#[derive(Debug, Clone)]
+pub(super) enum Written {
+    /// The whole document.
+    Document,
+    /// `profiles.NAME` of the document.
+    Profile(String),
+    /// One value, at `path` of the merged document and at `value` of the text.
+    Setting { path: Vec<String>, value: Range<usize> },
+}
+
+impl Layer {
+    /// The setting, if it sets something below `spot`.
+    fn below(&self, spot: &Spot) -> Option<(Arc<Text>, Range<usize>)> {
+        match &self.written {
+            Written::Setting { path, value } if path.starts_with(&spot.path) => {
+                Some((self.text.clone(), 0..value.start.saturating_sub(1)))
+            }
+            _ => None,
+        }
+    }
+
+    fn find(&self, spot: &Spot) -> Option<Range<usize>> {
+        let path = spot.path.iter().map(String::as_str);
+        let found = match &self.written {
+            Written::Document => self.text.marks().find(path),
+            Written::Profile(name) => self.text.marks().find(["profiles", name].into_iter().chain(path)),
+            Written::Setting { path, value } => {
+                let at_or_below = spot.path.len() >= path.len() && spot.path[..path.len()] == path[..];
+                at_or_below.then(|| (value.clone(), value.clone()))
+            }
+        };
+        let (key, value) = found?;
+        let text = &self.text.text;
+        let one_line = text.get(value.clone()).is_some_and(|text| !text.trim_end().contains('\n'));
+        let range = if spot.part == Part::Value && one_line { value } else { key };
+        let trimmed = text.get(range.clone()).map_or(0, |text| text.trim_end().len());
+        Some(range.start..range.start + trimmed)
+    }
+}
+
+/// All layers of a loaded pipeline, first to last.
+#[derive(Debug, Clone, Default)]
+pub struct Places {
+    pub(super) layers: Vec<Layer>,
+}
+
+impl Places {
+    /// Where a stage was written: its name in the layer that gave it its kind.
+    pub fn stage(&self, stage: &str) -> Option<Place> {
+        self.place(&Spot::key(&["stages", stage]))
+    }
+
+    /// Where a parameter, a dotted path below `with`, was written; `None` for a default.
+    pub fn param(&self, stage: &str, path: &str) -> Option<Place> {
+        self.exact(&Spot::key(&["stages", stage, "with"]).below(path))
+    }
+
+    /// Where an input was written.
+    pub fn input(&self, stage: &str, port: &str) -> Option<Place> {
+        self.exact(&Spot::key(&["stages", stage, "in", port]))
+    }
+
+    /// Where the seed was written that a stage draws with; `None` for the default of 0.
+    pub fn seed(&self, stage: &str) -> Option<Place> {
+        let own = self.exact(&Spot::key(&["stages", stage, "seed"]));
+        own.or_else(|| self.exact(&Spot::key(&["seed"])))
+    }
+
+    fn place(&self, spot: &Spot) -> Option<Place> {
+        self.find(spot).map(|(text, range)| text.place(range.start))
+    }
+
+    fn exact(&self, spot: &Spot) -> Option<Place> {
+        let found = self.layers.iter().rev().find_map(|layer| Some((layer, layer.find(spot)?)));
+        found.map(|(layer, range)| layer.text.place(range.start))
+    }
+
+    /// The text and the bytes in it at which `spot`, or the nearest thing above it, was written.
+    pub(super) fn find(&self, spot: &Spot) -> Option<(Arc<Text>, Range<usize>)> {
+        if let [stages, stage] = spot.path.as_slice()
+            && stages == "stages"
+        {
+            let kind = Spot::key(&["stages", stage, "kind"]);
+            let own = self.layers.iter().rev().find(|layer| layer.find(&kind).is_some());
+            if let Some((layer, range)) = own.and_then(|layer| Some((layer, layer.find(spot)?))) {
+                return Some((layer.text.clone(), range));
+            }
+        }
+        let mut spot = spot.clone();
+        while !spot.path.is_empty() {
+            if let Some(found) = self.layers.iter().rev().find_map(|layer| Some((layer, layer.find(&spot)?)))
+            {
+                return Some((found.0.text.clone(), found.1));
+            }
+            if let Some(setting) = self.layers.iter().rev().find_map(|layer| layer.below(&spot)) {
+                return Some(setting);
+            }
+            spot.path.pop();
+            spot.part = Part::Key;
+        }
+        None
+    }
+}

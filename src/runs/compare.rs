@@ -1,0 +1,220 @@
+//! What differed between runs, and what came of it.
+//!
+//! Pure: takes loaded runs and returns a value. The first run is what the others are
+//! measured against.
+
+use std::collections::BTreeSet;
+
+use pipe_stages::contract::Better;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{
+    LoadedRun,
+    differences::differences,
+    pairing::{Pair, pair_stages},
+};
+use crate::names::RunId;
+
+/// Runs side by side.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Comparison {
+    /// The runs, in the order asked for; every list of values below has one for each.
+    pub runs: Vec<RunId>,
+    /// What was not the same.
+    pub differences: Vec<Difference>,
+    /// Final metrics.
+    pub metrics: Vec<MetricRow>,
+}
+
+/// Something that was not the same in all runs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Difference {
+    /// What it is.
+    pub what: What,
+    /// The stage it belongs to, as the first run that has it calls it.
+    pub stage: Option<String>,
+    /// The parameter, input or metric; empty where `what` says it all.
+    pub name: String,
+    /// Its value in each run; `None` where it does not exist.
+    pub values: Vec<Option<Value>>,
+}
+
+/// What can differ between runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// How the run ended.
+    State,
+    /// The pipeline file.
+    File,
+    /// The name of the pipeline.
+    Pipeline,
+    /// The pipeline's seed.
+    Seed,
+    /// A stage that some runs do not have, or that has another name in them.
+    Stage,
+    /// A stage's kind.
+    Kind,
+    /// The version of a stage's kind.
+    KindVersion,
+    /// A parameter.
+    Parameter,
+    /// A stage's own seed.
+    StageSeed,
+    /// The contents of a file or folder from outside the pipeline, as digests.
+    Input,
+    /// Which output an input takes.
+    Source,
+    /// What was done about a stage, where some runs have no result of it.
+    Outcome,
+    /// What stages computed on.
+    Device,
+    /// The git commit.
+    Commit,
+    /// The uncommitted changes, as digests of the patch.
+    Patch,
+    /// The version of `pipe`.
+    Version,
+    /// The machine.
+    Host,
+    /// The cores that stages could use.
+    Cpus,
+}
+
+impl What {
+    /// The words that people read.
+    pub fn words(self) -> &'static str {
+        match self {
+            What::State => "state",
+            What::File => "pipeline file",
+            What::Pipeline => "pipeline",
+            What::Seed | What::StageSeed => "seed",
+            What::Stage => "stage",
+            What::Kind => "kind",
+            What::KindVersion => "kind version",
+            What::Parameter => "parameter",
+            What::Input => "input",
+            What::Source => "takes",
+            What::Outcome => "outcome",
+            What::Device => "device",
+            What::Commit => "commit",
+            What::Patch => "uncommitted changes",
+            What::Version => "pipe",
+            What::Host => "host",
+            What::Cpus => "cpus",
+        }
+    }
+}
+
+/// A final metric in all runs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MetricRow {
+    /// The stage, as the first run that has it calls it.
+    pub stage: String,
+    /// Dotted path after the stage.
+    pub name: String,
+    /// Which direction is an improvement.
+    pub better: Better,
+    /// Its value in each run; `None` where it is undefined or does not exist.
+    pub values: Vec<Option<f64>>,
+    /// Each value less the first run's.
+    pub differences: Vec<Option<f64>>,
+    /// What each difference means.
+    pub verdicts: Vec<Verdict>,
+    /// Whether all runs have it from one execution, so that it cannot differ.
+    pub shared: bool,
+}
+
+/// What the difference of a metric to the first run's means, taken at its word: whether it is
+/// more than chance is another question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The same number.
+    Equal,
+    /// It moved in the better direction.
+    Better,
+    /// It moved in the worse direction.
+    Worse,
+    /// It moved, and no direction is better.
+    Changed,
+    /// One of the two has no value.
+    Unknown,
+}
+
+/// Compares `runs` with the first of them; `better(kind, metric)` says where a metric should go.
+pub fn compare(runs: &[LoadedRun], better: impl Fn(&str, &str) -> Better) -> Comparison {
+    let pairs = pair_stages(runs);
+    Comparison {
+        runs: runs.iter().map(|run| run.info.run).collect(),
+        differences: differences(runs, &pairs),
+        metrics: pairs.iter().flat_map(|pair| metrics(pair, &better)).collect(),
+    }
+}
+
+fn metrics<'a>(pair: &'a Pair<'a>, better: &'a impl Fn(&str, &str) -> Better) -> Vec<MetricRow> {
+    let executions: Vec<_> =
+        pair.stages.iter().map(|stage| stage.and_then(|stage| stage.execution.as_ref())).collect();
+    let shared = executions.len() > 1
+        && executions.iter().all(|execution| {
+            execution.is_some_and(|execution| executions[0].is_some_and(|first| first.id == execution.id))
+        });
+    let names: BTreeSet<&str> = executions
+        .iter()
+        .flatten()
+        .flat_map(|execution| execution.metrics.keys())
+        .map(String::as_str)
+        .collect();
+    let mut names: Vec<&str> = names.into_iter().collect();
+    names.sort_by_cached_key(|name| natural(name));
+    names
+        .into_iter()
+        .map(|name| {
+            let values: Vec<Option<f64>> = executions
+                .iter()
+                .map(|execution| {
+                    execution.and_then(|execution| execution.metrics.get(name).copied().flatten())
+                })
+                .collect();
+            MetricRow::new(pair.name(), name, better(pair.kind(), name), values, shared)
+        })
+        .collect()
+}
+
+impl MetricRow {
+    /// A metric of `stage` whose `values` are measured against the first of them.
+    pub fn new(stage: &str, name: &str, better: Better, values: Vec<Option<f64>>, shared: bool) -> Self {
+        let first = values[0];
+        let differences: Vec<_> =
+            values.iter().map(|value| value.zip(first).map(|(value, first)| value - first)).collect();
+        let verdicts = differences.iter().map(|difference| verdict(better, *difference)).collect();
+        Self { stage: stage.into(), name: name.into(), better, values, differences, verdicts, shared }
+    }
+}
+
+fn verdict(better: Better, difference: Option<f64>) -> Verdict {
+    match (better, difference) {
+        (_, None) => Verdict::Unknown,
+        (_, Some(0.0)) => Verdict::Equal,
+        (Better::Neither, Some(_)) => Verdict::Changed,
+        (Better::Higher, Some(difference)) if difference > 0.0 => Verdict::Better,
+        (Better::Lower, Some(difference)) if difference < 0.0 => Verdict::Better,
+        _ => Verdict::Worse,
+    }
+}
+
+/// A key that sorts `bin.64-128` before `bin.1024-`: runs of digits count as numbers.
+pub fn natural(name: &str) -> Vec<(u64, String)> {
+    let mut parts = Vec::new();
+    let mut rest = name;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let number = rest[..digits].parse().unwrap_or(0);
+        rest = &rest[digits..];
+        let text = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        parts.push((number, rest[..text].to_owned()));
+        rest = &rest[text..];
+    }
+    parts
+}

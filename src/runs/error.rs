@@ -1,0 +1,113 @@
+//! What can go wrong with `runs.db`.
+
+use std::path::PathBuf;
+
+use miette::Diagnostic;
+use thiserror::Error;
+
+use crate::names::RunId;
+
+/// A record of runs that cannot be read or written, or a name that is not in it.
+#[derive(Debug, Error, Diagnostic)]
+pub enum RunsError {
+    /// The database could not do what was asked.
+    #[error("cannot use `{path}`")]
+    #[diagnostic(help(
+        "check that the folder can be written and the disk is not full; `pipe` waits 10 seconds for another that writes"
+    ))]
+    Database {
+        /// The database.
+        path: PathBuf,
+        /// What it says.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// A file beside the database could not be written.
+    #[error("cannot {what} `{path}`")]
+    File {
+        /// Such as `write the backup`.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is a database, but something else's.
+    #[error("`{path}` was not made by `pipe`")]
+    #[diagnostic(help("move it away, or choose another project root with `--root`"))]
+    NotOurs {
+        /// The database.
+        path: PathBuf,
+    },
+    /// A newer `pipe` has changed the layout.
+    #[error(
+        "`{path}` has schema version {found}, and this `pipe` ({version}) knows up to {known}",
+        version = env!("CARGO_PKG_VERSION")
+    )]
+    #[diagnostic(help("use the newer `pipe` that wrote it"))]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// The version it has.
+        found: u32,
+        /// The newest version known here.
+        known: u32,
+    },
+    /// There is no database yet.
+    #[error("no runs are recorded here yet: there is no `{path}`")]
+    #[diagnostic(help("start with `pipe run FILE`"))]
+    None {
+        /// Where it would be.
+        path: PathBuf,
+    },
+    /// No run has this name.
+    #[error("there is no run `{name}`")]
+    UnknownRun {
+        /// As the person wrote it.
+        name: String,
+        /// What may have been meant.
+        #[help]
+        help: String,
+    },
+    /// The run has no stage of this name.
+    #[error("{run} has no stage `{stage}`")]
+    UnknownStage {
+        /// The run.
+        run: RunId,
+        /// As the person wrote it.
+        stage: String,
+        /// What may have been meant.
+        #[help]
+        help: String,
+    },
+    /// The tag could be taken for something else.
+    #[error("`{name}` cannot be a tag")]
+    #[diagnostic(help(
+        "a tag starts with a letter, goes on with letters, digits, `.`, `_`, `-`, `/`, has at most 64 characters and is not like `run_12`"
+    ))]
+    BadTag {
+        /// As the person wrote it.
+        name: String,
+    },
+    /// No run has the tag that shall be removed.
+    #[error("{run} has no tag `{name}`")]
+    NoSuchTag {
+        /// The run.
+        run: RunId,
+        /// As the person wrote it.
+        name: String,
+        /// The tags it has.
+        #[help]
+        help: String,
+    },
+    /// Records refer to executions that are not recorded.
+    #[error("{} of the results are not recorded in `{path}`: {}", ids.len(), ids.join(", "))]
+    #[diagnostic(help("this is a bug in `pipe`: results are recorded before the stages they satisfy"))]
+    UnknownExecutions {
+        /// Those that are missing.
+        ids: Vec<String>,
+        /// The database.
+        path: PathBuf,
+    },
+}

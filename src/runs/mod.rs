@@ -1,0 +1,113 @@
+//! `runs.db`: what was run, what came out, and what it cost.
+//!
+//! The only code that knows the database. It survives the cache: everything that a
+//! comparison, a log or a reproduction needs is in here, compact. `docs/runs-db.md` tells
+//! people how to ask it with `sqlite3`.
+//!
+//! [`RunsDb`] is written by one process per run and read by any number. Numbers of runs
+//! come from `AUTOINCREMENT`: never given twice, also not to two processes at once.
+//! A run whose process was killed stays `running` in the table; readers are told
+//! [`State::Killed`] when that process is seen to be gone.
+
+pub mod compare;
+mod differences;
+mod error;
+mod load;
+mod name;
+mod packed;
+mod pairing;
+mod process;
+mod read;
+mod schema;
+mod tags;
+mod words;
+mod write;
+
+pub use error::RunsError;
+pub use load::{LoadedRun, LoadedStage, Origin, StageLog};
+pub use read::{Git, Outcomes, Previous, RunInfo, State};
+pub use tags::{Note, check_tag};
+
+use std::{
+    convert::Infallible,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+/// How long to wait for another process that writes.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An open `runs.db`.
+#[derive(Debug)]
+pub struct RunsDb {
+    conn: Connection,
+    path: PathBuf,
+}
+
+impl RunsDb {
+    /// Opens the database at `path`, creating it when there is none.
+    ///
+    /// One of an older version is migrated, after a copy was put beside it
+    /// (`runs.db.v1.bak`); one of a newer version is an error.
+    pub fn open(path: &Path) -> Result<Self, RunsError> {
+        let failed = |source| RunsError::Database { path: path.to_owned(), source };
+        let mut conn = Connection::open(path).map_err(failed)?;
+        conn.busy_timeout(PATIENCE).map_err(failed)?;
+        // A killed `pipe` loses nothing with NORMAL; a power cut may lose the last transactions, never more.
+        conn.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
+        conn.pragma_update(None, "foreign_keys", true).map_err(failed)?;
+        conn.set_prepared_statement_cache_capacity(64);
+        schema::migrate(&mut conn, path, schema::STEPS)?;
+        let mode: String = conn.pragma_query_value(None, "journal_mode", |row| row.get(0)).map_err(failed)?;
+        if mode != "wal" {
+            // Fails when another process opens the new database just now; then that one does it.
+            let _ = conn.pragma_update(None, "journal_mode", "wal");
+        }
+        Ok(Self { conn, path: path.to_owned() })
+    }
+
+    /// Opens the database at `path` for asking: it is an error when nothing was recorded yet.
+    pub fn open_existing(path: &Path) -> Result<Self, RunsError> {
+        match path.try_exists() {
+            Ok(false) => Err(RunsError::None { path: path.to_owned() }),
+            Ok(true) => Self::open(path),
+            Err(source) => Err(RunsError::File { what: "look for", path: path.to_owned(), source }),
+        }
+    }
+
+    fn read<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, RunsError> {
+        ask(&self.conn).map_err(|source| RunsError::Database { path: self.path.clone(), source })
+    }
+
+    /// Carries `change` out as one transaction.
+    fn write<T>(
+        &mut self,
+        change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, RunsError> {
+        self.try_write(|tx| change(tx).map(Ok::<T, Infallible>)).map(|Ok(result)| result)
+    }
+
+    /// Carries `change` out as one transaction, or nothing of it when its result is an inner error.
+    fn try_write<T, E>(
+        &mut self,
+        change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<Result<T, E>>,
+    ) -> Result<Result<T, E>, RunsError> {
+        let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate);
+        tx.and_then(|tx| {
+            let result = change(&tx)?;
+            if result.is_ok() {
+                tx.commit()?;
+            }
+            Ok(result)
+        })
+        .map_err(|source| RunsError::Database { path: self.path.clone(), source })
+    }
+}
+
+/// `time` as the database keeps it: UTC with microseconds, so that texts sort like times.
+fn time_text(time: Timestamp) -> String {
+    format!("{time:.6}")
+}

@@ -1,0 +1,306 @@
+//! What `runs.db` knows of runs as wholes, and of the one before.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, types::Type};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Note, RunsDb, RunsError, packed, process, tags, words::status_from};
+use crate::{digest::Digest, names::RunId, record::RunStatus};
+
+/// How a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Its process works on it.
+    Running,
+    /// Every wanted stage has a result.
+    Done,
+    /// A stage failed.
+    Failed,
+    /// Stopped by Ctrl-C or a signal.
+    Interrupted,
+    /// Its process is gone without having said how the run ended.
+    Killed,
+}
+
+impl State {
+    /// The word that people read.
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Running => "running",
+            State::Done => "done",
+            State::Failed => "failed",
+            State::Interrupted => "interrupted",
+            State::Killed => "killed",
+        }
+    }
+}
+
+/// One run without its stages.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RunInfo {
+    /// Its number.
+    pub run: RunId,
+    /// How it stands.
+    pub state: State,
+    /// When it started.
+    pub started: Timestamp,
+    /// When it ended, if it said so.
+    pub ended: Option<Timestamp>,
+    /// From start to end, seconds.
+    pub seconds: Option<f64>,
+    /// The pipeline file, relative to the project root where it lies below it.
+    pub file: PathBuf,
+    /// `name:` of the pipeline.
+    pub pipeline: String,
+    /// The words of the command line, without the program.
+    pub command: Vec<String>,
+    /// Profiles in the order they were applied.
+    pub profiles: Vec<String>,
+    /// `--set` in the order they were applied.
+    pub sets: Vec<String>,
+    /// The pipeline's seed.
+    pub seed: u64,
+    /// The git checkout, where there was one.
+    pub git: Option<Git>,
+    /// Version of the `pipe` binary.
+    pub version: String,
+    /// Name of the machine.
+    pub host: String,
+    /// Cores that stages could use.
+    pub cpus: usize,
+    /// How many stages came out in which way.
+    pub outcomes: Outcomes,
+    /// Its tags, in order of the alphabet.
+    pub tags: Vec<String>,
+    /// Its notes, oldest first.
+    pub notes: Vec<Note>,
+}
+
+/// The checkout that a run was started in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Git {
+    /// The commit that was checked out.
+    pub commit: String,
+    /// Whether tracked files had uncommitted changes; [`RunsDb::patch`] has them.
+    pub dirty: bool,
+    /// The hash of those changes.
+    pub patch: Option<Digest>,
+}
+
+/// How many stages of a run came out in which way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Outcomes {
+    /// Executed.
+    pub ran: u64,
+    /// Found.
+    pub cached: u64,
+    /// Executed and failed.
+    pub failed: u64,
+    /// Not reached, since one they need failed.
+    pub skipped: u64,
+    /// Stopped.
+    pub interrupted: u64,
+}
+
+/// The latest result of a stage, for saying what has changed since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Previous {
+    /// The latest run that it satisfied.
+    pub run: RunId,
+    /// The stage's name in that run.
+    pub stage: String,
+    /// The JSON text that was hashed into its key.
+    pub hashed: String,
+    /// Its kind.
+    pub kind: String,
+}
+
+const RUN_COLUMNS: &str =
+    "id, status, started, ended, file, pipeline, command, profiles, sets, seed, git_commit,
+    git_dirty, git_patch, version, host, cpus, process, ran, cached, failed, skipped, interrupted";
+
+impl RunsDb {
+    /// The latest `limit` runs (all without one), latest first.
+    pub fn runs(&self, limit: Option<usize>) -> Result<Vec<RunInfo>, RunsError> {
+        self.read(|conn| {
+            let sql = format!("SELECT {RUN_COLUMNS} FROM run ORDER BY id DESC LIMIT ?");
+            let limit = limit.map_or(-1, |limit| limit as i64);
+            let rows =
+                conn.prepare_cached(&sql)?.query_map([limit], run_info)?.collect::<Result<Vec<_>, _>>();
+            rows?.into_iter().map(|run| with_labels(conn, run)).collect()
+        })
+    }
+
+    /// The run of this number.
+    pub fn run(&self, run: RunId) -> Result<RunInfo, RunsError> {
+        let found = self.read(|conn| {
+            let sql = format!("SELECT {RUN_COLUMNS} FROM run WHERE id = ?");
+            let found = conn.prepare_cached(&sql)?.query_row([run.0], run_info).optional()?;
+            found.map(|run| with_labels(conn, run)).transpose()
+        })?;
+        found.ok_or_else(|| self.unknown_run(&run.to_string()))
+    }
+
+    /// The latest result that satisfied a stage called `stage` in a run of `file`, else of any file.
+    ///
+    /// `before` leaves out that run and later ones.
+    pub fn previous(
+        &self,
+        file: &Path,
+        stage: &str,
+        before: Option<RunId>,
+    ) -> Result<Option<Previous>, RunsError> {
+        let file = file.to_string_lossy();
+        let before = before.map_or(i64::MAX, |run| run.0);
+        self.read(|conn| {
+            let same_file = previous(conn, Some(&file), stage, before)?;
+            if same_file.is_some() { Ok(same_file) } else { previous(conn, None, stage, before) }
+        })
+    }
+
+    /// The latest run that the execution `id` satisfied, and what the stage was called in it.
+    pub fn latest_run_of(&self, id: &str) -> Result<Option<(RunId, String)>, RunsError> {
+        self.read(|conn| {
+            let found = conn
+                .prepare_cached(
+                    "SELECT run.id, record.name FROM execution
+                     JOIN stage_record AS record ON record.execution = execution.id
+                     JOIN run ON run.id = record.run OR run.repeats = record.run
+                     WHERE execution.name = ? AND coalesce(run.repeats, run.id) = record.run
+                     ORDER BY run.id DESC LIMIT 1",
+                )?
+                .query_row([id], |row| Ok((RunId(row.get(0)?), row.get(1)?)));
+            found.optional()
+        })
+    }
+
+    /// The pipeline of `run` after profiles, `--set` and variables.
+    pub fn resolved(&self, run: RunId) -> Result<Value, RunsError> {
+        self.read(|conn| {
+            let digest: Option<String> = conn
+                .prepare_cached("SELECT resolved FROM run WHERE id = ?")?
+                .query_row([run.0], |row| row.get(0))
+                .optional()?;
+            let bytes = digest.map(|digest| packed::find(conn, &digest)).transpose()?.flatten();
+            bytes.map_or(Ok(Value::Null), |bytes| serde_json::from_slice(&bytes).map_err(damaged))
+        })
+    }
+
+    /// The uncommitted changes that `run` was started with, as `git diff HEAD --binary` prints them.
+    pub fn patch(&self, run: RunId) -> Result<Option<Vec<u8>>, RunsError> {
+        self.read(|conn| {
+            let digest: Option<String> = conn
+                .prepare_cached("SELECT git_patch FROM run WHERE id = ?")?
+                .query_row([run.0], |row| row.get(0))
+                .optional()?
+                .flatten();
+            Ok(digest.map(|digest| packed::find(conn, &digest)).transpose()?.flatten())
+        })
+    }
+
+    /// The predictions (CSV) of this hash, if they were kept.
+    pub fn predictions(&self, digest: Digest) -> Result<Option<Vec<u8>>, RunsError> {
+        self.read(|conn| packed::find(conn, &digest.to_string()))
+    }
+}
+
+fn previous(
+    conn: &Connection,
+    file: Option<&str>,
+    stage: &str,
+    before: i64,
+) -> rusqlite::Result<Option<Previous>> {
+    // Records are in order of time within a file: see `share_records`.
+    let found = conn
+        .prepare_cached(
+            "SELECT record.run, execution.hashed, execution.kind FROM stage_record AS record
+             JOIN execution ON execution.id = record.execution
+             JOIN run ON run.id = record.run
+             WHERE record.name = ?1 AND record.run < ?2 AND (?3 IS NULL OR run.file = ?3)
+             ORDER BY record.run DESC LIMIT 1",
+        )?
+        .query_row((stage, before, file), |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
+        })
+        .optional()?;
+    let Some((origin, hashed, kind)) = found else { return Ok(None) };
+    let run = conn
+        .prepare_cached("SELECT max(id) FROM run WHERE (id = ?1 OR repeats = ?1) AND id < ?2")?
+        .query_row((origin, before), |row| row.get(0))?;
+    Ok(Some(Previous { run: RunId(run), stage: stage.into(), hashed, kind }))
+}
+
+fn run_info(row: &Row<'_>) -> rusqlite::Result<RunInfo> {
+    let started = time(row, 2)?;
+    let ended = optional_time(row, 3)?;
+    let commit: Option<String> = row.get(10)?;
+    let dirty = row.get::<_, Option<bool>>(11)?.unwrap_or_default();
+    let patch = row.get::<_, Option<String>>(12)?.map(|hex| hex.parse().map_err(damaged)).transpose()?;
+    let status = status_from(&row.get::<_, String>(1)?).ok_or_else(|| damaged("an unknown status"))?;
+    let process: Option<String> = row.get(16)?;
+    let count = |column| row.get::<_, i64>(column).map(|count| count as u64);
+    Ok(RunInfo {
+        run: RunId(row.get(0)?),
+        state: match status {
+            RunStatus::Running if process.is_some_and(|process| process::has_ended(&process)) => {
+                State::Killed
+            }
+            RunStatus::Running => State::Running,
+            RunStatus::Done => State::Done,
+            RunStatus::Failed => State::Failed,
+            RunStatus::Interrupted => State::Interrupted,
+        },
+        started,
+        ended,
+        seconds: ended.map(|ended| ended.duration_since(started).as_secs_f64()),
+        file: row.get::<_, String>(4)?.into(),
+        pipeline: row.get(5)?,
+        command: json(row, 6)?,
+        profiles: json(row, 7)?,
+        sets: json(row, 8)?,
+        seed: row.get::<_, i64>(9)? as u64,
+        git: commit.map(|commit| Git { commit, dirty, patch }),
+        version: row.get(13)?,
+        host: row.get(14)?,
+        cpus: row.get::<_, i64>(15)? as usize,
+        outcomes: Outcomes {
+            ran: count(17)?,
+            cached: count(18)?,
+            failed: count(19)?,
+            skipped: count(20)?,
+            interrupted: count(21)?,
+        },
+        tags: Vec::new(),
+        notes: Vec::new(),
+    })
+}
+
+fn with_labels(conn: &Connection, mut run: RunInfo) -> rusqlite::Result<RunInfo> {
+    run.tags = tags::tags_of(conn, run.run)?;
+    run.notes = tags::notes_of(conn, run.run)?;
+    Ok(run)
+}
+
+/// The time in `column`.
+pub(super) fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
+    row.get_ref(column)?.as_str()?.parse().map_err(damaged)
+}
+
+/// The time in `column`, if any.
+pub(super) fn optional_time(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {
+    row.get_ref(column)?.as_str_or_null()?.map(|text| text.parse().map_err(damaged)).transpose()
+}
+
+/// The JSON text in `column` as a value.
+pub(super) fn json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+    serde_json::from_str(row.get_ref(column)?.as_str()?).map_err(damaged)
+}
+
+/// A value in the database that no `pipe` wrote.
+pub(super) fn damaged(err: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(0, Type::Text, err.into())
+}

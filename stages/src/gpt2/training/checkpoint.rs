@@ -1,0 +1,102 @@
+//! A training run in a file, to go on from after a kill.
+//!
+//! Safetensors, metadata `format` = `pipe.checkpoint.1`: for every trained parameter its values,
+//! its two moments and its values at the best evaluation, and what was reported until then. The
+//! file replaces the one before by a rename, so there is always a whole one.
+
+use std::{borrow::Cow, collections::BTreeMap, fs, path::Path};
+
+use safetensors::{Dtype, SafeTensors};
+
+use super::{Best, Moments, Network, Progress, Validation};
+use crate::{
+    contract::StageError,
+    data::tensor_file::{self, FORMAT, RawTensor},
+};
+
+/// The metadata entry `format` of a checkpoint.
+const CHECKPOINT_FORMAT: &str = "pipe.checkpoint.1";
+
+/// Writes the run at `progress` to `path`.
+///
+/// `identity` names everything that must be equal for the run to go on; `history` is what was
+/// reported so far and comes back unread.
+pub fn write_checkpoint(
+    path: &Path,
+    identity: &str,
+    network: &Network,
+    progress: &Progress,
+    history: &[u8],
+) -> Result<(), StageError> {
+    let mut metadata = BTreeMap::from([
+        (FORMAT.to_owned(), CHECKPOINT_FORMAT.to_owned()),
+        ("identity".to_owned(), identity.to_owned()),
+        ("step".to_owned(), progress.step.to_string()),
+    ]);
+    if let Some(Best { step, validation, .. }) = &progress.best {
+        metadata.insert("best_step".into(), step.to_string());
+        metadata.insert("best_loss".into(), validation.loss.to_string());
+        metadata.insert("best_accuracy".into(), validation.accuracy.to_string());
+    }
+    let mut parts: Vec<(String, &[f32])> = Vec::new();
+    for (i, parameter) in network.parameters().into_iter().enumerate() {
+        let (name, moments) = (parameter.name(), &progress.moments[i]);
+        parts.push((format!("value.{name}"), parameter.values()));
+        parts.push((format!("first.{name}"), &moments.first));
+        parts.push((format!("second.{name}"), &moments.second));
+        parts.extend(progress.best.as_ref().map(|best| (format!("best.{name}"), best.values[i].as_slice())));
+    }
+    let tensor = |dtype, bytes, size| RawTensor { dtype, shape: vec![size], bytes: Cow::Borrowed(bytes) };
+    let mut tensors: Vec<(&str, RawTensor<'_>)> = parts
+        .iter()
+        .map(|(name, values)| (name.as_str(), tensor(Dtype::F32, bytemuck::cast_slice(values), values.len())))
+        .collect();
+    tensors.push(("history", tensor(Dtype::U8, history, history.len())));
+    let new = path.with_extension("new");
+    tensor_file::write(&new, &metadata, &tensors)?;
+    let replaced =
+        fs::File::open(&new).and_then(|file| file.sync_all()).and_then(|()| fs::rename(&new, path));
+    replaced.map_err(|err| StageError::io("write", path, err))
+}
+
+/// Reads the run in `path` back: sets the parameters of `network` and returns progress and history.
+///
+/// Nothing, with `network` as it was, where there is no file, or it is damaged or of another
+/// `identity`.
+pub fn read_checkpoint(path: &Path, identity: &str, network: &mut Network) -> Option<(Progress, Vec<u8>)> {
+    let buffer = fs::read(path).ok()?;
+    let (file, metadata) = tensor_file::open(path, &buffer, CHECKPOINT_FORMAT).ok()?;
+    if metadata.get("identity")? != identity {
+        return None;
+    }
+    let names: Vec<(String, usize)> =
+        network.parameters().iter().map(|p| (p.name().to_owned(), p.values().len())).collect();
+    let part = |part: &str| -> Option<Vec<Vec<f32>>> {
+        names.iter().map(|(name, size)| floats(&file, &format!("{part}.{name}"), *size)).collect()
+    };
+    let (values, first, second) = (part("value")?, part("first")?, part("second")?);
+    let best = match metadata.get("best_step") {
+        None => None,
+        Some(step) => {
+            let loss = metadata.get("best_loss")?.parse().ok()?;
+            let accuracy = metadata.get("best_accuracy")?.parse().ok()?;
+            let validation = Validation { loss, accuracy };
+            Some(Best { step: step.parse().ok()?, validation, values: part("best")? })
+        }
+    };
+    let step = metadata.get("step")?.parse().ok()?;
+    let history = file.tensor("history").ok()?.data().to_vec();
+    for (parameter, values) in network.parameters_mut().into_iter().zip(&values) {
+        parameter.change(|old| old.copy_from_slice(values));
+    }
+    let moments = first.into_iter().zip(second).map(|(first, second)| Moments { first, second }).collect();
+    Some((Progress { step, moments, best }, history))
+}
+
+/// The tensor `name` of `size` numbers.
+fn floats(file: &SafeTensors<'_>, name: &str, size: usize) -> Option<Vec<f32>> {
+    let tensor = file.tensor(name).ok().filter(|tensor| tensor.dtype() == Dtype::F32)?;
+    let values: Vec<f32> =
+        tensor.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+    (values.len() == size).then_some(values)
+}

@@ -1,0 +1,156 @@
+//! What a training run reports to its stage.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    contract::{Event, StageCx, StageError, read_events},
+    gpt2::training::{Evaluation, Network, Progress, Step, Watch, read_checkpoint, write_checkpoint},
+};
+
+/// Bins of a histogram.
+const BINS: usize = 40;
+/// Time between checkpoints, at least.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
+/// Share of the time that writing checkpoints may take, one over this.
+const CHECKPOINT_SHARE: u32 = 50;
+
+/// Turns what the loop does into metrics and progress, and keeps checkpoints.
+///
+/// A checkpoint holds all that was reported until then, and a run that goes on reports it again:
+/// every attempt's events are those of the whole run.
+pub(super) struct Report<'a> {
+    cx: &'a StageCx<'a>,
+    /// The metrics and histograms reported so far, one JSON object a line.
+    history: Vec<u8>,
+    checkpoint: PathBuf,
+    identity: String,
+    due: Instant,
+}
+
+impl<'a> Report<'a> {
+    /// `identity` names what a checkpoint must agree with to be gone on from.
+    pub fn new(cx: &'a StageCx<'a>, identity: String) -> Self {
+        let checkpoint = cx.checkpoint().join("training.safetensors");
+        Self { cx, history: Vec::new(), checkpoint, identity, due: Instant::now() + CHECKPOINT_EVERY }
+    }
+
+    /// Where to go on from: the checkpoint, if there is one, else the start.
+    pub fn resume(&mut self, network: &mut Network) -> Progress {
+        let Some((progress, history)) = read_checkpoint(&self.checkpoint, &self.identity, network) else {
+            return Progress::start(network);
+        };
+        read_events(&history).0.iter().for_each(|event| send(self.cx, event));
+        self.history = history;
+        self.cx.log(format!("goes on after update {} of an attempt that was cut off", progress.step));
+        progress
+    }
+
+    fn report(&mut self, event: &Event) {
+        send(self.cx, event);
+        serde_json::to_writer(&mut self.history, event).expect("an event is plain JSON");
+        self.history.push(b'\n');
+    }
+
+    fn metric(&mut self, name: &str, step: u64, value: f64) {
+        self.report(&Event::Metric { name: name.into(), step: Some(step), value: Some(value) });
+    }
+}
+
+/// Reports a metric or a histogram at a step.
+fn send(cx: &StageCx<'_>, event: &Event) {
+    match event {
+        Event::Metric { name, step: Some(step), value: Some(value) } => cx.metric_at(name, *step, *value),
+        Event::Histogram { name, step: Some(step), edges, counts } => {
+            cx.histogram_at(name, *step, edges, counts)
+        }
+        _ => {}
+    }
+}
+
+impl Watch for Report<'_> {
+    fn step(&mut self, step: &Step<'_>) {
+        self.metric("loss", step.number, step.loss);
+        self.metric("learning_rate", step.number, step.learning_rate);
+        self.metric("gradient_norm", step.number, step.gradient_norm);
+        self.cx.progress(step.number, Some(step.of), "updates");
+    }
+
+    fn evaluation(&mut self, evaluation: &Evaluation<'_>) {
+        let number = evaluation.number;
+        if let Some(validation) = evaluation.validation {
+            self.metric("validation_loss", number, validation.loss);
+            self.metric("validation_accuracy", number, validation.accuracy);
+        }
+        for (parameter, gradient) in evaluation.parameters.iter().zip(evaluation.gradients) {
+            for (what, values) in [("parameter", parameter.values()), ("gradient", gradient)] {
+                let name = format!("tensor.{}.{what}", parameter.name());
+                self.metric(&format!("{name}_norm"), number, norm(values));
+                let (edges, counts) = histogram(values);
+                self.report(&Event::Histogram { name, step: Some(number), edges, counts });
+            }
+        }
+    }
+
+    fn reached(&mut self, progress: &Progress, network: &Network) -> Result<(), StageError> {
+        let started = Instant::now();
+        if started < self.due {
+            return Ok(());
+        }
+        let written = write_checkpoint(&self.checkpoint, &self.identity, network, progress, &self.history);
+        if let Err(err) = written {
+            self.cx.log(format!("no checkpoint after update {}: {err}", progress.step));
+        }
+        let now = Instant::now();
+        self.due = now + CHECKPOINT_EVERY.max((now - started) * CHECKPOINT_SHARE);
+        Ok(())
+    }
+}
+
+fn norm(values: &[f32]) -> f64 {
+    values.iter().map(|value| f64::from(*value) * f64::from(*value)).sum::<f64>().sqrt()
+}
+
+/// Counts in bins of equal width from the least to the largest value; where all are equal, in
+/// one bin around it.
+fn histogram(values: &[f32]) -> (Vec<f64>, Vec<u64>) {
+    let (low, high) = values
+        .iter()
+        .fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), value| (low.min(*value), high.max(*value)));
+    let (low, high) = (f64::from(low), f64::from(high));
+    if low >= high {
+        let margin = if low == 0.0 { 1.0 } else { low.abs() / 2.0 };
+        return (vec![low - margin, low + margin], vec![values.len() as u64]);
+    }
+    let width = (high - low) / BINS as f64;
+    let edges = (0..=BINS).map(|bin| if bin == BINS { high } else { low + bin as f64 * width }).collect();
+    let mut counts = vec![0; BINS];
+    for value in values {
+        let bin = ((f64::from(*value) - low) / width) as usize;
+        counts[bin.min(BINS - 1)] += 1;
+    }
+    (edges, counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BINS, histogram};
+
+    #[test]
+    fn every_value_is_counted_once_the_largest_in_the_last_bin() {
+        let values: Vec<f32> = (0..=400).map(|value| value as f32 / 100.0 - 1.0).collect();
+        let (edges, counts) = histogram(&values);
+        assert_eq!((edges.len(), counts.len()), (BINS + 1, BINS));
+        assert_eq!(counts.iter().sum::<u64>(), 401);
+        assert_eq!((edges[0], edges[BINS]), (-1.0, 3.0));
+        assert_eq!(counts[BINS - 1], 11);
+    }
+
+    #[test]
+    fn equal_values_lie_in_one_bin_around_them() {
+        assert_eq!(histogram(&[2.0; 3]), (vec![1.0, 3.0], vec![3]));
+        assert_eq!(histogram(&[0.0]), (vec![-1.0, 1.0], vec![1]));
+    }
+}

@@ -1,0 +1,158 @@
+//! Kinds of stages that are quick to run and easy to reason about.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use pipe_stages::contract::{PortType, Ports, Stage, StageCx, StageError, StageKind};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// All toy kinds.
+pub const KINDS: &[StageKind] = &[
+    StageKind::of::<Write>(),
+    StageKind::of::<FirstWord>(),
+    StageKind::of::<Join>(),
+    StageKind::of::<Draw>(),
+    StageKind::of::<Moody>(),
+    StageKind::of::<Fail>(),
+];
+
+/// Writes its parameter.
+struct Write;
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct WriteParams {
+    text: String,
+}
+
+impl Stage for Write {
+    type Params = WriteParams;
+    const KIND: &'static str = "write";
+    const SUMMARY: &'static str = "Writes its parameter";
+    const VERSION: u32 = 1;
+
+    fn ports(_: &WriteParams) -> Ports {
+        Ports::new().output("text", PortType::File, "the parameter")
+    }
+
+    fn run(params: WriteParams, cx: &mut StageCx<'_>) -> Result<(), StageError> {
+        cx.metric("length", params.text.len() as f64);
+        write(cx, &params.text)
+    }
+}
+
+/// Keeps the first word, so that many inputs give the same output.
+struct FirstWord;
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+impl Stage for FirstWord {
+    type Params = Nothing;
+    const KIND: &'static str = "first_word";
+    const SUMMARY: &'static str = "Keeps the first word";
+    const VERSION: u32 = 1;
+
+    fn ports(_: &Nothing) -> Ports {
+        Ports::new().input("text", PortType::File, "words").output("text", PortType::File, "the first word")
+    }
+
+    fn run(_: Nothing, cx: &mut StageCx<'_>) -> Result<(), StageError> {
+        let text = fs::read_to_string(cx.input("text")).expect("the input is there");
+        write(cx, text.split_whitespace().next().unwrap_or_default())
+    }
+}
+
+/// Joins any number of inputs.
+struct Join;
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct JoinParams {
+    #[serde(default)]
+    separator: String,
+}
+
+impl Stage for Join {
+    type Params = JoinParams;
+    const KIND: &'static str = "join";
+    const SUMMARY: &'static str = "Joins its inputs";
+    const VERSION: u32 = 1;
+
+    fn ports(_: &JoinParams) -> Ports {
+        Ports::new().named_inputs(PortType::File, "parts").output("text", PortType::File, "all parts")
+    }
+
+    fn run(params: JoinParams, cx: &mut StageCx<'_>) -> Result<(), StageError> {
+        let parts: BTreeMap<_, _> =
+            cx.inputs().iter().map(|(name, path)| (name, fs::read_to_string(path))).collect();
+        let parts: Vec<String> = parts.into_values().map(|part| part.expect("the input is there")).collect();
+        write(cx, &parts.join(&params.separator))
+    }
+}
+
+/// Writes its seed.
+struct Draw;
+
+impl Stage for Draw {
+    type Params = Nothing;
+    const KIND: &'static str = "draw";
+    const SUMMARY: &'static str = "Writes its seed";
+    const VERSION: u32 = 1;
+    const DRAWS: bool = true;
+
+    fn ports(_: &Nothing) -> Ports {
+        Ports::new().output("text", PortType::File, "the seed")
+    }
+
+    fn run(_: Nothing, cx: &mut StageCx<'_>) -> Result<(), StageError> {
+        write(cx, &cx.seed().to_string())
+    }
+}
+
+/// Writes something else every time, as no stage should.
+struct Moody;
+
+impl Stage for Moody {
+    type Params = Nothing;
+    const KIND: &'static str = "moody";
+    const SUMMARY: &'static str = "Writes something else every time";
+    const VERSION: u32 = 1;
+
+    fn ports(_: &Nothing) -> Ports {
+        Ports::new().output("text", PortType::File, "something")
+    }
+
+    fn run(_: Nothing, cx: &mut StageCx<'_>) -> Result<(), StageError> {
+        static CALLS: AtomicU64 = AtomicU64::new(0);
+        write(cx, &CALLS.fetch_add(1, Ordering::SeqCst).to_string())
+    }
+}
+
+/// Fails.
+struct Fail;
+
+impl Stage for Fail {
+    type Params = Nothing;
+    const KIND: &'static str = "fail";
+    const SUMMARY: &'static str = "Fails";
+    const VERSION: u32 = 1;
+
+    fn ports(_: &Nothing) -> Ports {
+        Ports::new().output("text", PortType::File, "never written")
+    }
+
+    fn run(_: Nothing, _: &mut StageCx<'_>) -> Result<(), StageError> {
+        Err(StageError::new("the toy is broken").help("buy another"))
+    }
+}
+
+fn write(cx: &StageCx<'_>, text: &str) -> Result<(), StageError> {
+    let path = cx.output("text");
+    fs::write(path, text).map_err(|err| StageError::io("write", path, err))
+}

@@ -1,0 +1,9 @@
+//! `runs.db` through its public face, and the verbs that read it through the binary.
+
+mod compare;
+mod docs;
+mod lab;
+mod names;
+mod record;
+mod speed;
+mod verbs;
