@@ -117,10 +117,10 @@ fn stock(case: &Case, network: &Network, first: usize) -> (Vec<f32>, Stock<Cpu>,
     let blocks = format.blocks..config.n_layer;
     let stock = Stock::new(&device, &case.weights, format.activation, blocks, &head, bias);
     let (mut gradients, mut logits) = (Gradients::leaky(), Vec::new());
-    for row in 0..LENGTHS.len() {
+    for (row, length) in LENGTHS.into_iter().enumerate() {
         let label = f32::from(case.hidden.rows().labels[row]);
         let mut x: Tensor<(usize, usize), f32, Cpu, NoneTape> =
-            device.tensor((case.states(row), (LENGTHS[row], config.n_embd)));
+            device.tensor((case.states(row), (length, config.n_embd)));
         for block in format.blocks..first {
             x = stock.block(block, x);
         }
@@ -144,6 +144,7 @@ fn the_network_agrees_with_stock_dfdx() {
         (Activation::GeluNew, 2, 2),
         (Activation::GeluNew, 1, 2),
         (Activation::GeluNew, 3, 1),
+        (Activation::GeluNew, 0, 4),
         (Activation::Gelu, 1, 2),
     ] {
         let Some(case) = case(activation, blocks) else { return };
