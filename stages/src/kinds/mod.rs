@@ -4,8 +4,6 @@ pub mod classify;
 pub mod encode;
 pub mod evaluate;
 pub mod fetch;
-pub mod gpt2;
-mod last_states;
 pub mod fine_tune;
 pub mod gpt2;
 mod last_states;
