@@ -171,7 +171,8 @@ impl Checker<'_> {
             if let Some(kind) = draft.kind.filter(|kind| !kind.draws) {
                 let message =
                     format!("stage `{name}` has a seed, but kind `{}` draws no random numbers", kind.name);
-                let help = has_parameter("seed").then(|| "the kind's own parameter `seed` is written under `with`".to_owned());
+                let help = has_parameter("seed")
+                    .then(|| "the kind's own parameter `seed` is written under `with`".to_owned());
                 let found = Finding::new("useless_seed", message).at(Spot::key(&["stages", name, "seed"]));
                 self.findings.push(found.help(help));
             }

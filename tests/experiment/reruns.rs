@@ -37,7 +37,9 @@ fn compare_shows_what_differed_and_the_metrics_side_by_side() {
     let compared = lab.pipe(&["compare", "run_1", "@last"]).success().stdout;
     let line = |start: &str| {
         let line = compared.lines().find(|line| line.starts_with(start));
-        line.unwrap_or_else(|| panic!("no line `{start}` in\n{compared}")).split_whitespace().collect::<Vec<_>>()
+        line.unwrap_or_else(|| panic!("no line `{start}` in\n{compared}"))
+            .split_whitespace()
+            .collect::<Vec<_>>()
     };
     assert_eq!(line("lora.rank"), ["lora.rank", "8", "16"]);
     // q and v of one block of width 16: 8 · 2 · 2 · 16, and a head of 17.
@@ -66,7 +68,10 @@ fn a_dry_run_says_run_or_cached_and_why_and_is_not_recorded() {
     let line = |stage: &str| plan.lines().find(|line| line.split_whitespace().nth(1) == Some(stage)).unwrap();
     assert!(line("reviews").starts_with("cached"));
     assert!(line("tokens_test").starts_with("run"), "{plan}");
-    assert!(line("tokens_test").ends_with("with.max_tokens: 256 → 128 (--set tokens_test.max_tokens=128)"), "{plan}");
+    assert!(
+        line("tokens_test").ends_with("with.max_tokens: 256 → 128 (--set tokens_test.max_tokens=128)"),
+        "{plan}"
+    );
     assert!(line("eval").starts_with("run"));
     assert_eq!(lab.ask::<i64>("SELECT count(*) FROM run"), 1);
 }
