@@ -88,7 +88,7 @@ fn why_explains_a_stage_that_runs_and_one_that_does_not() {
     lab.edit("{ reviews: reviews.test } }", "{ reviews: reviews.test }, with: { keep: first } }");
     insta::assert_snapshot!(why("tokens_test"), @r"
     tokens_test: will run
-      with.keep: last → first (pipelines/p.yaml:6:88)
+      with.keep: last → first (pipelines/p.yaml:6:73)
     ");
 }
 
@@ -118,7 +118,8 @@ fn metrics_of_every_step_are_in_the_database() {
     let lab = Lab::new(EXPERIMENT);
     lab.run(&["--only", "fine_tune"]).success();
     for name in ["loss", "learning_rate", "gradient_norm"] {
-        let question = format!("SELECT count(*) FROM metric WHERE name = '{name}' AND step IS NOT NULL");
+        let question =
+            format!("SELECT count(*) FROM metric WHERE metric = 'fine_tune.{name}' AND step IS NOT NULL");
         assert_eq!(lab.ask::<i64>(&question), 20, "{name}");
     }
 }
