@@ -10,6 +10,7 @@ pub mod data;
 pub mod download;
 pub mod draw;
 pub mod evaluation;
+pub mod gpt2;
 pub mod kinds;
 pub mod sample_text;
 pub mod tokenizer;
@@ -18,11 +19,15 @@ use contract::StageKind;
 
 /// Every kind of stage that a pipeline file can name, in the order of the experiment.
 pub fn kinds() -> &'static [StageKind] {
-    static KINDS: &[StageKind] = &[
+    const KINDS: &[StageKind] = &[
         StageKind::of::<kinds::fetch::Fetch>(),
         StageKind::of::<kinds::reviews::Reviews>(),
         StageKind::of::<kinds::sample_reviews::SampleReviews>(),
         StageKind::of::<kinds::tokenize::Tokenize>(),
+        StageKind::of::<kinds::gpt2::Gpt2>(),
+        StageKind::of::<kinds::encode::Encode>(),
+        StageKind::of::<kinds::zero_shot::ZeroShot>(),
+        StageKind::of::<kinds::classify::Classify>(),
         StageKind::of::<kinds::evaluate::Evaluate>(),
     ];
     KINDS

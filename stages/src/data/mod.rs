@@ -4,17 +4,20 @@
 //! ------------------------------|--------------------------------|----------------
 //! reviews                       | one JSON object a line         | [`reviews`]
 //! tokens                        | safetensors, `pipe.tokens.1`   | [`tokens`]
+//! hidden                        | safetensors, `pipe.hidden.1`   | [`hidden`]
 //! predictions                   | CSV                            | [`predictions`]
 //!
 //! Ragged safetensors files share the tensors of [`rows`], which say which review each row
 //! is; [`tensor_file`] writes them, the same bytes for the same content.
 
+pub mod hidden;
 pub mod predictions;
 pub mod reviews;
 pub mod rows;
 pub mod tensor_file;
 pub mod tokens;
 
+pub use hidden::{Hidden, HiddenFormat, HiddenType, HiddenWriter};
 pub use predictions::{Prediction, read_predictions, write_predictions};
 pub use reviews::{Review, read_reviews, write_reviews};
 pub use rows::Rows;

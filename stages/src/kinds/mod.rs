@@ -1,7 +1,13 @@
 //! The stage kinds that ship, each one file.
 
+pub mod classify;
+pub mod encode;
 pub mod evaluate;
 pub mod fetch;
+pub mod gpt2;
+mod last_states;
+mod processor;
 pub mod reviews;
 pub mod sample_reviews;
 pub mod tokenize;
+pub mod zero_shot;

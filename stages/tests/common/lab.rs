@@ -27,6 +27,7 @@ pub struct Lab {
 }
 
 /// What a stage wrote and reported.
+#[derive(Debug)]
 pub struct Ran {
     _dir: Rc<TempDir>,
     outputs: BTreeMap<String, PathBuf>,

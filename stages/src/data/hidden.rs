@@ -1,0 +1,232 @@
+//! Hidden states of prompts after some blocks, ragged, without padding.
+//!
+//! Safetensors, metadata `format` = `pipe.hidden.1`, `blocks`, `activation`, `dtype`: the tensor
+//! `hidden` (F16 or F32, `[positions, n_embd]`) beside the tensors of [`Rows`]. Rows are written
+//! and read one at a time, so neither side holds the file in memory.
+
+use std::{collections::BTreeMap, fmt, fs::File, os::unix::fs::FileExt, path::Path, path::PathBuf};
+
+use half::{f16, slice::HalfFloatSliceExt};
+use safetensors::Dtype;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Rows,
+    tensor_file::{self, FORMAT},
+};
+use crate::{contract::StageError, gpt2::Activation, gpt2::map};
+
+/// The metadata entry `format` of a hidden states file.
+const HIDDEN_FORMAT: &str = "pipe.hidden.1";
+
+/// How numbers are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HiddenType {
+    /// 16 bits: half the disk, 11 significant bits, magnitudes up to 65,504.
+    #[default]
+    F16,
+    /// 32 bits: as computed.
+    F32,
+}
+
+impl HiddenType {
+    /// The largest magnitude that can be stored.
+    pub fn largest(self) -> f32 {
+        match self {
+            HiddenType::F16 => f16::MAX.to_f32(),
+            HiddenType::F32 => f32::MAX,
+        }
+    }
+
+    fn bytes(self) -> usize {
+        match self {
+            HiddenType::F16 => 2,
+            HiddenType::F32 => 4,
+        }
+    }
+
+    fn dtype(self) -> Dtype {
+        match self {
+            HiddenType::F16 => Dtype::F16,
+            HiddenType::F32 => Dtype::F32,
+        }
+    }
+}
+
+impl fmt::Display for HiddenType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            HiddenType::F16 => "f16",
+            HiddenType::F32 => "f32",
+        })
+    }
+}
+
+/// What the numbers of a hidden states file are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HiddenFormat {
+    /// Blocks that were applied; 0 for the embeddings alone.
+    pub blocks: usize,
+    /// Width of a state.
+    pub n_embd: usize,
+    /// The form of GELU of the applied blocks, and so of those that follow.
+    pub activation: Activation,
+    /// How numbers are stored.
+    pub dtype: HiddenType,
+}
+
+/// Writes a hidden states file row by row, in any order and from any thread.
+#[derive(Debug)]
+pub struct HiddenWriter {
+    file: File,
+    path: PathBuf,
+    format: HiddenFormat,
+    offsets: Vec<usize>,
+    start: u64,
+}
+
+impl HiddenWriter {
+    /// Creates the file at `path` for `rows`; their states are zeros until written.
+    pub fn create(path: &Path, rows: &Rows, format: HiddenFormat) -> Result<Self, StageError> {
+        let failed = |err| StageError::io("write", path, err);
+        let metadata: BTreeMap<String, String> = [
+            (FORMAT, HIDDEN_FORMAT.to_owned()),
+            ("blocks", format.blocks.to_string()),
+            ("activation", format.activation.to_string()),
+            ("dtype", format.dtype.to_string()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into();
+        let shape = [rows.positions(), format.n_embd];
+        let tensors = rows.to_tensors();
+        // Before the first U8 tensor, so that every tensor is aligned.
+        let (wide, narrow) =
+            tensors.split_at(tensors.iter().take_while(|(_, t)| t.dtype != Dtype::U8).count());
+        let shapes: Vec<(&str, Dtype, &[usize])> = wide
+            .iter()
+            .map(|(name, tensor)| (*name, tensor.dtype, tensor.shape.as_slice()))
+            .chain([("hidden", format.dtype.dtype(), shape.as_slice())])
+            .chain(narrow.iter().map(|(name, tensor)| (*name, tensor.dtype, tensor.shape.as_slice())))
+            .collect();
+        let mut before = tensor_file::header(&metadata, &shapes);
+        for (_, tensor) in wide {
+            before.extend_from_slice(&tensor.bytes);
+        }
+        let after: Vec<u8> = narrow.iter().flat_map(|(_, tensor)| tensor.bytes.iter().copied()).collect();
+        let start = before.len() as u64;
+        let end = start + (shape[0] * shape[1] * format.dtype.bytes()) as u64;
+        let file = File::create(path).map_err(|err| StageError::io("create", path, err))?;
+        file.set_len(end + after.len() as u64)
+            .and_then(|()| file.write_all_at(&before, 0))
+            .and_then(|()| file.write_all_at(&after, end))
+            .map_err(failed)?;
+        Ok(Self { file, path: path.into(), format, offsets: rows.offsets.clone(), start })
+    }
+
+    /// Writes the states of row `i`, `[positions of the row, n_embd]`.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such row or it has another number of positions.
+    pub fn write_row(&self, i: usize, states: &[f32]) -> Result<(), StageError> {
+        let HiddenFormat { n_embd, dtype, .. } = self.format;
+        assert_eq!(states.len(), (self.offsets[i + 1] - self.offsets[i]) * n_embd, "one state a position");
+        let at = self.start + (self.offsets[i] * n_embd * dtype.bytes()) as u64;
+        let written = match dtype {
+            HiddenType::F32 => self.file.write_all_at(bytemuck::cast_slice(states), at),
+            HiddenType::F16 => {
+                let mut halves = vec![f16::ZERO; states.len()];
+                halves.convert_from_f32_slice(states);
+                self.file.write_all_at(bytemuck::cast_slice(&halves), at)
+            }
+        };
+        written.map_err(|err| StageError::io("write", &self.path, err))
+    }
+}
+
+/// A hidden states file, read row by row.
+///
+/// Rows are read into memory of the caller rather than mapped, so that a stage's peak memory
+/// does not count the file.
+#[derive(Debug)]
+pub struct Hidden {
+    rows: Rows,
+    format: HiddenFormat,
+    file: File,
+    path: PathBuf,
+    start: u64,
+}
+
+impl Hidden {
+    /// Opens the file at `path` and reads all but the states.
+    pub fn open(path: &Path) -> Result<Self, StageError> {
+        let damaged = |what: &str| StageError::new(format!("`{}` is damaged: {what}", path.display()));
+        let file = File::open(path).map_err(|err| StageError::io("open", path, err))?;
+        let bytes = map(&file).map_err(|err| StageError::io("map", path, err))?;
+        let (tensors, metadata) = tensor_file::open(path, &bytes, HIDDEN_FORMAT)?;
+        let rows = Rows::from_tensors(path, &tensors)?;
+        let hidden = tensors.tensor("hidden").map_err(|err| damaged("it has no `hidden`").because(err))?;
+        let dtype = match hidden.dtype() {
+            Dtype::F16 => HiddenType::F16,
+            Dtype::F32 => HiddenType::F32,
+            _ => return Err(damaged("`hidden` is neither F16 nor F32")),
+        };
+        let &[positions, n_embd] = hidden.shape() else { return Err(damaged("`hidden` has not two axes")) };
+        if positions != rows.positions() {
+            return Err(damaged("`offset` does not cut `hidden`"));
+        }
+        let text = |name: &str| metadata.get(name).map(String::as_str).unwrap_or_default();
+        let blocks = text("blocks").parse().map_err(|_| damaged("it does not say its `blocks`"))?;
+        let activation =
+            text("activation").parse().map_err(|()| damaged("it does not say its `activation`"))?;
+        let start = hidden.data().as_ptr().addr() - bytes.as_ptr().addr();
+        let format = HiddenFormat { blocks, n_embd, activation, dtype };
+        Ok(Self { rows, format, file, path: path.into(), start: start as u64 })
+    }
+
+    /// Which review each row is.
+    pub fn rows(&self) -> &Rows {
+        &self.rows
+    }
+
+    /// What the numbers are.
+    pub fn format(&self) -> HiddenFormat {
+        self.format
+    }
+
+    /// Appends the states of row `i`, `[positions of the row, n_embd]`, to `into`.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such row.
+    pub fn append_row(&self, i: usize, into: &mut Vec<f32>) -> Result<(), StageError> {
+        let HiddenFormat { n_embd, dtype, .. } = self.format;
+        let positions = self.rows.range(i);
+        let at = self.start + (positions.start * n_embd * dtype.bytes()) as u64;
+        let (old, new) = (into.len(), positions.len() * n_embd);
+        into.resize(old + new, 0.0);
+        let states = &mut into[old..];
+        let read = match dtype {
+            HiddenType::F32 => self.file.read_exact_at(bytemuck::cast_slice_mut(states), at),
+            HiddenType::F16 => {
+                let mut halves = vec![f16::ZERO; new];
+                let read = self.file.read_exact_at(bytemuck::cast_slice_mut(&mut halves), at);
+                halves.convert_to_f32_slice(states);
+                read
+            }
+        };
+        read.map_err(|err| StageError::io("read", &self.path, err))
+    }
+
+    /// Puts the states of row `i`, `[positions of the row, n_embd]`, into `into`.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such row.
+    pub fn row(&self, i: usize, into: &mut Vec<f32>) -> Result<(), StageError> {
+        into.clear();
+        self.append_row(i, into)
+    }
+}

@@ -1,0 +1,215 @@
+//! Matrix products over plain slices, by the crate `gemm`.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+/// A matrix inside a slice: row-major, one that shares rows with others, or transposed.
+#[derive(Debug, Clone, Copy)]
+pub struct Matrix<'a> {
+    data: &'a [f32],
+    shape: Shape,
+}
+
+/// A matrix inside a slice, to write to.
+#[derive(Debug)]
+pub struct MatrixMut<'a> {
+    data: &'a mut [f32],
+    shape: Shape,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl Shape {
+    fn new(length: usize, rows: usize, cols: usize) -> Self {
+        assert_eq!(length, rows * cols, "a matrix fills its slice");
+        Self { rows, cols, row_stride: cols, col_stride: 1 }
+    }
+
+    /// Positions from the first number to the end of the last.
+    fn extent(self) -> usize {
+        if self.rows == 0 || self.cols == 0 {
+            return 0;
+        }
+        (self.rows - 1) * self.row_stride + (self.cols - 1) * self.col_stride + 1
+    }
+}
+
+impl<'a> Matrix<'a> {
+    /// All of `data` as a row-major matrix.
+    ///
+    /// # Panics
+    ///
+    /// If `data` has another length than `rows · cols`.
+    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        Self { data, shape: Shape::new(data.len(), rows, cols) }
+    }
+
+    /// Some of the rows.
+    ///
+    /// # Panics
+    ///
+    /// If there are no such rows.
+    #[must_use]
+    pub fn rows(self, range: Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= self.shape.rows, "rows of the matrix");
+        let shape = Shape { rows: range.len(), ..self.shape };
+        Self { data: &self.data[(range.start * shape.row_stride).min(self.data.len())..], shape }
+    }
+
+    /// Some of the columns.
+    ///
+    /// # Panics
+    ///
+    /// If there are no such columns.
+    #[must_use]
+    pub fn columns(self, range: Range<usize>) -> Self {
+        self.transposed().rows(range).transposed()
+    }
+
+    /// Rows as columns.
+    #[must_use]
+    pub fn transposed(self) -> Self {
+        let Shape { rows, cols, row_stride, col_stride } = self.shape;
+        Self {
+            shape: Shape { rows: cols, cols: rows, row_stride: col_stride, col_stride: row_stride },
+            ..self
+        }
+    }
+
+    /// Number of columns.
+    pub fn width(self) -> usize {
+        self.shape.cols
+    }
+}
+
+impl<'a> MatrixMut<'a> {
+    /// All of `data` as a row-major matrix.
+    ///
+    /// # Panics
+    ///
+    /// If `data` has another length than `rows · cols`.
+    pub fn new(data: &'a mut [f32], rows: usize, cols: usize) -> Self {
+        let shape = Shape::new(data.len(), rows, cols);
+        Self { data, shape }
+    }
+
+    /// Some of the columns.
+    ///
+    /// # Panics
+    ///
+    /// If there are no such columns.
+    #[must_use]
+    pub fn columns(self, range: Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= self.shape.cols, "columns of the matrix");
+        let shape = Shape { cols: range.len(), ..self.shape };
+        let start = range.start.min(self.data.len());
+        Self { data: &mut self.data[start..], shape }
+    }
+}
+
+/// On how many threads a product is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Threads {
+    /// This one, for tasks that already run side by side.
+    One,
+    /// All threads of the pool.
+    All,
+}
+
+/// What becomes of the numbers that the result replaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// They are overwritten.
+    Replace,
+    /// The product is added to them.
+    Add,
+}
+
+/// `c = alpha · a·b`, or `c += alpha · a·b`.
+///
+/// # Panics
+///
+/// If the shapes do not fit.
+#[allow(unsafe_code)]
+#[allow(clippy::needless_pass_by_value)] // `c` is a view, made for this call
+pub fn multiply(
+    threads: Threads,
+    alpha: f32,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    target: Target,
+    c: MatrixMut<'_>,
+) {
+    let (m, n, k) = (a.shape.rows, b.shape.cols, a.shape.cols);
+    assert!(b.shape.rows == k && c.shape.rows == m && c.shape.cols == n, "shapes of a product");
+    assert!(
+        a.shape.extent() <= a.data.len() && b.shape.extent() <= b.data.len(),
+        "factors lie in their slices"
+    );
+    assert!(c.shape.extent() <= c.data.len(), "the result lies in its slice");
+    let parallelism = match threads {
+        Threads::One => gemm::Parallelism::None,
+        Threads::All => gemm::Parallelism::Rayon(0),
+    };
+    // SAFETY: every position that `gemm` reads or writes lies in its slice, by the extents
+    // checked above; the slice of `c` is exclusive, and no two positions of `c` coincide, since
+    // its rows are at least as far apart as they are long.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            c.data.as_mut_ptr(),
+            c.shape.col_stride as isize,
+            c.shape.row_stride as isize,
+            target == Target::Add,
+            a.data.as_ptr(),
+            a.shape.col_stride as isize,
+            a.shape.row_stride as isize,
+            b.data.as_ptr(),
+            b.shape.col_stride as isize,
+            b.shape.row_stride as isize,
+            1.0,
+            alpha,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+/// `out = x·weight + bias` (or `out += …`) for rows `x` `[rows, in]`, on all threads of the pool.
+///
+/// A row's result is the same whatever the other rows are: one row alone would take another
+/// way through `gemm`, so it is computed beside a copy of itself.
+///
+/// # Panics
+///
+/// If the shapes do not fit.
+pub fn linear(x: &[f32], weight: Matrix<'_>, bias: &[f32], target: Target, out: &mut [f32]) {
+    let (inputs, outputs) = (weight.shape.rows, weight.shape.cols);
+    assert_eq!(bias.len(), outputs, "one bias a column");
+    let rows = x.len() / inputs;
+    if rows == 1 {
+        let (x, mut both) = (x.repeat(2), out.repeat(2));
+        linear(&x, weight, bias, target, &mut both);
+        out.copy_from_slice(&both[..outputs]);
+        return;
+    }
+    out.par_chunks_mut(super::ROWS_PER_TASK * outputs)
+        .flat_map_iter(|rows| rows.chunks_exact_mut(outputs))
+        .for_each(|row| match target {
+            Target::Replace => row.copy_from_slice(bias),
+            Target::Add => row.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias),
+        });
+    let c = MatrixMut::new(out, rows, outputs);
+    multiply(Threads::All, 1.0, Matrix::new(x, rows, inputs), weight, Target::Add, c);
+}

@@ -1,0 +1,177 @@
+//! Kind `encode`: what the frozen blocks make of each prompt, computed once for all that follows.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::processor::pool;
+use crate::{
+    contract::{MetricDoc, PortType, Ports, Stage, StageCx, StageError},
+    data::{HiddenFormat, HiddenType, HiddenWriter, Tokens},
+    gpt2::{
+        Activation, BlockWeights, Config, Forward, Weights, embed,
+        kernels::vector::{Instructions, largest_magnitude},
+    },
+};
+
+/// Positions of a batch: enough for matrix products at full speed. Prompts lie one after the
+/// other without padding, so batches need not be of equal lengths.
+pub(super) const BATCH_POSITIONS: usize = 2048;
+
+/// Applies the first blocks of GPT-2 to prompts.
+pub struct Encode;
+
+/// Parameters of `encode`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Params {
+    /// Blocks to apply, from 0 (the embeddings alone) to all that the weights have. The blocks
+    /// after them are what a stage that follows can train.
+    pub blocks: usize,
+    /// How the states are stored: `f16` takes half the disk and fails on magnitudes past 65,504;
+    /// `f32` keeps them as computed.
+    pub dtype: HiddenType,
+    /// The form of GELU, here and in the stages that follow: `gelu_new` (tanh, what GPT-2 was
+    /// trained with) or `gelu` (erf).
+    pub activation: Activation,
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Self { blocks: 10, dtype: HiddenType::default(), activation: Activation::default() }
+    }
+}
+
+impl Stage for Encode {
+    type Params = Params;
+    const KIND: &'static str = "encode";
+    const SUMMARY: &'static str = "Applies the first blocks of GPT-2 to prompts";
+    const VERSION: u32 = 1;
+    const RUNS_MODEL: bool = true;
+
+    fn ports(_: &Params) -> Ports {
+        Ports::new()
+            .input("tokens", PortType::Tokens, "the prompts")
+            .input("weights", PortType::Weights, "the model")
+            .output("hidden", PortType::Hidden, "the states of every position after the blocks")
+    }
+
+    fn metrics() -> &'static [MetricDoc] {
+        const METRICS: &[MetricDoc] = &[
+            MetricDoc::neutral("largest_magnitude", "largest magnitude in the states"),
+            MetricDoc::neutral("tokens", "positions computed"),
+            MetricDoc::neutral("reviews", "prompts"),
+        ];
+        METRICS
+    }
+
+    fn run(params: Params, cx: &mut StageCx<'_>) -> Result<(), StageError> {
+        let weights = Weights::open(cx.input("weights"))?;
+        let tokens = Tokens::read(cx.input("tokens"))?;
+        check_fit(&params, &tokens, weights.config())?;
+        pool(cx)?.install(|| encode(&params, cx, &tokens, &weights))
+    }
+}
+
+/// Whether the model can take these prompts; every kind of problem is named with its first review.
+fn check_fit(params: &Params, tokens: &Tokens, config: &Config) -> Result<(), StageError> {
+    let Config { n_layer, block_size, vocab_size, .. } = *config;
+    if params.blocks > n_layer {
+        let message = format!("`blocks` is {}, but these weights have {n_layer} blocks", params.blocks);
+        return Err(StageError::new(message).help(format!("set `blocks` to at most {n_layer}")));
+    }
+    let mut problems = Vec::new();
+    let mut note = |what: String, reviews: Vec<usize>| {
+        if let [first, others @ ..] = reviews.as_slice() {
+            let also =
+                if others.is_empty() { String::new() } else { format!(" (and {} more)", others.len()) };
+            problems.push(format!("the prompt of review `{}`{also} {what}", tokens.rows.ids[*first]));
+        }
+    };
+    let rows_where = |is_wrong: &dyn Fn(&[u32]) -> bool| -> Vec<usize> {
+        (0..tokens.rows.len()).filter(|row| is_wrong(tokens.row(*row))).collect()
+    };
+    note("is empty".into(), rows_where(&|row| row.is_empty()));
+    note(
+        format!("is longer than the {block_size} positions of these weights"),
+        rows_where(&|row| row.len() > block_size),
+    );
+    note(
+        format!("has a token past the vocabulary of these weights, which is {vocab_size} tokens"),
+        rows_where(&|row| row.iter().any(|token| *token as usize >= vocab_size)),
+    );
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let help = "tokenize with a smaller `max_tokens`, or use weights of GPT-2's vocabulary and positions";
+    Err(StageError::new(problems.join("; ")).help(help))
+}
+
+fn encode(params: &Params, cx: &StageCx<'_>, tokens: &Tokens, weights: &Weights) -> Result<(), StageError> {
+    let (config, rows) = (weights.config(), &tokens.rows);
+    let Params { blocks, dtype, activation } = *params;
+    let format = HiddenFormat { blocks, n_embd: config.n_embd, activation, dtype };
+    let writer = HiddenWriter::create(cx.output("hidden"), rows, format)?;
+    let applied: Vec<_> = (0..blocks).map(|block| BlockWeights::of(weights, block)).collect();
+    let (mut forward, instructions) = (Forward::new(config, activation), Instructions::best());
+    let mut largest = 0.0f32;
+    for batch in batches(&rows.offsets) {
+        let first = rows.offsets[batch.start];
+        let offsets: Vec<usize> = rows.offsets[batch.start..=batch.end].iter().map(|at| at - first).collect();
+        let mut hidden = embed(weights, &tokens.tokens[first..first + offsets[batch.len()]], &offsets);
+        for block in &applied {
+            forward.block(block, &mut hidden, &offsets);
+        }
+        for (row, place) in batch.clone().zip(offsets.windows(2)) {
+            let states = &hidden[place[0] * config.n_embd..place[1] * config.n_embd];
+            let magnitude = largest_magnitude(instructions, states);
+            if !magnitude.is_finite() || magnitude > dtype.largest() {
+                return Err(overflow(params, tokens, row, magnitude, weights));
+            }
+            largest = largest.max(magnitude);
+            writer.write_row(row, states)?;
+        }
+        cx.progress(batch.end as u64, Some(rows.len() as u64), "reviews");
+    }
+    cx.metric("largest_magnitude", f64::from(largest));
+    cx.metric("tokens", rows.positions() as f64);
+    cx.metric("reviews", rows.len() as f64);
+    Ok(())
+}
+
+/// Says what is wrong with the states of `row`, and after which block it first was.
+fn overflow(params: &Params, tokens: &Tokens, row: usize, magnitude: f32, weights: &Weights) -> StageError {
+    let id = &tokens.rows.ids[row];
+    if magnitude.is_finite() {
+        let message = format!(
+            "the states of review `{id}` reach {magnitude} after block {}, past {}, the largest number that `f16` holds",
+            params.blocks,
+            params.dtype.largest()
+        );
+        return StageError::new(message).help("set `dtype: f32`");
+    }
+    let offsets = [0, tokens.row(row).len()];
+    let mut forward = Forward::new(weights.config(), params.activation);
+    let mut hidden = embed(weights, tokens.row(row), &offsets);
+    let is_finite = |hidden: &[f32]| hidden.iter().all(|state| state.is_finite());
+    let mut block = 0;
+    while block < params.blocks && is_finite(&hidden) {
+        forward.block(&BlockWeights::of(weights, block), &mut hidden, &offsets);
+        block += 1;
+    }
+    let place = if block == 0 { "in the embeddings".to_owned() } else { format!("after block {block}") };
+    StageError::new(format!("the states of review `{id}` are no finite numbers {place}"))
+        .help("the weights are damaged or far from trained ones")
+}
+
+/// Cuts rows into batches of at most [`BATCH_POSITIONS`] positions, or one row where it alone has more.
+pub(super) fn batches(offsets: &[usize]) -> Vec<std::ops::Range<usize>> {
+    let (mut batches, mut start, rows) = (Vec::new(), 0, offsets.len() - 1);
+    for row in 1..=rows {
+        let is_full = row < rows && offsets[row + 1] - offsets[start] > BATCH_POSITIONS;
+        if row == rows || is_full {
+            batches.push(start..row);
+            start = row;
+        }
+    }
+    batches
+}

@@ -1,0 +1,24 @@
+//! The threads that a model stage computes on.
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::{
+    contract::{Device, StageCx, StageError},
+    gpt2::kernels::vector::Instructions,
+};
+
+/// A pool of as many threads as the stage may use; says in the stage's events what it is.
+pub fn pool(cx: &StageCx<'_>) -> Result<ThreadPool, StageError> {
+    if cx.device() == Device::Cuda {
+        let message = "this build computes on the processor only";
+        return Err(StageError::new(message).help("run with `--device cpu`"));
+    }
+    let threads = cx.threads();
+    let pool = ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .map_err(|err| StageError::new(format!("cannot start {threads} threads")).because(err))?;
+    let noun = if threads == 1 { "thread" } else { "threads" };
+    cx.computes_on(&format!("cpu ({}, {threads} {noun})", Instructions::best()));
+    Ok(pool)
+}
