@@ -13,7 +13,7 @@ use std::{
 use tempfile::TempDir;
 
 /// A small but whole experiment: every kind that trains, in a second or two.
-pub const EXPERIMENT: &str = r#"name: toy
+pub const EXPERIMENT: &str = r"name: toy
 seed: 1
 stages:
   reviews: { kind: sample_reviews, with: { train: 60, test: 30, max_sentences: 4 } }
@@ -34,7 +34,7 @@ stages:
   fine_tuned: { kind: classify, in: { hidden: trunk_test, weights: gpt2, model: fine_tune } }
   lora_tuned: { kind: classify, in: { hidden: trunk_test, weights: gpt2, model: lora } }
   eval: { kind: evaluate, in: { zero_shot: zero_shot, fine_tuned: fine_tuned, lora: lora_tuned } }
-"#;
+";
 
 /// A project folder with `pipelines/p.yaml`.
 pub struct Lab {
@@ -160,7 +160,7 @@ impl Lab {
 pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
     let started = Instant::now();
     while !condition() {
-        assert!(started.elapsed() < Duration::from_secs(60), "{what} did not come about in a minute");
+        assert!(started.elapsed() < Duration::from_mins(1), "{what} did not come about in a minute");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
