@@ -11,7 +11,7 @@ use std::{
 
 use common::{
     lab::{Lab, kind, problems},
-    reference_part,
+    reference,
     tiny::{Tiny, open_weights},
 };
 use half::{bf16, f16};
@@ -60,14 +60,14 @@ fn the_reference_model_is_read_number_by_number() {
     let lab = Lab::new();
     let weights = open_weights(&tiny.weights(&lab));
     let values = tiny.values("model.safetensors");
-    for field in ["n_layer", "n_head", "n_embd", "vocab_size"] {
-        let config = weights.config();
-        let found = match field {
-            "n_layer" => config.n_layer,
-            "n_head" => config.n_head,
-            "n_embd" => config.n_embd,
-            _ => config.vocab_size,
-        };
+    let Config { n_layer, n_head, n_embd, block_size, vocab_size } = *weights.config();
+    for (field, found) in [
+        ("n_layer", n_layer),
+        ("n_head", n_head),
+        ("n_embd", n_embd),
+        ("n_positions", block_size),
+        ("vocab_size", vocab_size),
+    ] {
         assert_eq!(json!(found), tiny.config[field], "{field}");
     }
     for name in values.names("") {
@@ -159,7 +159,7 @@ fn files_that_are_no_gpt2_are_refused() {
 
 #[test]
 fn a_file_of_the_official_names_and_shapes_loads() {
-    let Some(list) = reference_part("gpt2_124m_tensor_sha256.json") else { return };
+    let Some(list) = reference("gpt2_124m_tensor_sha256.json") else { return };
     let list: BTreeMap<String, Value> = serde_json::from_slice(&std::fs::read(list).unwrap()).unwrap();
     let mut tensors: BTreeMap<String, Vec<usize>> = list
         .into_iter()

@@ -3,11 +3,9 @@
 
 mod common;
 
-use std::path::Path;
-
 use common::{
     lab::Lab,
-    tiny::{Tiny, Values, open_weights},
+    tiny::{Tiny, open_weights},
 };
 use pipe_stages::{
     data::Hidden,
@@ -19,7 +17,7 @@ use pipe_stages::{
         },
     },
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// What the loop showed.
 #[derive(Default)]
@@ -39,17 +37,6 @@ impl Watch for Seen {
             self.first_gradients = step.gradients.to_vec();
         }
     }
-}
-
-/// Hidden states after `blocks` blocks of the prompts in `values`, with its labels.
-fn hidden(lab: &Lab, weights: &Path, values: &Values, blocks: usize) -> Hidden {
-    let mut tokens = values.prompts();
-    tokens.rows.labels = values.floats("labels").iter().map(|label| *label as u8).collect();
-    let path = lab.path("tokens");
-    tokens.write(&path).unwrap();
-    let with = json!({ "blocks": blocks, "dtype": "f32" });
-    let ran = lab.run("encode", with, &[("tokens", &path), ("weights", weights)]).unwrap();
-    Hidden::open(ran.output("hidden")).unwrap()
 }
 
 fn settings(json: &Value, micro_batch: usize) -> TrainSettings {
@@ -87,16 +74,15 @@ fn distance(name: &str, a: &[f32], b: &[f32]) -> f64 {
     norm((0..a.len()).filter(counts).map(|i| a[i] - b[i]))
 }
 
-/// Trains above states after `frozen` blocks fewer than could be cached.
-fn reproduce(file: &str, micro_batch: usize, frozen: usize) {
+/// Trains above states after `uncached` frozen blocks fewer than could be stored.
+fn reproduce(name: &str, micro_batch: usize, uncached: usize) {
     let Some(tiny) = Tiny::open() else { return };
-    let (lab, json) = (Lab::new(), tiny.json(&format!("{file}.json")));
-    let values = tiny.values(&format!("{file}.safetensors"));
-    let path = tiny.weights(&lab);
-    let (weights, method) = (open_weights(&path), method(&json));
-    let train_blocks = json["train_last_blocks"].as_u64().unwrap() as usize;
-    let blocks = (weights.config().n_layer - train_blocks).saturating_sub(frozen);
-    let hidden = hidden(&lab, &path, &values, blocks);
+    let (lab, reference) = (Lab::new(), tiny.training(name));
+    let (json, values, method) = (&reference.settings, &reference.values, reference.method());
+    let (path, train_blocks) = (tiny.weights(&lab), reference.trained_blocks());
+    let blocks = reference.frozen_blocks().saturating_sub(uncached);
+    let hidden = Hidden::open(&reference.encode(&lab, &path, blocks)).unwrap();
+    let weights = open_weights(&path);
     let trainable = trainable_parameters(weights.config(), &method, train_blocks);
     assert_eq!(trainable as u64, json["trainable"].as_u64().unwrap());
 
@@ -108,7 +94,7 @@ fn reproduce(file: &str, micro_batch: usize, frozen: usize) {
     let order = order.chunks(values.shape("order")[1]).map(<[usize]>::to_vec).collect();
     let data = Data { hidden: &hidden, order: Order::Given(order), validation: Vec::new() };
     let (mut seen, progress) = (Seen::default(), Progress::start(&network));
-    train(&mut network, &data, &settings(&json, micro_batch), 1, progress, &mut seen).unwrap();
+    train(&mut network, &data, &settings(json, micro_batch), 1, progress, &mut seen).unwrap();
 
     let wanted = |name: &str| json[name].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
     let (losses, norms): (Vec<f64>, Vec<f64>) = (wanted("loss"), wanted("grad_norm_before_clip"));
@@ -128,19 +114,6 @@ fn reproduce(file: &str, micro_batch: usize, frozen: usize) {
         let (off, moved) =
             (distance(name, parameter.values(), &of("final")), distance(name, &of("final"), &of("init")));
         assert!(off <= 1e-2 * moved, "{name} ends {off:e} off, having moved by {moved:e}");
-    }
-}
-
-/// What the JSON of a run says under `lora`.
-fn method(json: &Value) -> Method {
-    let lora = &json["lora"];
-    if lora.is_null() {
-        return Method::FineTune;
-    }
-    Method::Lora {
-        rank: lora["rank"].as_u64().unwrap() as usize,
-        alpha: lora["alpha"].as_f64().unwrap(),
-        targets: serde_json::from_value(lora["on"].clone()).unwrap(),
     }
 }
 

@@ -173,11 +173,11 @@ pub fn signal(process: i32, name: &str) {
 
 /// The reviews archive, or `None` where it is not.
 pub fn archive() -> Option<PathBuf> {
-    let given = std::env::var_os("PIPE_IMDB").map(PathBuf::from);
+    let given = std::env::var_os("PIPE_IMDB").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let required = given.is_some() || std::env::var_os("PIPE_REQUIRE_REFERENCE").is_some_and(|it| it == "1");
     let path = given.unwrap_or_else(|| {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/aclImdb_labelled.tar.gz")
     });
-    let required = std::env::var_os("PIPE_REQUIRE_REFERENCE").is_some();
     match path.exists() {
         true => Some(path),
         false if required => panic!("`{}` is required here but missing", path.display()),

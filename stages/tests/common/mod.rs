@@ -7,35 +7,45 @@ pub mod tiny;
 
 use std::{env, path::PathBuf};
 
-/// The folder of reference values; nothing, with a message, where there is none.
-pub fn reference() -> Option<PathBuf> {
-    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    found("reference values", "PIPE_REFERENCE", &[here.join("../../shared/reference")])
-}
-
-/// The folder of reference values that holds `part`, which may be a copy beside the tests.
-pub fn reference_part(part: &str) -> Option<PathBuf> {
-    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let places = [here.join("tests/reference"), here.join("../../shared/reference")];
-    let given = env::var_os("PIPE_REFERENCE").map(|folder| PathBuf::from(folder).join(part));
-    let places = given.into_iter().chain(places.map(|folder| folder.join(part))).collect::<Vec<_>>();
-    found(part, "", &places)
-}
-
-/// The archive of the 50,000 labelled reviews; nothing, with a message, where there is none.
-pub fn imdb_archive() -> Option<PathBuf> {
-    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    found("the review archive", "PIPE_IMDB", &[here.join("../../shared/data/aclImdb_labelled.tar.gz")])
-}
-
-/// The path in the variable `name`, else the first of `places` that exists.
+/// The file or folder `part` of the reference values; nothing, with a message, where there is none.
+///
+/// Looked for in `PIPE_REFERENCE`, then in the copy beside the tests, then beside the project.
 ///
 /// # Panics
 ///
-/// If nothing is found although `PIPE_REQUIRE_REFERENCE=1` is set.
-fn found(what: &str, name: &str, places: &[PathBuf]) -> Option<PathBuf> {
-    let given = env::var_os(name).filter(|_| !name.is_empty()).map(PathBuf::from);
-    let path = given.into_iter().chain(places.iter().cloned()).find(|path| path.exists());
+/// If `PIPE_REFERENCE` names no folder: other values must not take its place unseen.
+pub fn reference(part: &str) -> Option<PathBuf> {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let places = [here.join("tests/reference"), here.join("../../shared/reference")];
+    let places = given("PIPE_REFERENCE").into_iter().chain(places);
+    found(part, places.map(|folder| folder.join(part)).collect())
+}
+
+/// The archive of the 50,000 labelled reviews; nothing, with a message, where there is none.
+///
+/// # Panics
+///
+/// If `PIPE_IMDB` names no file.
+pub fn imdb_archive() -> Option<PathBuf> {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let beside = here.join("../../shared/data/aclImdb_labelled.tar.gz");
+    found("the review archive", vec![given("PIPE_IMDB").unwrap_or(beside)])
+}
+
+/// The path in the variable `name`, if that is set.
+fn given(name: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(env::var_os(name).filter(|value| !value.is_empty())?);
+    assert!(path.exists(), "`{name}` is set to {path:?}, which does not exist");
+    Some(path)
+}
+
+/// The first of `places` that exists.
+///
+/// # Panics
+///
+/// If none does although `PIPE_REQUIRE_REFERENCE=1` is set.
+fn found(what: &str, places: Vec<PathBuf>) -> Option<PathBuf> {
+    let path = places.iter().find(|path| path.exists()).cloned();
     if path.is_none() {
         let required = env::var_os("PIPE_REQUIRE_REFERENCE").is_some_and(|value| value == "1");
         assert!(!required, "{what} not found in {places:?}");

@@ -7,12 +7,12 @@ use std::{
 
 use pipe_stages::{
     data::{Rows, Tokens},
-    gpt2::Weights,
+    gpt2::{Method, Weights, tensor_shapes, write_weights},
 };
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
-use super::{lab::Lab, reference_part};
+use super::{lab::Lab, reference};
 
 /// The folder `tiny-gpt2`.
 pub struct Tiny {
@@ -27,7 +27,7 @@ pub struct Values(Vec<u8>);
 impl Tiny {
     /// Opens the folder; nothing, with a message, where there is none.
     pub fn open() -> Option<Self> {
-        let folder = reference_part("tiny-gpt2")?;
+        let folder = reference("tiny-gpt2")?;
         let config = json_file(&folder.join("config.json"));
         Some(Self { folder, config })
     }
@@ -53,6 +53,106 @@ impl Tiny {
         let ran = lab.run("gpt2", with, &[("file", &self.path("model.safetensors"))]).unwrap();
         ran.output("weights").to_owned()
     }
+
+    /// Blocks of the model.
+    pub fn n_layer(&self) -> usize {
+        self.config["n_layer"].as_u64().unwrap() as usize
+    }
+
+    /// A training of the folder: `finetune` or `lora`.
+    pub fn training(&self, name: &str) -> Training {
+        Training {
+            values: self.values(&format!("{name}.safetensors")),
+            settings: self.json(&format!("{name}.json")),
+            n_layer: self.n_layer(),
+        }
+    }
+}
+
+/// What `finetune.*` or `lora.*` hold.
+pub struct Training {
+    /// Prompts, labels, order, and tensors before and after.
+    pub values: Values,
+    /// How it was trained, loss and gradient norm of each step.
+    pub settings: Value,
+    n_layer: usize,
+}
+
+impl Training {
+    /// The method that `lora` in the settings says.
+    pub fn method(&self) -> Method {
+        let lora = &self.settings["lora"];
+        if lora.is_null() {
+            return Method::FineTune;
+        }
+        let mut targets: Vec<_> = serde_json::from_value(lora["on"].clone()).unwrap();
+        targets.sort_unstable();
+        let rank = lora["rank"].as_u64().unwrap() as usize;
+        Method::Lora { rank, alpha: lora["alpha"].as_f64().unwrap(), targets }
+    }
+
+    /// Blocks that were trained, at the end of the model.
+    pub fn trained_blocks(&self) -> usize {
+        self.settings["train_last_blocks"].as_u64().unwrap() as usize
+    }
+
+    /// Blocks below those.
+    pub fn frozen_blocks(&self) -> usize {
+        self.n_layer - self.trained_blocks()
+    }
+
+    /// The prompts with their labels.
+    pub fn prompts(&self) -> Tokens {
+        let mut tokens = self.values.prompts();
+        tokens.rows.labels = self.values.floats("labels").iter().map(|label| *label as u8).collect();
+        tokens
+    }
+
+    /// The prompts' states after `blocks` blocks, in f32: what `encode` writes.
+    pub fn encode(&self, lab: &Lab, weights: &Path, blocks: usize) -> PathBuf {
+        let activation = &self.settings["activation"];
+        encode(
+            lab,
+            &self.prompts(),
+            weights,
+            json!({ "blocks": blocks, "dtype": "f32", "activation": activation }),
+        )
+    }
+}
+
+/// What `encode` with the parameters `with` writes of `tokens`.
+pub fn encode(lab: &Lab, tokens: &Tokens, weights: &Path, with: Value) -> PathBuf {
+    let path = lab.path("tokens");
+    tokens.write(&path).unwrap();
+    lab.run("encode", with, &[("tokens", &path), ("weights", weights)]).unwrap().output("hidden").to_owned()
+}
+
+/// A copy of `weights` with `factor` on what feeds the states after `blocks` blocks last: the
+/// projection out of that block's MLP, or the positions when there is no block.
+pub fn scaled(lab: &Lab, weights: &Weights, blocks: usize, factor: f32) -> PathBuf {
+    let path = lab.path("scaled");
+    let prefix = match blocks {
+        0 => "wpe.".to_owned(),
+        _ => format!("h.{}.mlp.c_proj.", blocks - 1),
+    };
+    let parts = tensor_shapes(weights.config()).into_iter().map(|(name, _)| {
+        let factor = if name.starts_with(&prefix) { factor } else { 1.0 };
+        weights.tensor(&name).iter().map(|value| value * factor).collect::<Vec<_>>()
+    });
+    write_weights(&path, weights.config(), parts).unwrap();
+    path
+}
+
+/// As [`scaled`], so that the states of `prompts` after `blocks` blocks reach about `magnitude`, in
+/// the thousands or above.
+pub fn scaled_to(lab: &Lab, weights: &Weights, prompts: &Tokens, blocks: usize, magnitude: f64) -> PathBuf {
+    let probe = 1e5;
+    let (weights_path, tokens) = (scaled(lab, weights, blocks, probe), lab.path("tokens"));
+    prompts.write(&tokens).unwrap();
+    let inputs = [("tokens", tokens.as_path()), ("weights", weights_path.as_path())];
+    let ran = lab.run("encode", json!({ "blocks": blocks, "dtype": "f32" }), &inputs).unwrap();
+    let reached = ran.metric("largest_magnitude").unwrap();
+    scaled(lab, weights, blocks, (f64::from(probe) * magnitude / reached) as f32)
 }
 
 fn json_file(path: &Path) -> Value {
