@@ -268,8 +268,12 @@ fn golden() {
 #[test]
 fn parameters_are_checked() {
     assert_eq!(
-        problems("evaluate", json!({ "edges": [0, 256, 256], "threshold": 1.5 })),
-        ["edges: wanted two or more limits that rise", "threshold: wanted a score from 0 to 1"]
+        problems("evaluate", json!({ "edges": [0, 256, 256], "threshold": 1.5, "order": ["a", "b", "a"] })),
+        [
+            "edges: wanted two or more limits that rise",
+            "threshold: wanted a score from 0 to 1",
+            "order.2: `a` is named twice"
+        ]
     );
     assert_eq!(problems("evaluate", json!({ "edges": [3] })).len(), 1);
 }

@@ -247,7 +247,19 @@ fn parameters_that_do_not_fit_are_named() {
     );
     assert_eq!(
         problems("gpt2", json!({ "init": RANDOM, "n_embd": 100, "n_head": 3 })),
-        [": `n_head` 3 does not divide `n_embd` 100"]
+        ["n_head: `n_head` 3 does not divide `n_embd` 100"]
+    );
+    assert_eq!(
+        problems("gpt2", json!({ "init": RANDOM, "n_embd": 200 })),
+        ["n_embd: `n_head` 3 does not divide `n_embd` 200"]
+    );
+    assert_eq!(
+        problems("gpt2", json!({ "init": RANDOM, "n_layer": 0 })),
+        ["n_layer: `n_layer` must be at least 1"]
+    );
+    assert_eq!(
+        problems("gpt2", json!({ "init": RANDOM, "vocab_size": u64::MAX })),
+        ["vocab_size: a GPT-2 of this shape would have 14167099448609021361408 parameters"]
     );
 }
 

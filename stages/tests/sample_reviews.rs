@@ -117,6 +117,9 @@ fn golden() {
 fn ranges_are_checked() {
     assert_eq!(
         problems("sample_reviews", json!({ "test": 0, "min_sentences": 5, "max_sentences": 4 })),
-        ["test: wanted at least 1 review", "max_sentences: 4 is less than `min_sentences`, which is 5"]
+        [
+            "test: wanted 1 to 1000000 reviews, not 0",
+            "max_sentences: 4 is less than `min_sentences`, which is 5"
+        ]
     );
 }

@@ -205,6 +205,7 @@ fn wrong_parameters_are_found_before_anything_runs() {
         (json!({ "epochs": 1, "steps": 1000 }), "epochs: exactly one of `epochs` and `steps` can be given"),
         (json!({ "epochs": 0 }), "epochs: `epochs` must be at least 1"),
         (json!({ "micro_batch": 0 }), "micro_batch: `micro_batch` must be at least 1"),
+        (json!({ "batch": u64::MAX }), "batch: `batch` can be at most 1000000, not 18446744073709551615"),
         (json!({ "betas": [0.9, 1.0] }), "betas.1: a beta must lie between 0 and 1, 1 excluded, not be 1"),
         (json!({ "dropout": 1 }), "dropout: `dropout` must lie between 0 and 1, 1 excluded, not be 1"),
         (
@@ -218,6 +219,10 @@ fn wrong_parameters_are_found_before_anything_runs() {
         assert_eq!(text("lora", with), wanted);
     }
     assert_eq!(text("lora", json!({ "rank": 0, "targets": [] })).lines().count(), 2);
+    assert_eq!(
+        text("lora", json!({ "rank": 80_000 })),
+        "rank: `rank` must lie between 1 and 4096, not be 80000"
+    );
     assert_eq!(text("lora", json!({ "targets": ["q", "q"] })), "targets.1: the target `q` is named twice");
     assert!(text("fine_tune", json!({ "rank": 8 })).contains("has no parameter `rank`"));
 }

@@ -141,7 +141,7 @@ fn config_of(
     }
     let n_head = n_head.unwrap_or(n_embd / 64).max(1);
     let config = Config { n_layer: blocks.len(), n_head, n_embd, block_size, vocab_size };
-    if let (Err(problem), false) = (config.check(), blocks.is_empty()) {
+    if let (Err((_, problem)), false) = (config.check(), blocks.is_empty()) {
         problems.push(problem);
     }
     (!blocks.is_empty()).then_some(config)

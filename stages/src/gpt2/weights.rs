@@ -56,7 +56,7 @@ impl Weights {
             block_size: number("block_size")?,
             vocab_size: number("vocab_size")?,
         };
-        config.check().map_err(|problem| StageError::new(format!("`{}`: {problem}", path.display())))?;
+        config.check().map_err(|(_, problem)| StageError::new(format!("`{}`: {problem}", path.display())))?;
         for (name, shape) in tensor_shapes(&config) {
             let tensor = file
                 .tensor(&name)

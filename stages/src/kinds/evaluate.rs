@@ -62,10 +62,16 @@ impl Stage for Evaluate {
     fn check(params: &Params) -> Vec<ParamProblem> {
         let mut problems = Vec::new();
         if Bins::new(params.edges.clone()).is_none() {
-            problems.push(ParamProblem::new("edges", "wanted two or more limits that rise"));
+            let problem = ParamProblem::new("edges", "wanted two or more limits that rise");
+            problems.push(problem.help("such as `[0, 256, 512]`"));
         }
         if params.threshold.is_some_and(|threshold| !(0.0..=1.0).contains(&threshold)) {
             problems.push(ParamProblem::new("threshold", "wanted a score from 0 to 1"));
+        }
+        for (i, name) in params.order.iter().enumerate() {
+            if params.order[..i].contains(name) {
+                problems.push(ParamProblem::new(&format!("order.{i}"), format!("`{name}` is named twice")));
+            }
         }
         problems
     }

@@ -109,10 +109,14 @@ impl Stage for Gpt2 {
             }
             return problems;
         }
-        let config = params.config();
-        match config.check() {
-            Err(problem) => vec![ParamProblem::new("", problem)],
+        match params.config().check() {
             Ok(()) => Vec::new(),
+            Err(("n_head", problem)) => {
+                let culprit = if params.n_head.is_some() { "n_head" } else { "n_embd" };
+                let help = "set `n_head` to a divisor of `n_embd`";
+                vec![ParamProblem::new(culprit, problem).help(help)]
+            }
+            Err((name, problem)) => vec![ParamProblem::new(name, problem)],
         }
     }
 

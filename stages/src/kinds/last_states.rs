@@ -67,7 +67,8 @@ fn check_fit(hidden: &Hidden, weights: &Weights, model: Option<&ModelFile>) -> R
         return Err(StageError::new(message).help(help));
     }
     if let Some(row) = (0..rows.len()).find(|row| rows.range(*row).is_empty()) {
-        return Err(StageError::new(format!("the prompt of review `{}` is empty", rows.ids[row])));
+        let message = format!("the prompt of review `{}` is empty", rows.ids[row]);
+        return Err(StageError::new(message).help("give `tokenize` a `prefix` or a `suffix`"));
     }
     if let Some(first) = model.and_then(|model| model.trained_blocks().into_iter().next())
         && first < format.blocks

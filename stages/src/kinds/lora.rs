@@ -6,6 +6,9 @@ use crate::{
     gpt2::{LoraTarget, Method},
 };
 
+/// No GPT-2 is as wide, and an addition of higher rank than width is not low.
+const MOST_RANK: usize = 4096;
+
 /// Trains low-rank additions and a classifying head.
 pub struct Lora;
 
@@ -13,7 +16,7 @@ training_params! {
     /// Parameters of `lora`; the defaults are the published run's.
     pub struct Params {
         lora_dropout: |params| params.lora_dropout,
-        /// Columns of A and rows of B, at least 1.
+        /// Columns of A and rows of B, from 1 to 4096.
         pub rank: usize = 8,
         /// The addition is `alpha / rank · A·B`; above 0.
         pub alpha: f64 = 1.0,
@@ -40,8 +43,9 @@ impl Stage for Lora {
     fn check(params: &Params) -> Vec<ParamProblem> {
         let mut problems = params.shared().check();
         let Params { rank, alpha, targets, lora_dropout, .. } = params;
-        if *rank == 0 {
-            problems.push(ParamProblem::new("rank", "`rank` must be at least 1"));
+        if !(1..=MOST_RANK).contains(rank) {
+            let message = format!("`rank` must lie between 1 and {MOST_RANK}, not be {rank}");
+            problems.push(ParamProblem::new("rank", message));
         }
         if !(*alpha > 0.0 && alpha.is_finite()) {
             problems.push(ParamProblem::new("alpha", format!("`alpha` must be above 0, not {alpha}")));

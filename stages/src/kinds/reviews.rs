@@ -144,7 +144,8 @@ fn choose(split: Split, count: Count, reviews: Vec<Review>, seed: u64) -> Result
     let Count::Exactly(count) = count else {
         if reviews.is_empty() {
             let message = format!("`{name}: all` finds nothing: the archive has no reviews in `{name}/`");
-            return Err(StageError::new(message));
+            return Err(StageError::new(message)
+                .help(format!("reviews lie in `{name}/pos/` and `{name}/neg/`, as `ID_RATING.txt`")));
         }
         return Ok(reviews);
     };

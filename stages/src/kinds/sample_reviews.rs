@@ -10,6 +10,12 @@ use crate::{
     sample_text,
 };
 
+/// Most reviews of a split.
+const MOST_REVIEWS: usize = 1_000_000;
+
+/// Most sentences of a review.
+const MOST_SENTENCES: usize = 10_000;
+
 /// Makes up reviews from a seeded grammar.
 pub struct SampleReviews;
 
@@ -17,15 +23,15 @@ pub struct SampleReviews;
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Params {
-    /// Synthetic reviews for training, at least 1: half positive, half negative, the odd one positive.
+    /// Synthetic reviews for training, 1 to 1,000,000: half positive, half negative, the odd one positive.
     pub train: usize,
-    /// Synthetic held-out reviews, at least 1, balanced as in `train`.
+    /// Synthetic held-out reviews, 1 to 1,000,000, balanced as in `train`.
     pub test: usize,
     /// Seed of the grammar. A smaller count gives a part of the reviews of a larger one.
     pub seed: u64,
     /// Fewest sentences of a review, at least 1. Short reviews are more frequent than long ones.
     pub min_sentences: usize,
-    /// Most sentences of a review; a sentence has 10 tokens or so.
+    /// Most sentences of a review, up to 10,000; a sentence has 10 tokens or so.
     pub max_sentences: usize,
 }
 
@@ -50,9 +56,14 @@ impl Stage for SampleReviews {
     fn check(params: &Params) -> Vec<ParamProblem> {
         let mut problems = Vec::new();
         for (name, count) in [("train", params.train), ("test", params.test)] {
-            if count == 0 {
-                problems.push(ParamProblem::new(name, "wanted at least 1 review"));
+            if !(1..=MOST_REVIEWS).contains(&count) {
+                let message = format!("wanted 1 to {MOST_REVIEWS} reviews, not {count}");
+                problems.push(ParamProblem::new(name, message));
             }
+        }
+        if params.max_sentences > MOST_SENTENCES {
+            let message = format!("a review has at most {MOST_SENTENCES} sentences");
+            problems.push(ParamProblem::new("max_sentences", message));
         }
         if params.min_sentences == 0 {
             problems.push(ParamProblem::new("min_sentences", "a review has at least 1 sentence"));

@@ -45,7 +45,7 @@ impl TrainSettings {
     pub fn updates(&self, rows: usize) -> u64 {
         match self.length {
             Length::Updates(updates) => updates.max(1),
-            Length::Epochs(epochs) => (epochs * rows as u64).div_ceil(self.batch as u64).max(1),
+            Length::Epochs(epochs) => epochs.saturating_mul(rows as u64).div_ceil(self.batch as u64).max(1),
         }
     }
 
@@ -53,7 +53,7 @@ impl TrainSettings {
     pub(super) fn end(&self, rows: usize) -> Option<u64> {
         match self.length {
             Length::Updates(_) => None,
-            Length::Epochs(epochs) => Some(epochs * rows as u64),
+            Length::Epochs(epochs) => Some(epochs.saturating_mul(rows as u64)),
         }
     }
 

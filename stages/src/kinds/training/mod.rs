@@ -67,7 +67,8 @@ fn run_in_pool(
 ) -> Result<(), StageError> {
     let rows = hidden.rows();
     if let Some(row) = (0..rows.len()).find(|row| rows.range(*row).is_empty()) {
-        return Err(StageError::new(format!("the prompt of review `{}` is empty", rows.ids[row])));
+        let message = format!("the prompt of review `{}` is empty", rows.ids[row]);
+        return Err(StageError::new(message).help("give `tokenize` a `prefix` or a `suffix`"));
     }
     let split = Split::new(&rows.labels, shared.validation, cx.seed());
     if split.training.is_empty() {

@@ -8,6 +8,9 @@ use crate::{
 /// Updates of the published run: 60,000 micro-batches, six an update.
 const PUBLISHED_UPDATES: u64 = 10_000;
 
+/// Most reviews of an update: those of the published data, many times.
+const MOST_ROWS: usize = 1_000_000;
+
 /// The shared parameters, and what follows from them.
 #[derive(Debug, Clone, Copy)]
 pub(in super::super) struct Shared {
@@ -57,6 +60,9 @@ impl Shared {
             [("batch", batch), ("micro_batch", micro_batch), ("train_blocks", self.train_blocks)]
         {
             wanted(number > 0, name, format!("`{name}` must be at least 1"));
+        }
+        for (name, number) in [("batch", batch), ("micro_batch", micro_batch)] {
+            wanted(number <= MOST_ROWS, name, format!("`{name}` can be at most {MOST_ROWS}, not {number}"));
         }
         wanted(eval_every > 0, "eval_every", "`eval_every` must be at least 1".into());
         for (i, beta) in betas.into_iter().enumerate() {
