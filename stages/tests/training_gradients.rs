@@ -5,20 +5,19 @@ mod common;
 
 use std::ops::Range;
 
-use common::{lab::Lab, tiny::Tiny};
+use common::{
+    lab::Lab,
+    made_up::{SMALL, numbers, weights},
+};
 use dfdx::prelude::{Backward, Cpu, Gradients, HasShape, NoneTape, Rank0, SumTo, Tensor, TensorFrom, Trace};
 use pipe_stages::{
     data::{Hidden, HiddenFormat, HiddenType, HiddenWriter, Rows},
     gpt2::{
         Activation, Config, LoraTarget, Method, Stock, Weights,
         kernels::dropout::Draws,
-        tensor_shapes,
         training::{Batch, Network, loss_and_gradients},
-        write_weights,
     },
 };
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 
 /// Prompts of these lengths: one position, a whole group of queries, and past it.
 const LENGTHS: [usize; 5] = [1, 64, 17, 70, 128];
@@ -28,17 +27,11 @@ struct Case {
     hidden: Hidden,
 }
 
-fn numbers(seed: u64, count: usize) -> Vec<f32> {
-    let mut generator = ChaCha8Rng::seed_from_u64(seed);
-    (0..count).map(|_| generator.next_u32() as f32 / 2f32.powi(31) - 1.0).collect()
-}
-
-/// The tiny model, of 4 blocks, and made-up states after `blocks` of them.
-fn case(activation: Activation, blocks: usize) -> Option<Case> {
-    let tiny = Tiny::open()?;
+/// The small model, of 4 blocks, and made-up states after `blocks` of them.
+fn case(activation: Activation, blocks: usize) -> Case {
     let lab = Lab::new();
-    let weights = Weights::open(&tiny.weights(&lab)).unwrap();
-    Some(made_up(&lab, weights, activation, blocks))
+    let weights = Weights::open(&weights(&lab, &SMALL)).unwrap();
+    made_up(&lab, weights, activation, blocks)
 }
 
 /// Made-up states after `blocks` blocks of `weights`.
@@ -154,7 +147,7 @@ fn the_network_agrees_with_stock_dfdx() {
         (Activation::GeluNew, 0, 4),
         (Activation::Gelu, 1, 2),
     ] {
-        let Some(case) = case(activation, blocks) else { return };
+        let case = case(activation, blocks);
         let network = case.network(Method::FineTune, train_blocks);
         let (wanted, stock, stock_gradients) = stock(&case, &network, 4 - train_blocks);
         let states: Vec<f32> = (0..LENGTHS.len()).flat_map(|row| case.states(row)).collect();
@@ -177,7 +170,7 @@ fn the_network_agrees_with_stock_dfdx() {
 
 /// Compares each tensor's gradient along a random direction with the change of the loss.
 fn compare_with_differences(method: Method, activation: Activation, blocks: usize, draws: Draws) {
-    let Some(case) = case(activation, blocks) else { return };
+    let case = case(activation, blocks);
     let mut network = case.network(method, 2);
     let all = 0..LENGTHS.len();
     let (_, gradients) = case.gradients(&network, all.clone(), 2, draws);
@@ -232,7 +225,7 @@ fn lora_gradients_are_slopes_with_both_dropouts_and_every_target() {
 
 #[test]
 fn splitting_a_batch_changes_nothing_but_rounding() {
-    let Some(case) = case(Activation::GeluNew, 2) else { return };
+    let case = case(Activation::GeluNew, 2);
     for method in [Method::FineTune, lora(&LoraTarget::ALL)] {
         let network = case.network(method, 2);
         let draws = Draws::new(3, 4, 0.3, 0.3);
@@ -265,7 +258,7 @@ fn same_on_any_threads(case: &Case, method: Method, rows: Range<usize>) {
 
 #[test]
 fn threads_change_no_bit() {
-    let Some(case) = case(Activation::GeluNew, 1) else { return };
+    let case = case(Activation::GeluNew, 1);
     same_on_any_threads(&case, Method::FineTune, 0..5);
     same_on_any_threads(&case, lora(&LoraTarget::ALL), 0..5);
 }
@@ -274,10 +267,8 @@ fn threads_change_no_bit() {
 fn threads_change_no_bit_at_the_published_width() {
     let config = Config { n_layer: 2, vocab_size: 8, block_size: 8, ..Config::GPT2_124M };
     let lab = Lab::new();
-    let sizes = tensor_shapes(&config).into_iter().map(|(_, shape)| shape.iter().product::<usize>());
-    let parts = sizes.enumerate().map(|(i, size)| numbers(i as u64, size).iter().map(|v| v * 0.03).collect());
-    write_weights::<Vec<f32>>(&lab.path("weights"), &config, parts).unwrap();
-    let case = made_up(&lab, Weights::open(&lab.path("weights")).unwrap(), Activation::GeluNew, 0);
+    let weights = Weights::open(&weights(&lab, &config)).unwrap();
+    let case = made_up(&lab, weights, Activation::GeluNew, 0);
     same_on_any_threads(&case, Method::FineTune, 2..4);
     same_on_any_threads(&case, lora(&[LoraTarget::Q, LoraTarget::V]), 2..4);
 }

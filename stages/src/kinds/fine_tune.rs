@@ -37,6 +37,6 @@ impl Stage for FineTune {
     }
 
     fn run(params: Params, cx: &mut StageCx<'_>) -> Result<(), StageError> {
-        training::run(cx, Method::FineTune, &params.shared())
+        training::run(cx, &Method::FineTune, &params.shared())
     }
 }

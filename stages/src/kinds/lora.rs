@@ -75,7 +75,7 @@ impl Stage for Lora {
 
     fn run(params: Params, cx: &mut StageCx<'_>) -> Result<(), StageError> {
         let Params { rank, alpha, targets, .. } = params.sorted();
-        training::run(cx, Method::Lora { rank, alpha, targets }, &params.shared())
+        training::run(cx, &Method::Lora { rank, alpha, targets }, &params.shared())
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test file uses its part
 
 pub mod lab;
+pub mod made_up;
 pub mod tiny;
 
 use std::{env, path::PathBuf};

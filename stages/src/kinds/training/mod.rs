@@ -52,7 +52,7 @@ pub(super) const METRICS: &[MetricDoc] = &[
 ];
 
 /// Trains by `method` and writes the model.
-pub(super) fn run(cx: &StageCx<'_>, method: Method, shared: &Shared) -> Result<(), StageError> {
+pub(super) fn run(cx: &StageCx<'_>, method: &Method, shared: &Shared) -> Result<(), StageError> {
     let hidden = Hidden::open(cx.input("hidden"))?;
     let weights = Weights::open(cx.input("weights"))?;
     pool(cx)?.install(|| run_in_pool(cx, &hidden, &weights, method, shared))
@@ -62,7 +62,7 @@ fn run_in_pool(
     cx: &StageCx<'_>,
     hidden: &Hidden,
     weights: &Weights,
-    method: Method,
+    method: &Method,
     shared: &Shared,
 ) -> Result<(), StageError> {
     let rows = hidden.rows();
@@ -88,7 +88,7 @@ fn run_in_pool(
     let identity = format!("{method:?} {shared:?} seed {} on {} positions", cx.seed(), rows.positions());
     let train_blocks = shared.train_blocks;
     let mut network = Network::new(weights, hidden.format(), method.clone(), train_blocks, cx.seed())?;
-    let trainable = trainable_parameters(weights.config(), &method, train_blocks);
+    let trainable = trainable_parameters(weights.config(), method, train_blocks);
     cx.metric("trainable_parameters", trainable as f64);
     let order = Order::Shuffled { rows: split.training, seed: cx.seed() };
     let data = Data { hidden, order, validation: split.validation };
