@@ -78,7 +78,7 @@ impl fmt::Display for Bytes {
             0x4000_0000..0x100_0000_0000 => ("GiB", 1 << 30),
             _ => ("TiB", 1u64 << 40),
         };
-        let text = if self.0 % scale == 0 {
+        let text = if self.0.is_multiple_of(scale) {
             format!("{} {unit}", self.0 / scale)
         } else {
             format!("{:.1} {unit}", self.0 as f64 / scale as f64)

@@ -171,7 +171,8 @@ impl Checker<'_> {
             if let Some(kind) = draft.kind.filter(|kind| !kind.draws) {
                 let message =
                     format!("stage `{name}` has a seed, but kind `{}` draws no random numbers", kind.name);
-                let help = has_parameter("seed").then(|| "the kind's own parameter `seed` is written under `with`".to_owned());
+                let help = has_parameter("seed")
+                    .then(|| "the kind's own parameter `seed` is written under `with`".to_owned());
                 let found = Finding::new("useless_seed", message).at(Spot::key(&["stages", name, "seed"]));
                 self.findings.push(found.help(help));
             }
@@ -182,7 +183,7 @@ impl Checker<'_> {
                 Ok(resolved) => draft.resolved = Some(resolved),
                 Err(problems) => {
                     for problem in problems {
-                        let found = self.parameter(name, kind, problem);
+                        let found = self.parameter(name, kind, &problem);
                         self.findings.push(found);
                     }
                 }
@@ -221,8 +222,8 @@ impl Checker<'_> {
         found
     }
 
-    fn parameter(&self, stage: &str, kind: &StageKind, problem: ParamProblem) -> Finding {
-        let words = words::parameter(stage, kind, &problem, self.suggestions);
+    fn parameter(&self, stage: &str, kind: &StageKind, problem: &ParamProblem) -> Finding {
+        let words = words::parameter(stage, kind, problem, self.suggestions);
         let spot = Spot::key(&["stages", stage]);
         let spot = match (problem.path.is_empty(), words.code) {
             (true, "missing_parameter") => spot,
