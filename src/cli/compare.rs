@@ -128,17 +128,19 @@ fn plain(runs: &[LoadedRun], comparison: &Comparison, all: bool, now: Timestamp)
 struct Chosen<'a> {
     rows: Vec<&'a MetricRow>,
     shared: usize,
+    equal: usize,
     details: usize,
 }
 
 impl<'a> Chosen<'a> {
     fn of(comparison: &'a Comparison, all: bool) -> Self {
-        let mut chosen = Chosen { rows: Vec::new(), shared: 0, details: 0 };
+        let mut chosen = Chosen { rows: Vec::new(), shared: 0, equal: 0, details: 0 };
         for row in &comparison.metrics {
             match row {
                 _ if all => chosen.rows.push(row),
                 row if row.shared => chosen.shared += 1,
                 row if is_detail(&row.name) => chosen.details += 1,
+                row if row.verdicts.iter().all(|verdict| *verdict == Verdict::Equal) => chosen.equal += 1,
                 row => chosen.rows.push(row),
             }
         }
@@ -150,6 +152,9 @@ impl<'a> Chosen<'a> {
         if self.shared > 0 {
             let who = if runs == 2 { "both" } else { "all" };
             remarks.push(format!("{} equal: executed once, shared by {who}", counted(self.shared, "metric")));
+        }
+        if self.equal > 0 {
+            remarks.push(format!("{} equal though executed again", counted(self.equal, "metric")));
         }
         if self.details > 0 {
             remarks.push(format!("{} of bins and tensors hidden", counted(self.details, "metric")));

@@ -21,8 +21,7 @@ pub(super) fn words(reason: &Reason) -> String {
         }
         Reason::Input { port, from, old, new } => {
             let short = |digest: &Digest| digest.short();
-            let from = if from.is_empty() { String::new() } else { format!(" ({from})") };
-            format!("in.{port}: {}{from}", change(old.as_ref().map(short), new.as_ref().map(short)))
+            format!("in.{port}: {} ({from})", change(old.as_ref().map(short), new.as_ref().map(short)))
         }
         Reason::Seed { old, new } => {
             format!("seed: {}", change(old.map(|seed| seed.to_string()), new.map(|seed| seed.to_string())))

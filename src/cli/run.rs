@@ -139,7 +139,7 @@ impl Run {
         let tools = Tools { cache, executor: &executor, stop: &stop, root: &pipeline.root };
         let planned = planned(pipeline, |explainer| engine::plan(&request, &tools, explainer))??;
         if self.json {
-            let document = Value::from_iter(planned.iter().map(plan_json));
+            let document = planned.iter().map(plan_json).collect::<Value>();
             globals.print(format_args!("{document:#}\n"))?;
         } else {
             let width = planned.iter().map(|plan| plan.stage.chars().count()).max().unwrap_or(0);
@@ -260,7 +260,7 @@ fn all_cpus() -> usize {
 
 fn total_memory() -> u64 {
     let system = rustix::system::sysinfo();
-    u64::from(system.mem_unit).saturating_mul(u64::try_from(system.totalram).unwrap_or(u64::MAX))
+    u64::from(system.mem_unit).saturating_mul(system.totalram)
 }
 
 /// The first Ctrl-C stops the stages and records the run; a second one ends at once.

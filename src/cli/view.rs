@@ -157,7 +157,7 @@ impl View {
                 }
             }
             Outcome::Skipped => {
-                self.stage("skipped", AnsiColor::Yellow, stage, &reasons::line(&record.reasons))
+                self.stage("skipped", AnsiColor::Yellow, stage, &reasons::line(&record.reasons));
             }
             Outcome::Interrupted => self.stage("stopped", AnsiColor::Yellow, stage, ""),
         }

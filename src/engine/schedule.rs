@@ -187,7 +187,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
         match decide(self.request, self.tools, self.explainer, spec, &self.known) {
             Err(err) => self.cannot_decide(spec, looked_at, &err),
             Ok(Decided { verdict: Decision::Cached(hit), key, .. }) => {
-                self.satisfied(spec, key, looked_at, hit)
+                self.satisfied(spec, key, looked_at, hit);
             }
             Ok(mut decided) => {
                 if !self.is_cache_writable {

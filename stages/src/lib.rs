@@ -1,4 +1,4 @@
-//! The stages of `pipe`: what a stage is ([`contract`]), the kinds that ship ([`kinds`]),
+//! The stages of `pipe`: what a stage is ([`contract`]), the kinds that ship ([`mod@kinds`]),
 //! the files they exchange ([`data`]) and GPT-2 on `dfdx` ([`gpt2`]).
 //!
 //! Nothing here knows the scheduler. The package `pipe` reads [`kinds()`] and runs

@@ -218,6 +218,15 @@ fn the_document_has_both_published_tables() {
 }
 
 #[test]
+fn methods_are_paired_by_id() {
+    let a = [row("w", 1, 1, 1), row("x", 1, 0, 1), row("y", 1, 1, 0), row("z", 1, 1, 1)];
+    let b = [row("y", 1, 1, 0), row("z", 1, 1, 1), row("w", 1, 1, 1), row("x", 1, 0, 0)];
+    let ran = evaluate(json!({}), &[("a", &a), ("b", &b)]).unwrap();
+    let pair = &json_file(ran.output("metrics"))["pairs"][0];
+    assert_eq!((&pair["a_right_b_wrong"], &pair["a_wrong_b_right"]), (&json!(0), &json!(1)));
+}
+
+#[test]
 fn inputs_about_other_reviews_are_refused() {
     let first = [row("x", 5, 1, 1), row("y", 6, 0, 1)];
     let message =

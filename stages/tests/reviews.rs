@@ -70,7 +70,7 @@ fn run(lab: &Lab, with: Value, bytes: &[u8]) -> Result<Ran, String> {
 }
 
 fn error(bytes: &[u8]) -> String {
-    run(&Lab::new(), json!({}), bytes).err().expect("an archive that cannot be used")
+    run(&Lab::new(), json!({}), bytes).expect_err("an archive that cannot be used")
 }
 
 fn ids(ran: &Ran, port: &str) -> Vec<String> {

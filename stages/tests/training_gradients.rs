@@ -10,9 +10,11 @@ use dfdx::prelude::{Backward, Cpu, Gradients, HasShape, NoneTape, Rank0, SumTo, 
 use pipe_stages::{
     data::{Hidden, HiddenFormat, HiddenType, HiddenWriter, Rows},
     gpt2::{
-        Activation, LoraTarget, Method, Stock, Weights,
+        Activation, Config, LoraTarget, Method, Stock, Weights,
         kernels::dropout::Draws,
+        tensor_shapes,
         training::{Batch, Network, loss_and_gradients},
+        write_weights,
     },
 };
 use rand::{Rng, SeedableRng};
@@ -31,11 +33,16 @@ fn numbers(seed: u64, count: usize) -> Vec<f32> {
     (0..count).map(|_| generator.next_u32() as f32 / 2f32.powi(31) - 1.0).collect()
 }
 
-/// The tiny model of `n_layer` 4, or with `Activation::Gelu`, and made-up states after `blocks`.
+/// The tiny model, of 4 blocks, and made-up states after `blocks` of them.
 fn case(activation: Activation, blocks: usize) -> Option<Case> {
     let tiny = Tiny::open()?;
     let lab = Lab::new();
     let weights = Weights::open(&tiny.weights(&lab)).unwrap();
+    Some(made_up(&lab, weights, activation, blocks))
+}
+
+/// Made-up states after `blocks` blocks of `weights`.
+fn made_up(lab: &Lab, weights: Weights, activation: Activation, blocks: usize) -> Case {
     let n_embd = weights.config().n_embd;
     let mut rows = Rows { offsets: vec![0], ..Rows::default() };
     for (row, length) in LENGTHS.into_iter().enumerate() {
@@ -51,7 +58,7 @@ fn case(activation: Activation, blocks: usize) -> Option<Case> {
         writer.write_row(row, &numbers(row as u64, length * n_embd)).unwrap();
     }
     drop(writer);
-    Some(Case { hidden: Hidden::open(&path).unwrap(), weights })
+    Case { hidden: Hidden::open(&path).unwrap(), weights }
 }
 
 impl Case {
@@ -117,10 +124,10 @@ fn stock(case: &Case, network: &Network, first: usize) -> (Vec<f32>, Stock<Cpu>,
     let blocks = format.blocks..config.n_layer;
     let stock = Stock::new(&device, &case.weights, format.activation, blocks, &head, bias);
     let (mut gradients, mut logits) = (Gradients::leaky(), Vec::new());
-    for row in 0..LENGTHS.len() {
+    for (row, length) in LENGTHS.into_iter().enumerate() {
         let label = f32::from(case.hidden.rows().labels[row]);
         let mut x: Tensor<(usize, usize), f32, Cpu, NoneTape> =
-            device.tensor((case.states(row), (LENGTHS[row], config.n_embd)));
+            device.tensor((case.states(row), (length, config.n_embd)));
         for block in format.blocks..first {
             x = stock.block(block, x);
         }
@@ -144,6 +151,7 @@ fn the_network_agrees_with_stock_dfdx() {
         (Activation::GeluNew, 2, 2),
         (Activation::GeluNew, 1, 2),
         (Activation::GeluNew, 3, 1),
+        (Activation::GeluNew, 0, 4),
         (Activation::Gelu, 1, 2),
     ] {
         let Some(case) = case(activation, blocks) else { return };
@@ -243,18 +251,33 @@ fn splitting_a_batch_changes_nothing_but_rounding() {
     }
 }
 
+fn same_on_any_threads(case: &Case, method: Method, rows: Range<usize>) {
+    let network = case.network(method, 2);
+    let on = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| case.gradients(&network, rows.clone(), 3, Draws::new(3, 4, 0.1, 0.1)))
+    };
+    let one = on(1);
+    for threads in [2, 3, 8] {
+        assert!(one == on(threads), "{threads} threads give other bits than one");
+    }
+}
+
 #[test]
 fn threads_change_no_bit() {
     let Some(case) = case(Activation::GeluNew, 1) else { return };
-    for method in [Method::FineTune, lora(&LoraTarget::ALL)] {
-        let network = case.network(method, 2);
-        let on = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| case.gradients(&network, 0..5, 3, Draws::new(3, 4, 0.1, 0.1)))
-        };
-        let one = on(1);
-        for threads in [2, 3, 8] {
-            assert!(one == on(threads), "{threads} threads give other bits than one");
-        }
-    }
+    same_on_any_threads(&case, Method::FineTune, 0..5);
+    same_on_any_threads(&case, lora(&LoraTarget::ALL), 0..5);
+}
+
+#[test]
+fn threads_change_no_bit_at_the_published_width() {
+    let config = Config { n_layer: 2, vocab_size: 8, block_size: 8, ..Config::GPT2_124M };
+    let lab = Lab::new();
+    let sizes = tensor_shapes(&config).into_iter().map(|(_, shape)| shape.iter().product::<usize>());
+    let parts = sizes.enumerate().map(|(i, size)| numbers(i as u64, size).iter().map(|v| v * 0.03).collect());
+    write_weights::<Vec<f32>>(&lab.path("weights"), &config, parts).unwrap();
+    let case = made_up(&lab, Weights::open(&lab.path("weights")).unwrap(), Activation::GeluNew, 0);
+    same_on_any_threads(&case, Method::FineTune, 2..4);
+    same_on_any_threads(&case, lora(&[LoraTarget::Q, LoraTarget::V]), 2..4);
 }

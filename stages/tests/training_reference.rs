@@ -174,6 +174,8 @@ fn states_too_late_or_of_another_width_are_refused() -> Result<(), StageError> {
     Network::new(&weights, format, Method::FineTune, 1, 1)?;
     let late = Network::new(&weights, format, Method::FineTune, 2, 1).unwrap_err();
     assert!(late.to_string().contains("after block 3 of 4, too late to train the last 2"), "{late}");
+    let many = Network::new(&weights, format, Method::FineTune, 5, 1).unwrap_err();
+    assert_eq!(many.to_string(), "`train_blocks` is 5, but these weights have 4 blocks");
     let format = pipe_stages::data::HiddenFormat { n_embd: 32, ..format };
     let other = Network::new(&weights, format, Method::FineTune, 1, 1).unwrap_err();
     assert!(other.to_string().contains("32 wide, the weights 64"), "{other}");

@@ -300,6 +300,19 @@ fn compare_says_first_what_differed() {
 }
 
 #[test]
+fn metrics_that_did_not_move_are_only_counted() {
+    let mut lab = Lab::new();
+    let eval =
+        |rank: u32, f1| stage("eval", "score", json!({ "rank": rank })).metric("auc", 0.5).metric("f1", f1);
+    lab.run(&[eval(8, 0.25)]);
+    lab.run(&[eval(16, 0.5)]);
+    let text = said(&lab, "compare 1 2");
+    assert!(text.contains("eval.f1") && !text.contains("eval.auc"), "{text}");
+    assert!(text.contains("1 metric equal though executed again; `--all` shows every one"), "{text}");
+    assert!(said(&lab, "compare 1 2 --all").contains("eval.auc"));
+}
+
+#[test]
 fn tags_and_notes_say_what_they_did() {
     let lab = three_runs();
     assert_eq!(said(&lab, "tag 1 best"), "run_1 is now `best`\n");

@@ -101,6 +101,10 @@ impl Stage for Tokenize {
     }
 
     fn check(params: &Params) -> Vec<ParamProblem> {
+        // A token has a byte or more, so most frames fit without a look at the vocabulary.
+        if params.prefix.len() + params.suffix.len() < params.max_tokens {
+            return Vec::new();
+        }
         match Frame::new(params) {
             Ok(_) => Vec::new(),
             Err(taken) => {

@@ -263,14 +263,21 @@ fn fits(config: &Config, hidden: HiddenFormat, train_blocks: usize) -> Result<()
         );
         return Err(StageError::new(message).help("feed the same `weights` to `encode` and to this stage"));
     }
+    if train_blocks > config.n_layer {
+        let message =
+            format!("`train_blocks` is {train_blocks}, but these weights have {} blocks", config.n_layer);
+        return Err(
+            StageError::new(message).help(format!("set `train_blocks` to at most {}", config.n_layer))
+        );
+    }
     if hidden.blocks + train_blocks > config.n_layer {
         let message = format!(
             "the hidden states are those after block {} of {}, too late to train the last {train_blocks}",
             hidden.blocks, config.n_layer
         );
-        let most = config.n_layer.saturating_sub(train_blocks);
+        let most = config.n_layer - train_blocks;
         return Err(StageError::new(message)
-            .help(format!("set `blocks` of `encode` to {most} or less, or lower `train_blocks`")));
+            .help(format!("set `blocks` of `encode` to at most {most}, or lower `train_blocks`")));
     }
     Ok(())
 }

@@ -76,9 +76,6 @@ fn run_in_pool(
     }
     let settings = &shared.settings;
     let updates = settings.updates(split.training.len());
-    let trainable =
-        trainable_parameters(weights.config(), &method, shared.train_blocks.min(weights.config().n_layer));
-    cx.metric("trainable_parameters", trainable as f64);
     cx.metric("training_rows", split.training.len() as f64);
     cx.metric("validation_rows", split.validation.len() as f64);
     cx.metric("updates", updates as f64);
@@ -89,7 +86,10 @@ fn run_in_pool(
         ));
     }
     let identity = format!("{method:?} {shared:?} seed {} on {} positions", cx.seed(), rows.positions());
-    let mut network = Network::new(weights, hidden.format(), method, shared.train_blocks, cx.seed())?;
+    let train_blocks = shared.train_blocks;
+    let mut network = Network::new(weights, hidden.format(), method.clone(), train_blocks, cx.seed())?;
+    let trainable = trainable_parameters(weights.config(), &method, train_blocks);
+    cx.metric("trainable_parameters", trainable as f64);
     let order = Order::Shuffled { rows: split.training, seed: cx.seed() };
     let data = Data { hidden, order, validation: split.validation };
     let mut report = Report::new(cx, format!("{}, {identity}", network.device_name()));

@@ -64,7 +64,7 @@ fn send(cx: &StageCx<'_>, event: &Event) {
     match event {
         Event::Metric { name, step: Some(step), value: Some(value) } => cx.metric_at(name, *step, *value),
         Event::Histogram { name, step: Some(step), edges, counts } => {
-            cx.histogram_at(name, *step, edges, counts)
+            cx.histogram_at(name, *step, edges, counts);
         }
         _ => {}
     }
@@ -136,7 +136,133 @@ fn histogram(values: &[f32]) -> (Vec<f64>, Vec<u64>) {
 
 #[cfg(test)]
 mod tests {
-    use super::{BINS, histogram};
+    use std::{fs, path::Path};
+
+    use super::*;
+    use crate::{
+        contract::{Device, Job},
+        data::{Hidden, HiddenFormat, HiddenType, HiddenWriter, Rows},
+        gpt2::{
+            Activation, Config, Method, Weights, tensor_shapes,
+            training::{AdamW, Data, Length, Order, Outcome, TrainSettings, train},
+            write_weights,
+        },
+    };
+
+    const CONFIG: Config = Config { n_layer: 1, n_head: 2, n_embd: 8, block_size: 8, vocab_size: 4 };
+    const SETTINGS: TrainSettings = TrainSettings {
+        lr: 1e-2,
+        min_lr: 1e-3,
+        warmup: 2,
+        decay: None,
+        length: Length::Updates(9),
+        batch: 3,
+        micro_batch: 2,
+        adamw: AdamW { betas: [0.9, 0.95], epsilon: 1e-8, weight_decay: 0.1 },
+        clip: 1.0,
+        dropout: 0.1,
+        lora_dropout: 0.0,
+        eval_every: 2,
+    };
+
+    fn noise(count: usize) -> Vec<f32> {
+        (0..count).map(|i| ((i * 7919 + 13) % 101) as f32 / 101.0 - 0.5).collect()
+    }
+
+    fn inputs(folder: &Path) -> (Weights, Hidden) {
+        let path = folder.join("weights");
+        let sizes = tensor_shapes(&CONFIG).into_iter().map(|(_, shape)| shape.iter().product());
+        write_weights(&path, &CONFIG, sizes.map(noise)).unwrap();
+        let weights = Weights::open(&path).unwrap();
+        let rows = Rows {
+            ids: (0..6).map(|row| row.to_string()).collect(),
+            lengths: vec![3; 6],
+            labels: vec![0, 1, 0, 1, 0, 1],
+            offsets: (0..=6).map(|row| 3 * row).collect(),
+        };
+        let (activation, dtype) = (Activation::GeluNew, HiddenType::F32);
+        let format = HiddenFormat { blocks: 0, n_embd: CONFIG.n_embd, activation, dtype };
+        let path = folder.join("hidden");
+        let writer = HiddenWriter::create(&path, &rows, format).unwrap();
+        (0..6).for_each(|row| writer.write_row(row, &noise(3 * 8 + row)[row..]).unwrap());
+        (weights, Hidden::open(&path).unwrap())
+    }
+
+    /// Reports, with a checkpoint after every update before `at`, where a kill stops it.
+    struct Killed<'a> {
+        report: Report<'a>,
+        at: u64,
+    }
+
+    impl Watch for Killed<'_> {
+        fn step(&mut self, step: &Step<'_>) {
+            self.report.step(step);
+        }
+        fn evaluation(&mut self, evaluation: &Evaluation<'_>) {
+            self.report.evaluation(evaluation);
+        }
+        fn reached(&mut self, progress: &Progress, network: &Network) -> Result<(), StageError> {
+            if progress.step == self.at {
+                return Err(StageError::new("killed"));
+            }
+            if self.at > 0 {
+                self.report.due = Instant::now();
+            }
+            self.report.reached(progress, network)
+        }
+    }
+
+    /// One attempt of a stage whose checkpoints lie in `folder`; returns its metrics and histograms.
+    fn attempt(folder: &Path, killed_at: u64) -> (Option<Outcome>, Vec<Event>) {
+        let checkpoint = folder.join("checkpoint");
+        fs::create_dir_all(&checkpoint).unwrap();
+        let job = Job {
+            stage: "s".into(),
+            kind: "fine_tune".into(),
+            version: 1,
+            params: serde_json::Value::Null,
+            seed: 1,
+            inputs: [].into(),
+            outputs: [].into(),
+            events: folder.join("events"),
+            checkpoint,
+            device: Device::Cpu,
+            threads: 1,
+        };
+        let (weights, hidden) = inputs(folder);
+        let mut network = Network::new(&weights, hidden.format(), Method::FineTune, 1, 1).unwrap();
+        let order = Order::Shuffled { rows: vec![0, 1, 2, 3], seed: 1 };
+        let data = Data { hidden: &hidden, order, validation: vec![4, 5] };
+        let cx = StageCx::new(&job).unwrap();
+        let mut report = Report::new(&cx, "a run".into());
+        let progress = report.resume(&mut network);
+        let mut watch = Killed { report, at: killed_at };
+        let outcome = train(&mut network, &data, &SETTINGS, 1, progress, &mut watch).ok();
+        drop(watch);
+        drop(cx);
+        let (mut events, _) = read_events(&fs::read(&job.events).unwrap());
+        events.retain(|event| matches!(event, Event::Metric { .. } | Event::Histogram { .. }));
+        (outcome, events)
+    }
+
+    #[test]
+    fn a_run_that_goes_on_reports_everything_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (whole, wanted) = attempt(folder.path(), 0);
+        assert!(!folder.path().join("checkpoint/training.safetensors").exists());
+        for killed_at in [2, 6, 7] {
+            let folder = tempfile::tempdir().unwrap();
+            let (cut, before) = attempt(folder.path(), killed_at);
+            assert!(cut.is_none() && wanted.starts_with(&before));
+            let (resumed, events) = attempt(folder.path(), 0);
+            let kept =
+                |outcome: Option<Outcome>| outcome.map(|outcome| (outcome.best_step, outcome.validation));
+            assert_eq!(kept(resumed), kept(whole));
+            let updates = |positions: u64| positions / (3 * SETTINGS.batch as u64);
+            assert_eq!(updates(resumed.unwrap().positions), 9 - (killed_at - 1));
+            assert!(events == wanted, "killed at {killed_at}");
+        }
+    }
 
     #[test]
     fn every_value_is_counted_once_the_largest_in_the_last_bin() {

@@ -36,7 +36,7 @@ pub fn multiply_derivative(
 #[inline(always)]
 fn tanh_form_body<const FMA: bool>(x: &[f32], gradient: &mut [f32]) {
     /// 2·√(2/π): `(1 + tanh u)/2` is the logistic function of `2u`.
-    const TWICE_SCALE: f32 = 1.595_769_1;
+    const TWICE_SCALE: f32 = 1.595_769;
     for (x, gradient) in x.iter().zip(gradient) {
         let t = *x;
         let square = 0.044_715 * t * t;

@@ -42,7 +42,7 @@ pub(in super::super) fn attention<T: Tape<f32, Cpu>>(
     let (input, output) = (x.ghost(), out.ghost());
     tape.add_backward_op(move |gradients| {
         let upstream = take(gradients.get_or_alloc_mut(&output)?);
-        if let Some(of_input) = half.backward(gradients, saved, upstream)? {
+        if let Some(of_input) = half.backward(gradients, &saved, upstream)? {
             // Nothing else uses the stream between two blocks.
             **gradients.get_or_alloc_mut(&input)? = of_input;
         }
@@ -143,7 +143,7 @@ impl Half {
     fn backward(
         &self,
         gradients: &mut Grads,
-        saved: Saved,
+        saved: &Saved,
         upstream: Vec<f32>,
     ) -> Result<Option<Vec<f32>>, CpuError> {
         let Self { pass, block, extent, .. } = self;
@@ -159,7 +159,7 @@ impl Half {
             adapter::backward(pass, gradients, adapter, x, kept, matrix(&of_branch, c), into)?;
         }
         let (mut of_q, mut of_kv) = (vec![0.0; saved.q.len()], vec![0.0; saved.kv.len()]);
-        let Saved { q, kv, probabilities, .. } = &saved;
+        let Saved { q, kv, probabilities, .. } = saved;
         let (pattern, instructions) = (&self.pattern, pass.instructions);
         backward(instructions, pattern, q, kv, probabilities, &of_attended, &mut of_q, &mut of_kv);
         block.qkv.parameters_backward(gradients, saved.query_rows(), &of_q, 0..c)?;

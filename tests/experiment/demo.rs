@@ -1,0 +1,40 @@
+//! The profile `demo` of the published experiment: offline, and it learns.
+
+use std::{fs, path::Path};
+
+use crate::lab::Lab;
+
+/// A project with the pipelines that ship.
+pub fn shipped() -> Lab {
+    let lab = Lab::new("");
+    fs::remove_file(lab.path("pipelines/p.yaml")).unwrap();
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines")).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), lab.path("pipelines").join(entry.file_name())).unwrap();
+    }
+    lab
+}
+
+#[test]
+fn fine_tuning_learns_on_every_one_of_five_seeds() {
+    let lab = shipped();
+    for seed in 1..=5 {
+        let sets = ["seed", "reviews.seed", "gpt2.seed"].map(|name| format!("--set={name}={seed}"));
+        let arguments = ["run", "pipelines/all_three.yaml", "--profile", "demo"];
+        lab.pipe(&[&arguments[..], &sets.each_ref().map(String::as_str)].concat()).success();
+        let low: f64 = lab.ask(&format!(
+            "SELECT value FROM final_metrics WHERE run = {seed} AND metric = 'eval.fine_tuned.accuracy_low'"
+        ));
+        eprintln!("seed {seed}: the Wilson lower bound of the held-out accuracy is {low:.3}");
+        assert!(low > 0.65, "seed {seed}: {low}");
+    }
+}
+
+#[test]
+fn every_shipped_pipeline_passes_its_check_and_runs_its_demo() {
+    let lab = shipped();
+    for file in ["pipelines/all_three.yaml", "pipelines/prompts.yaml"] {
+        lab.pipe(&["check", file]).success();
+    }
+    lab.pipe(&["run", "pipelines/prompts.yaml", "--profile", "demo"]).success();
+}

@@ -1,0 +1,10 @@
+//! The main job through the real binary: what runs, what does not, what survives.
+
+#[path = "../lab/mod.rs"]
+mod lab;
+
+mod demo;
+mod failures;
+mod kills;
+mod reruns;
+mod tour;
