@@ -27,6 +27,7 @@ use thiserror::Error;
 
 use crate::{
     digest::{ActionKey, Digest},
+    pattern::PatternError,
     record::{Artifact, Execution},
 };
 use index::Index;
@@ -58,14 +59,9 @@ pub enum CacheError {
         /// The file or folder.
         path: PathBuf,
     },
-    /// A glob matches nothing or is no glob.
-    #[error("glob `{pattern}` {what}")]
-    Glob {
-        /// The pattern as written.
-        pattern: String,
-        /// What is wrong with it.
-        what: String,
-    },
+    /// A pattern is malformed, or a folder below it cannot be read.
+    #[error(transparent)]
+    Pattern(PatternError),
     /// A folder cannot be walked.
     #[error("cannot list `{}`", path.display())]
     Walk {
