@@ -10,6 +10,7 @@
 //! A missing or damaged object is a miss, never a wrong answer. Everything here can be
 //! recomputed: deleting the folder costs time, not knowledge.
 
+mod collect;
 mod index;
 mod objects;
 mod outside;
@@ -32,6 +33,7 @@ use crate::{
 };
 use index::Index;
 
+pub use collect::{Contents, Removal, StoredResult, removal};
 pub use outside::{Outside, OutsideFile};
 pub use scratch::{Claim, Scratch};
 
@@ -203,6 +205,16 @@ impl Cache {
     /// The place where the stage behind `key` works and keeps its checkpoints.
     pub fn scratch(&self, key: ActionKey) -> Scratch {
         Scratch::new(self.folder.join("scratch").join(key.to_string()))
+    }
+
+    /// Everything that lies in the cache.
+    pub fn contents(&self) -> Contents {
+        collect::contents(&self.folder)
+    }
+
+    /// Removes results and objects.
+    pub fn remove(&self, removal: &Removal) -> Result<(), CacheError> {
+        collect::remove(&self.folder, &self.index, removal)
     }
 
     /// The contents of a file outside the cache.
