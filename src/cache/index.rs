@@ -89,6 +89,18 @@ impl Index {
         });
     }
 
+    /// Forgets the result of `key`.
+    pub fn forget_result(&self, key: ActionKey) {
+        self.tell(|connection| connection.execute("DELETE FROM result WHERE key = ?", [key.as_bytes()]));
+    }
+
+    /// Forgets an object.
+    pub fn forget_object(&self, digest: Digest) {
+        self.tell(|connection| {
+            connection.execute("DELETE FROM object WHERE digest = ?", [digest.as_bytes()])
+        });
+    }
+
     /// What was found at a path outside the cache when it was last hashed.
     pub fn outside(&self, path: &str) -> Option<Snapshot> {
         self.ask("SELECT snapshot FROM outside WHERE path = ?", params![path], |row| {

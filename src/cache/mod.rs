@@ -10,6 +10,7 @@
 //! A missing or damaged object is a miss, never a wrong answer. Everything here can be
 //! recomputed: deleting the folder costs time, not knowledge.
 
+mod collect;
 mod index;
 mod objects;
 mod outside;
@@ -27,10 +28,12 @@ use thiserror::Error;
 
 use crate::{
     digest::{ActionKey, Digest},
+    pattern::PatternError,
     record::{Artifact, Execution},
 };
 use index::Index;
 
+pub use collect::{Contents, Removal, StoredResult, removal};
 pub use outside::{Outside, OutsideFile};
 pub use scratch::{Claim, Scratch};
 
@@ -58,14 +61,9 @@ pub enum CacheError {
         /// The file or folder.
         path: PathBuf,
     },
-    /// A glob matches nothing or is no glob.
-    #[error("glob `{pattern}` {what}")]
-    Glob {
-        /// The pattern as written.
-        pattern: String,
-        /// What is wrong with it.
-        what: String,
-    },
+    /// A pattern is malformed, or a folder below it cannot be read.
+    #[error(transparent)]
+    Pattern(PatternError),
     /// A folder cannot be walked.
     #[error("cannot list `{}`", path.display())]
     Walk {
@@ -207,6 +205,16 @@ impl Cache {
     /// The place where the stage behind `key` works and keeps its checkpoints.
     pub fn scratch(&self, key: ActionKey) -> Scratch {
         Scratch::new(self.folder.join("scratch").join(key.to_string()))
+    }
+
+    /// Everything that lies in the cache.
+    pub fn contents(&self) -> Contents {
+        collect::contents(&self.folder)
+    }
+
+    /// Removes results and objects.
+    pub fn remove(&self, removal: &Removal) -> Result<(), CacheError> {
+        collect::remove(&self.folder, &self.index, removal)
     }
 
     /// The contents of a file outside the cache.

@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use walkdir::WalkDir;
+
 use super::{CacheError, stat::Stat};
 use crate::digest::Digest;
 
@@ -45,4 +47,15 @@ pub(super) fn keep(folder: &Path, file: &Path, sync: bool) -> Result<(Digest, St
     fs::rename(file, &target).map_err(CacheError::io("write", &target))?;
     let stat = Stat::of(&target).map_err(CacheError::io("read", &target))?;
     Ok((digest, stat))
+}
+
+/// All objects with their sizes.
+pub(super) fn all(folder: &Path) -> impl Iterator<Item = (Digest, u64)> {
+    let entries =
+        WalkDir::new(folder.join("objects")).min_depth(2).max_depth(2).into_iter().filter_map(Result::ok);
+    entries.filter_map(|entry| {
+        let shelf = entry.path().parent()?.file_name()?.to_str()?;
+        let digest = format!("{shelf}{}", entry.file_name().to_str()?).parse().ok()?;
+        Some((digest, entry.metadata().ok()?.len()))
+    })
 }

@@ -9,13 +9,12 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use globset::GlobBuilder;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use walkdir::WalkDir;
 
 use super::{CacheError, index::Index, objects, stat::Stat};
-use crate::digest::Digest;
+use crate::{digest::Digest, pattern::matching_files};
 
 /// BLAKE3's derive-key context for a folder: relative names and contents, in order of the names.
 const FOLDER_CONTEXT: &str = "pipe 2026-11 folder v1";
@@ -79,41 +78,29 @@ pub(super) fn folder(index: &Index, root: &Path, folder: &Path) -> Result<Outsid
     if !path.is_dir() {
         return Err(CacheError::Missing { path });
     }
-    let found = walk(&path, |_| true)?;
+    let found = walk(&path)?;
     let files = hashed(index, &path, &path.to_string_lossy(), found)?;
     Ok(Outside { digest: tree(&files), path, files })
 }
 
-/// Looks at all files below `root` that match `pattern`, which is relative to it.
+/// Looks at all files that match `pattern`, which is relative to `root`.
 pub(super) fn glob(index: &Index, root: &Path, pattern: &str) -> Result<Outside, CacheError> {
-    let wrong = |what: String| CacheError::Glob { pattern: pattern.to_owned(), what };
-    let matcher = GlobBuilder::new(pattern)
-        .literal_separator(true)
-        .build()
-        .map_err(|err| wrong(format!("is not understood: {}", err.kind())))?
-        .compile_matcher();
-    // Only the part before the first wildcard has to be walked.
-    let fixed: PathBuf = Path::new(pattern)
-        .components()
-        .take_while(|part| !part.as_os_str().to_string_lossy().contains(['*', '?', '[', '{']))
-        .collect();
-    let start = root.join(&fixed);
-    if !start.exists() {
-        return Err(wrong("matches no file".into()));
+    let names = matching_files(root, pattern).map_err(CacheError::Pattern)?;
+    if names.is_empty() {
+        return Err(CacheError::Missing { path: root.join(pattern) });
     }
-    let found: Vec<_> = walk(&start, |name| matcher.is_match(fixed.join(name)))?
-        .into_iter()
-        .map(|(name, stat)| (fixed.join(name).to_string_lossy().into_owned(), stat))
-        .collect();
-    if found.is_empty() {
-        return Err(wrong("matches no file".into()));
-    }
+    let stat = |name: &PathBuf| {
+        let path = root.join(name);
+        let stat = Stat::of(&path).map_err(CacheError::io("read", &path))?;
+        Ok((name.to_string_lossy().into_owned(), stat))
+    };
+    let found = names.iter().map(stat).collect::<Result<_, CacheError>>()?;
     let files = hashed(index, root, &format!("glob:{}:{pattern}", root.display()), found)?;
     Ok(Outside { digest: tree(&files), path: root.to_owned(), files })
 }
 
-/// The files below `folder` whose relative names are wanted, in order of their names.
-fn walk(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<(String, Stat)>, CacheError> {
+/// The files below `folder`, in order of their names.
+fn walk(folder: &Path) -> Result<Vec<(String, Stat)>, CacheError> {
     let failed = |source| CacheError::Walk { path: folder.to_owned(), source };
     let mut found = Vec::new();
     for entry in WalkDir::new(folder).follow_links(true) {
@@ -123,9 +110,7 @@ fn walk(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<(String, Sta
         }
         let below = entry.path().strip_prefix(folder).expect("the walk stays below its folder");
         let name = below.to_string_lossy().into_owned();
-        if wanted(&name) {
-            found.push((name, Stat::from(&entry.metadata().map_err(failed)?)));
-        }
+        found.push((name, Stat::from(&entry.metadata().map_err(failed)?)));
     }
     found.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(found)

@@ -11,7 +11,8 @@ use tempfile::NamedTempFile;
 use super::CacheError;
 use crate::{digest::ActionKey, record::Execution};
 
-fn path(folder: &Path, key: ActionKey) -> PathBuf {
+/// Where the execution of `key` is written below the cache's folder.
+pub(super) fn path(folder: &Path, key: ActionKey) -> PathBuf {
     let name = key.to_string();
     folder.join("results").join(&name[..2]).join(format!("{name}.json"))
 }

@@ -57,10 +57,7 @@ fn in_order<'a>(
 /// The source as the pipeline file writes it; the output's name only where there are several.
 fn written(pipeline: &Pipeline, source: &Source) -> String {
     match source {
-        Source::Output { stage, port } if pipeline.stages[stage].ports.outputs.len() == 1 => {
-            let _ = port;
-            stage.clone()
-        }
+        Source::Output { stage, .. } if pipeline.stages[stage].ports.outputs.len() == 1 => stage.clone(),
         Source::Output { stage, port } => format!("{stage}.{port}"),
         Source::File(path) => format!("file {}", path.display()),
         Source::Dir(path) => format!("dir {}", path.display()),
@@ -174,12 +171,10 @@ impl Outside {
     /// The id and whether it is new.
     fn id(&mut self, source: &str) -> (String, bool) {
         let next = format!("outside_{}", self.ids.len() + 1);
-        match self.ids.get(source) {
-            Some(id) => (id.clone(), false),
-            None => {
-                self.ids.insert(source.to_owned(), next.clone());
-                (next, true)
-            }
+        if let Some(id) = self.ids.get(source) {
+            return (id.clone(), false);
         }
+        self.ids.insert(source.to_owned(), next.clone());
+        (next, true)
     }
 }

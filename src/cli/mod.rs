@@ -8,6 +8,7 @@ mod compare;
 mod completions;
 mod dag;
 mod failure;
+mod gc;
 mod globals;
 mod history;
 mod logs;
@@ -76,6 +77,7 @@ enum Verb {
     Compare(compare::Compare),
     Tag(tag::Tag),
     Note(note::Note),
+    Gc(gc::Gc),
     Schema(schema::Schema),
     Completions(completions::Completions),
     Worker(worker::Worker),
@@ -95,6 +97,7 @@ impl Verb {
             Verb::Compare(verb) => verb.run(globals),
             Verb::Tag(verb) => verb.run(globals),
             Verb::Note(verb) => verb.run(globals),
+            Verb::Gc(verb) => verb.run(globals),
             Verb::Schema(verb) => verb.run(globals),
             Verb::Completions(verb) => verb.run(globals),
             Verb::Worker(verb) => verb.run(globals),

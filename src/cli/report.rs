@@ -41,7 +41,8 @@ impl Drawing {
         if self.handler.render_report(&mut out, diagnostic).is_err() {
             out = format!("{diagnostic}\n");
         }
-        out.trim_start_matches('\n').lines().map(|line| format!("{}\n", line.trim_end())).collect()
+        let lines: Vec<&str> = out.trim_start_matches('\n').lines().map(str::trim_end).collect();
+        lines.join("\n") + "\n"
     }
 }
 

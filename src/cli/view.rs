@@ -156,6 +156,8 @@ impl View {
                     self.say("", Style::new(), line);
                 }
             }
+            // The run was stopped before it came to this stage.
+            Outcome::Skipped if record.reasons.is_empty() => {}
             Outcome::Skipped => {
                 self.stage("skipped", AnsiColor::Yellow, stage, &reasons::line(&record.reasons));
             }

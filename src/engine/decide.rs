@@ -132,7 +132,7 @@ fn explain(explainer: &Explainer<'_>, spec: &StageSpec, new: &Fingerprint) -> Ve
     };
     let found = changes(&old, new);
     if found.is_empty() {
-        return vec![Reason::ResultLost { what: "its result is no longer in the cache".into() }];
+        return vec![Reason::ResultLost { what: "it is no longer in the cache".into() }];
     }
     with_places(explainer, spec, found)
 }

@@ -334,7 +334,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
             let spec = &self.request.pipeline.stages[&stage];
             match self.failed.clone() {
                 Some(by) => self.skipped(spec, &by),
-                None => self.finish(record(spec, Outcome::Interrupted, Timestamp::now()), None, Vec::new()),
+                None => self.finish(record(spec, Outcome::Skipped, Timestamp::now()), None, Vec::new()),
             }
         }
     }

@@ -4,7 +4,10 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    os::{fd::OwnedFd, unix::process::ExitStatusExt},
+    os::{
+        fd::OwnedFd,
+        unix::process::{CommandExt, ExitStatusExt},
+    },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc,
@@ -47,6 +50,8 @@ impl ProcessExecutor {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(output)
+            // Ctrl-C is for `pipe`, which then ends its workers in order.
+            .process_group(0)
             .fd_mappings(vec![FdMapping { parent_fd: lock, child_fd: LOCK_DESCRIPTOR }])
             .expect("one descriptor cannot collide");
         command.spawn().map_err(ExecError::io("start", &self.program))

@@ -183,7 +183,7 @@ impl Checker<'_> {
                 Ok(resolved) => draft.resolved = Some(resolved),
                 Err(problems) => {
                     for problem in problems {
-                        let found = self.parameter(name, kind, problem);
+                        let found = self.parameter(name, kind, &problem);
                         self.findings.push(found);
                     }
                 }
@@ -222,8 +222,8 @@ impl Checker<'_> {
         found
     }
 
-    fn parameter(&self, stage: &str, kind: &StageKind, problem: ParamProblem) -> Finding {
-        let words = words::parameter(stage, kind, &problem, self.suggestions);
+    fn parameter(&self, stage: &str, kind: &StageKind, problem: &ParamProblem) -> Finding {
+        let words = words::parameter(stage, kind, problem, self.suggestions);
         let spot = Spot::key(&["stages", stage]);
         let spot = match (problem.path.is_empty(), words.code) {
             (true, "missing_parameter") => spot,

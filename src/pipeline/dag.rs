@@ -146,7 +146,9 @@ fn order(graph: &DiGraph<String, ()>) -> Option<Vec<NodeIndex>> {
 fn cycles(graph: &DiGraph<String, ()>) -> Vec<Cycle> {
     let mut groups: Vec<Vec<NodeIndex>> = kosaraju_scc(graph);
     groups.retain(|group| group.len() > 1 || graph.contains_edge(group[0], group[0]));
-    groups.iter_mut().for_each(|group| group.sort_unstable());
+    for group in &mut groups {
+        group.sort_unstable();
+    }
     groups.sort_unstable();
     groups.iter().map(|group| shortest_cycle(graph, group[0])).collect()
 }

@@ -78,13 +78,13 @@ pub(super) fn shorten(text: &str) -> String {
 ///
 /// Keys written twice are reported with the document, which keeps the first of each.
 pub(super) fn read(text: &Arc<Text>) -> Result<(Node, Vec<Finding>), Finding> {
-    if let Some(at) = too_deep(&text.text) {
+    if let Some(at) = too_deep(&text.content) {
         return Err(too_deep_at(text, at));
     }
     let reading =
         Reading { budget: Cell::new(EXPANDED), duplicate: Cell::new(false), refused: Cell::new(None) };
     let node = reading
-        .deserialize(serde_yaml::Deserializer::from_str(&text.text))
+        .deserialize(serde_yaml::Deserializer::from_str(&text.content))
         .map_err(|err| refused(text, &err, &reading))?;
     let mut findings = Vec::new();
     if reading.duplicate.get() {
@@ -124,9 +124,9 @@ fn too_deep(text: &str) -> Option<usize> {
 }
 
 fn refused(text: &Arc<Text>, err: &serde_yaml::Error, reading: &Reading) -> Finding {
-    let at = err.location().map_or(0, |location| location.index()).min(text.text.trim_end().len());
-    let at = text.text.floor_char_boundary(at);
-    let rest = &text.text[at..];
+    let at = err.location().map_or(0, |location| location.index()).min(text.content.trim_end().len());
+    let at = text.content.floor_char_boundary(at);
+    let rest = &text.content[at..];
     let word = rest.find(|c: char| c.is_whitespace() || ",]}".contains(c)).unwrap_or(rest.len());
     let one = at..at + rest.chars().next().filter(|c| *c != '\n').map_or(0, char::len_utf8);
     if let Some(refusal) = reading.refused.take() {
@@ -141,7 +141,7 @@ fn refused(text: &Arc<Text>, err: &serde_yaml::Error, reading: &Reading) -> Find
     if message.contains("more than one document") {
         let found = Finding::new("several_documents", "the file holds more than one YAML document")
             .help("keep one; profiles are written under `profiles`".to_owned());
-        return match text.text.rfind("\n---") {
+        return match text.content.rfind("\n---") {
             Some(at) => found.bytes(text, at + 1..at + 4, Some("another document begins here")),
             None => Finding::new("not_yaml", "not valid YAML").bytes(text, one, Some("noticed here")),
         };
@@ -157,8 +157,8 @@ fn refused(text: &Arc<Text>, err: &serde_yaml::Error, reading: &Reading) -> Find
 }
 
 fn too_deep_at(text: &Arc<Text>, at: usize) -> Finding {
-    let at = text.text.floor_char_boundary(at);
-    let width = text.text[at..].chars().next().map_or(0, char::len_utf8);
+    let at = text.content.floor_char_boundary(at);
+    let width = text.content[at..].chars().next().map_or(0, char::len_utf8);
     let message = format!("lists and maps are nested more than {DEPTH} deep");
     Finding::new("too_deep", message).bytes(text, at..at + width, Some("this is too deep"))
 }

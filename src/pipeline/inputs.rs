@@ -7,7 +7,7 @@ use std::{
 
 use indexmap::IndexMap;
 use pipe_stages::contract::{Inputs, PortType, StageKind};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{
     Source,
@@ -182,17 +182,17 @@ fn source(
     let listed =
         || outputs.iter().map(|port| format!("`{from}.{}`", port.name)).collect::<Vec<_>>().join(", ");
     let found = match output {
-        Some(output) => match outputs.iter().find(|port| port.name == *output) {
-            Some(port) => return Some((output_of(from, &port.name), Some(port.port_type))),
-            None => {
-                let names = outputs.iter().map(|port| port.name.as_str());
-                let help = checker.suggestions.nearest(output, names);
-                let help = help.map(|near| format!("did you mean `{from}.{near}`?"));
-                let all = || (!outputs.is_empty()).then(|| format!("it gives {}", listed()));
-                Finding::new("unknown_port", format!("stage `{from}` has no output `{output}`"))
-                    .help(help.or_else(all))
+        Some(output) => {
+            if let Some(port) = outputs.iter().find(|port| port.name == *output) {
+                return Some((output_of(from, &port.name), Some(port.port_type)));
             }
-        },
+            let names = outputs.iter().map(|port| port.name.as_str());
+            let help = checker.suggestions.nearest(output, names);
+            let help = help.map(|near| format!("did you mean `{from}.{near}`?"));
+            let all = || (!outputs.is_empty()).then(|| format!("it gives {}", listed()));
+            Finding::new("unknown_port", format!("stage `{from}` has no output `{output}`"))
+                .help(help.or_else(all))
+        }
         None => match outputs.as_slice() {
             [only] => return Some((output_of(from, &only.name), Some(only.port_type))),
             [] => Finding::new("no_output", format!("stage `{from}` gives nothing to take")),
@@ -252,19 +252,22 @@ fn unknown_input(name: &str, port: &str, draft: &Draft, checker: &Checker<'_>) -
     Finding::new("unknown_port", format!("kind `{}` has no input `{port}`", kind.name)).at(spot).help(help)
 }
 
-/// The parameter without which the kind would have the input `port`.
+/// The parameter that takes the input `port` away: without it alone, or among all defaults with
+/// it alone, the difference shows.
 fn taken_without(kind: &StageKind, with: &Value, port: &str) -> Option<(String, String)> {
     let given = with.as_object()?;
-    given.iter().find_map(|(parameter, value)| {
+    let has_port = |with: Map<String, Value>| {
+        let resolved = kind.resolve(Value::Object(with)).ok()?;
+        Some(resolved.ports.input_type(port).is_some())
+    };
+    let (parameter, value) = given.iter().find(|(parameter, value)| {
         let mut rest = given.clone();
-        rest.remove(parameter);
-        let resolved = kind.resolve(Value::Object(rest)).ok()?;
-        resolved.ports.input_type(port)?;
-        Some((
-            parameter.clone(),
-            format!("`{}`", value.as_str().map_or_else(|| value.to_string(), str::to_owned)),
-        ))
-    })
+        rest.remove(*parameter);
+        let alone = Map::from_iter([((*parameter).clone(), (*value).clone())]);
+        has_port(rest) == Some(true) || (has_port(Map::new()) == Some(true) && has_port(alone) == Some(false))
+    })?;
+    let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    Some((parameter.clone(), format!("`{shown}`")))
 }
 
 /// Reports the inputs that the kind needs and the stage does not name.

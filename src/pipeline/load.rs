@@ -17,7 +17,7 @@ use super::{
     check::{Checked, Checker},
     document::{self, Node},
     outside, overlay,
-    places::{Layer, Part, Places, Spot, Text, Written},
+    places::{Layer, Part, Places, Spot, Text, Written, line_and_column},
     problem::{At, Finding, PipelineErrors, locate},
     suggest::Suggestions,
     variables::{self, Used},
@@ -64,22 +64,19 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
     let mut document = written.clone();
     let declared = profiles(&written, &suggestions, &mut findings);
     for name in &options.profiles {
-        match written.get("profiles").and_then(|profiles| profiles.get(name)) {
-            Some(over) => {
-                places.layers.push(Layer { text: text.clone(), written: Written::Profile(name.clone()) });
-                if over.as_map().is_some() {
-                    overlay::lay(&mut document, over.clone());
-                }
+        if let Some(over) = written.get("profiles").and_then(|profiles| profiles.get(name)) {
+            places.layers.push(Layer { text: text.clone(), written: Written::Profile(name.clone()) });
+            if over.as_map().is_some() {
+                overlay::lay(&mut document, over.clone());
             }
-            None => {
-                let option = Text::option("--profile", name);
-                let message = format!("the pipeline has no profile `{name}`");
-                let help = suggestions.help(name, "profiles are", declared.iter().map(String::as_str));
-                let help = help.or_else(|| Some("the pipeline declares no `profiles`".to_owned()));
-                let found = Finding::new("unknown_profile", message).help(help);
-                findings.push(found.bytes(&option, 0..name.len(), None));
-            }
+            continue;
         }
+        let option = Text::option("--profile", name);
+        let message = format!("the pipeline has no profile `{name}`");
+        let help = suggestions.help(name, "profiles are", declared.iter().map(String::as_str));
+        let help = help.or_else(|| Some("the pipeline declares no `profiles`".to_owned()));
+        let found = Finding::new("unknown_profile", message).help(help);
+        findings.push(found.bytes(&option, 0..name.len(), None));
     }
     for setting in &options.sets {
         match overlay::set(&mut document, setting, kinds, &suggestions) {
@@ -91,7 +88,7 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
     let (used, wrong) = variables::substitute(&mut document, &suggestions);
     let mut checker = Checker { kinds, suggestions: &suggestions, findings: Vec::new() };
     let checked = checker.document(&document);
-    findings.extend(without_echoes(checker.findings, &wrong));
+    findings.extend(without_echoes(checker.findings, &wrong, &used));
     findings.extend(wrong);
     let mut notes = Vec::new();
     for stage in checked.stages.values() {
@@ -152,13 +149,9 @@ fn read(path: &Path, suggestions: &Suggestions) -> Result<Arc<Text>, Finding> {
     let text = String::from_utf8(bytes).map_err(|err| {
         let valid = err.utf8_error().valid_up_to();
         let known = String::from_utf8_lossy(&err.as_bytes()[..valid]).into_owned();
-        let at = known.len();
-        let text = Text::file(path.to_path_buf(), known);
-        Finding::new("not_text", format!("`{}` is not a text file in UTF-8", path.display())).bytes(
-            &text,
-            at..at,
-            Some("the first byte after this is not UTF-8"),
-        )
+        let (line, column) = line_and_column(&known, known.len());
+        Finding::new("not_text", format!("`{}` is not a text file in UTF-8", path.display()))
+            .help(format!("the first byte that is not is on line {line}, column {column}"))
     })?;
     let text = text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned);
     if let Some(at) = text.find(|c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t' | '\u{85}')) {
@@ -166,7 +159,7 @@ fn read(path: &Path, suggestions: &Suggestions) -> Result<Arc<Text>, Finding> {
             "not_text",
             format!("`{}` holds control characters, so it is not YAML", path.display()),
         );
-        let (line, column) = super::places::line_and_column(&text, at);
+        let (line, column) = line_and_column(&text, at);
         return Err(found.help(format!("the first is on line {line}, column {column}")));
     }
     Ok(Text::file(path.to_path_buf(), text))
@@ -235,20 +228,19 @@ fn profiles(document: &Node, suggestions: &Suggestions, findings: &mut Vec<Findi
     profiles.keys().cloned().collect()
 }
 
-/// Leaves out what follows from a variable that could not be put in.
-fn without_echoes(mut findings: Vec<Finding>, wrong: &[Finding]) -> Vec<Finding> {
-    let failed: Vec<&Vec<String>> = wrong
-        .iter()
-        .filter_map(|found| match found.at.first() {
-            Some((At::Spot(spot), _)) => Some(&spot.path),
-            _ => None,
-        })
-        .collect();
+/// Leaves out what follows from a variable that is wrong or could not be put in.
+fn without_echoes(mut findings: Vec<Finding>, wrong: &[Finding], used: &Used) -> Vec<Finding> {
+    let path_of = |found: &Finding| match found.at.first() {
+        Some((At::Spot(spot), _)) => Some(spot.path.clone()),
+        _ => None,
+    };
+    let failed: Vec<Vec<String>> = wrong.iter().filter_map(path_of).collect();
     if !failed.is_empty() {
-        findings.retain(|found| match found.at.first() {
-            Some((At::Spot(spot), _)) => !failed.iter().any(|path| spot.path.starts_with(path)),
-            _ => true,
-        });
+        let follows = |path: &Vec<String>| {
+            let variable = used.get(path).map(|name| vec!["vars".to_owned(), name.clone()]);
+            failed.iter().any(|failed| path.starts_with(failed) || Some(failed) == variable.as_ref())
+        };
+        findings.retain(|found| !path_of(found).is_some_and(|path| follows(&path)));
     }
     findings
 }

@@ -129,7 +129,7 @@ fn resolve_path(
     let no_stages = IndexMap::new();
     let stages = document.get("stages").and_then(Node::as_map).unwrap_or(&no_stages);
     match segments {
-        ["name" | "seed" | "vars" | "stages"] => Ok(owned(segments)),
+        ["name" | "seed" | "vars" | "stages"] | ["stages", _] => Ok(owned(segments)),
         ["vars", variable, ..] => {
             let vars = document.get("vars").and_then(Node::as_map);
             if vars.is_some_and(|vars| vars.contains_key(*variable)) {
@@ -139,7 +139,6 @@ fn resolve_path(
             Err(Finding::new("unknown_variable", format!("the pipeline has no variable `{variable}`"))
                 .help(suggestions.help(variable, "variables are", names.collect::<Vec<_>>())))
         }
-        ["stages", _] => Ok(owned(segments)),
         ["stages", stage, ..] if stages.contains_key(*stage) => Ok(owned(segments)),
         ["stages", stage, ..] => Err(unknown_stage(stage, stages, suggestions)),
         ["profiles", ..] => Err(Finding::new("not_a_setting", "a profile cannot be set")

@@ -1,6 +1,7 @@
 //! Where a value of the merged document was written: in the overlay that wrote it last.
 
 use std::{
+    fmt,
     ops::Range,
     path::PathBuf,
     sync::{Arc, OnceLock},
@@ -10,35 +11,40 @@ use super::marks::Marks;
 use crate::names::Place;
 
 /// A text that people wrote: the pipeline file, or one option of the command line.
-#[derive(Debug)]
 pub(super) struct Text {
     /// The file as the person named it, or the option.
     pub name: PathBuf,
-    pub text: String,
+    pub content: String,
     /// Whether it is an option, which has no lines.
     pub is_option: bool,
     marks: OnceLock<Marks>,
 }
 
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Text({})", self.name.display())
+    }
+}
+
 impl Text {
     pub fn file(name: PathBuf, text: String) -> Arc<Self> {
-        Arc::new(Self { name, text, is_option: false, marks: OnceLock::new() })
+        Arc::new(Self { name, content: text, is_option: false, marks: OnceLock::new() })
     }
 
     /// The option `--set lora.rank=16`, for example, whose value is `lora.rank=16`.
     pub fn option(option: &str, value: &str) -> Arc<Self> {
         let shown = super::document::shorten(value);
         let name = PathBuf::from(format!("{option} {shown}"));
-        Arc::new(Self { name, text: value.to_owned(), is_option: true, marks: OnceLock::new() })
+        Arc::new(Self { name, content: value.to_owned(), is_option: true, marks: OnceLock::new() })
     }
 
     pub fn marks(&self) -> &Marks {
-        self.marks.get_or_init(|| Marks::read(&self.text))
+        self.marks.get_or_init(|| Marks::read(&self.content))
     }
 
     /// The line and column of the byte `at`.
     pub fn place(&self, at: usize) -> Place {
-        let (line, column) = if self.is_option { (0, 0) } else { line_and_column(&self.text, at) };
+        let (line, column) = if self.is_option { (0, 0) } else { line_and_column(&self.content, at) };
         Place { source: self.name.clone(), line, column }
     }
 }
@@ -47,7 +53,7 @@ impl Text {
 pub(super) fn line_and_column(text: &str, at: usize) -> (usize, usize) {
     let before = &text.as_bytes()[..at.min(text.len())];
     let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
-    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let line = before.split(|byte| *byte == b'\n').count();
     (line, String::from_utf8_lossy(&before[line_start..]).chars().count() + 1)
 }
 
@@ -120,7 +126,7 @@ impl Layer {
             }
         };
         let (key, value) = found?;
-        let text = &self.text.text;
+        let text = &self.text.content;
         let one_line = text.get(value.clone()).is_some_and(|text| !text.trim_end().contains('\n'));
         let range = if spot.part == Part::Value && one_line { value } else { key };
         let trimmed = text.get(range.clone()).map_or(0, |text| text.trim_end().len());

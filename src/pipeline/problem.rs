@@ -209,7 +209,7 @@ struct Snippet {
 
 impl Snippet {
     fn of(source: &Arc<Text>, main: &Range<usize>) -> Self {
-        let text = &source.text;
+        let text = &source.content;
         let line_start = text[..main.start].rfind('\n').map_or(0, |newline| newline + 1);
         let line_end = text[main.start..].find('\n').map_or(text.len(), |newline| main.start + newline);
         if line_end - line_start <= WHOLE_LINE {
@@ -221,7 +221,7 @@ impl Snippet {
     }
 
     fn text(&self) -> &str {
-        self.cut.as_ref().unwrap_or(&self.source.text)
+        self.cut.as_ref().unwrap_or(&self.source.content)
     }
 
     fn shows(&self, range: &Range<usize>) -> bool {
@@ -253,11 +253,11 @@ impl SourceCode for Snippet {
         if text[start..end].ends_with('\r') {
             end -= 1;
         }
-        let (line, _) = line_and_column(&self.source.text, self.start + start);
+        let (line, _) = line_and_column(&self.source.content, self.start + start);
         let name = if self.source.is_option {
             display(&self.source.name)
         } else {
-            let (line, column) = line_and_column(&self.source.text, self.start + first);
+            let (line, column) = line_and_column(&self.source.content, self.start + first);
             format!("{}:{line}:{column}", display(&self.source.name))
         };
         Ok(Box::new(MietteSpanContents::new_named(

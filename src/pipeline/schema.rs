@@ -19,8 +19,7 @@ struct PipelineFile {
     /// What the experiment is called; the file's name unless given.
     name: Option<String>,
     /// Seed of every stage that draws random numbers and has none of its own; 0 unless given.
-    #[schemars(with = "WholeNumber")]
-    seed: Option<Value>,
+    seed: Option<WholeNumber>,
     /// Values that `${vars.NAME}` puts in elsewhere.
     vars: Option<BTreeMap<String, Value>>,
     /// The stages by name.
@@ -38,8 +37,7 @@ struct Profile {
     /// Another name.
     name: Option<String>,
     /// Another seed.
-    #[schemars(with = "WholeNumber")]
-    seed: Option<Value>,
+    seed: Option<WholeNumber>,
     /// Other values of variables.
     vars: Option<BTreeMap<String, Value>>,
     /// Changes to stages; `null` removes one.
@@ -52,14 +50,11 @@ struct Profile {
 #[allow(dead_code, reason = "only its schema is used")]
 struct Resources {
     /// Cores; all for a kind that runs a model, else one, unless given.
-    #[schemars(with = "WholeNumber")]
-    cpus: Option<Value>,
+    cpus: Option<WholeNumber>,
     /// Memory, such as `4GiB` or `512MB`, or bytes.
-    #[schemars(with = "Memory")]
-    memory: Option<Value>,
+    memory: Option<Memory>,
     /// GPUs.
-    #[schemars(with = "WholeNumber")]
-    gpus: Option<Value>,
+    gpus: Option<WholeNumber>,
 }
 
 /// A whole number from 0, or a variable.

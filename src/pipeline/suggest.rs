@@ -48,15 +48,12 @@ impl Suggestions {
         all: &str,
         names: impl IntoIterator<Item = &'a str> + Clone,
     ) -> Option<String> {
-        match self.nearest(wrong, names.clone()) {
-            Some(name) => Some(format!("did you mean `{name}`?")),
-            None => {
-                let names: Vec<&str> = names.into_iter().take(21).collect();
-                let listed =
-                    names.iter().take(20).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-                let more = if names.len() > 20 { ", …" } else { "" };
-                (!names.is_empty()).then(|| format!("{all} {listed}{more}"))
-            }
+        if let Some(name) = self.nearest(wrong, names.clone()) {
+            return Some(format!("did you mean `{name}`?"));
         }
+        let names: Vec<&str> = names.into_iter().take(21).collect();
+        let listed = names.iter().take(20).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        let more = if names.len() > 20 { ", …" } else { "" };
+        (!names.is_empty()).then(|| format!("{all} {listed}{more}"))
     }
 }

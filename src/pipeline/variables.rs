@@ -43,6 +43,16 @@ pub(super) fn substitute(document: &mut Node, suggestions: &Suggestions) -> (Use
     (work.used, work.findings)
 }
 
+/// What stands between `${` and `}`.
+enum Reference {
+    Variable(String),
+    /// Something that is not ours, such as `HOME`.
+    Other,
+}
+
+/// Something is wrong and was reported.
+struct Reported;
+
 struct Work<'a> {
     vars: IndexMap<String, Node>,
     suggestions: &'a Suggestions,
@@ -95,7 +105,7 @@ impl Work<'_> {
     fn fill(&mut self, text: &str, path: &[String]) -> Option<Node> {
         let whole = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
         if let Some(reference) = whole.filter(|reference| !reference.contains(['$', '}']))
-            && let Some(name) = self.variable(reference, true, path)?
+            && let Reference::Variable(name) = self.variable(reference, true, path).ok()?
         {
             return Some(self.vars[&name].clone());
         }
@@ -114,9 +124,9 @@ impl Work<'_> {
                 rest = from;
                 break;
             };
-            match self.variable(&from[2..end], false, path)? {
-                None => filled.push_str(&from[..=end]),
-                Some(name) => match &self.vars[&name] {
+            match self.variable(&from[2..end], false, path).ok()? {
+                Reference::Other => filled.push_str(&from[..=end]),
+                Reference::Variable(name) => match &self.vars[&name] {
                     Node::Text(text) => filled.push_str(text),
                     Node::Number(number) => filled.push_str(&number.to_string()),
                     Node::Bool(value) => filled.push_str(&value.to_string()),
@@ -134,28 +144,27 @@ impl Work<'_> {
         Some(Node::Text(filled))
     }
 
-    /// The variable that `${reference}` names: `Some(None)` if it means something else, such as
-    /// `${HOME}`, and `None` if it is wrong.
-    fn variable(&mut self, reference: &str, whole: bool, path: &[String]) -> Option<Option<String>> {
+    /// What `${reference}` means; what is wrong about it is reported.
+    fn variable(&mut self, reference: &str, whole: bool, path: &[String]) -> Result<Reference, Reported> {
         let Some(name) = reference.trim().strip_prefix("vars.") else {
             let last = reference.rsplit('.').next().unwrap_or_default().trim();
             let meant = self.vars.contains_key(last) && (whole || reference.contains('.'));
             if meant {
                 let found = Finding::new("unknown_variable", format!("`${{{reference}}}` is not a variable"));
                 self.report(found.help(format!("write `${{vars.{last}}}`")), path);
-                return None;
+                return Err(Reported);
             }
-            return Some(None);
+            return Ok(Reference::Other);
         };
         if self.vars.contains_key(name) {
             self.used.insert(path.to_vec(), name.to_owned());
-            return Some(Some(name.to_owned()));
+            return Ok(Reference::Variable(name.to_owned()));
         }
         let names = self.vars.keys().map(String::as_str).collect::<Vec<_>>();
         let help = self.suggestions.help(name, "variables are", names);
         let help = help.or_else(|| Some("the pipeline declares no `vars`".to_owned()));
         self.report(Finding::new("unknown_variable", format!("unknown variable `{name}`")).help(help), path);
-        None
+        Err(Reported)
     }
 
     fn report(&mut self, finding: Finding, path: &[String]) {

@@ -95,7 +95,7 @@ fn given_words(given: &str) -> String {
     if let Some(text) = given.strip_prefix("string ") {
         format!("the text {text}")
     } else if let Some(number) = quoted("integer ").or_else(|| quoted("floating point ")) {
-        number.clone()
+        number
     } else if let Some(value) = quoted("boolean ") {
         format!("`{value}`")
     } else {

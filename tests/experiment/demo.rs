@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use crate::lab::Lab;
+use crate::lab::{Lab, archive};
 
 /// A project with the pipelines that ship.
 pub fn shipped() -> Lab {
@@ -37,4 +37,28 @@ fn every_shipped_pipeline_passes_its_check_and_runs_its_demo() {
         lab.pipe(&["check", file]).success();
     }
     lab.pipe(&["run", "pipelines/prompts.yaml", "--profile", "demo"]).success();
+}
+
+#[test]
+fn real_reviews_from_a_local_archive_go_all_the_way() {
+    let Some(archive) = archive() else { return };
+    let lab = shipped();
+    let archive = format!("vars.archive={}", archive.display());
+    let sets = [
+        &archive,
+        "vars.train=20",
+        "vars.test=20",
+        "gpt2.n_layer=4",
+        "gpt2.n_head=2",
+        "gpt2.n_embd=16",
+        "trunk_train.blocks=2",
+        "trunk_test.blocks=2",
+    ];
+    let mut arguments = vec!["run", "pipelines/all_three.yaml"];
+    ["random_weights", "quick", "local"].iter().for_each(|profile| arguments.extend(["--profile", profile]));
+    sets.iter().for_each(|set| arguments.extend(["--set", set]));
+    let said = lab.pipe(&arguments).success();
+    assert!(said.stdout.contains("20 reviews") && !said.stdout.contains("synthetic"), "{}", said.stdout);
+    let labels = "SELECT value FROM final_metrics WHERE metric = 'reviews.test.positive'";
+    assert_eq!(lab.ask::<f64>(labels), 10.0, "balanced");
 }

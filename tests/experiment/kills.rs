@@ -1,6 +1,8 @@
 //! `kill -9` of `pipe` or of a worker costs the stage that was running, nothing else.
 
-use crate::lab::{EXPERIMENT, Lab, signal, wait_until};
+use rustix::process::Signal;
+
+use crate::lab::{EXPERIMENT, Lab, send, wait_until};
 
 /// An experiment whose fine-tuning takes long enough to be killed in the middle.
 fn slow() -> String {
@@ -36,7 +38,7 @@ fn after_a_kill_of_pipe_the_same_command_goes_on_at_once() {
     lab.run(&["--only", "zero_shot"]).success();
     let mut pipe = lab.start_until(&["--only", "fine_tuned"], "running fine_tune");
     wait_until("training", || is_training(&lab));
-    signal(i32::try_from(pipe.id()).unwrap(), "KILL");
+    send(Signal::KILL, i32::try_from(pipe.id()).unwrap());
     pipe.wait().unwrap();
 
     let mut second = lab.start_until(&["--only", "fine_tuned"], "running fine_tune");
@@ -63,7 +65,7 @@ fn after_a_kill_of_a_worker_the_run_says_so_and_the_next_one_ends_right() {
     let lab = Lab::new(&slow());
     let pipe = lab.start_until(&["--only", "fine_tuned"], "running fine_tune");
     wait_until("training", || is_training(&lab));
-    lab.workers().into_iter().for_each(|worker| signal(worker, "KILL"));
+    lab.workers().into_iter().for_each(|worker| send(Signal::KILL, worker));
     let status = pipe.wait_with_output().unwrap().status;
     assert_eq!(status.code(), Some(1));
     let error: String = lab.ask("SELECT error FROM stage WHERE stage = 'fine_tune'");
@@ -79,7 +81,7 @@ fn ctrl_c_stops_the_workers_and_records_the_run_as_interrupted() {
     let lab = Lab::new(&slow());
     let mut pipe = lab.start_until(&["--only", "fine_tuned"], "running fine_tune");
     wait_until("training", || is_training(&lab));
-    signal(i32::try_from(pipe.id()).unwrap(), "INT");
+    send(Signal::INT, i32::try_from(pipe.id()).unwrap());
     assert_eq!(pipe.wait().unwrap().code(), Some(130));
     assert_eq!(lab.workers(), []);
     assert_eq!(lab.ask::<String>("SELECT status FROM run"), "interrupted");

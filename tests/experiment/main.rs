@@ -5,6 +5,7 @@ mod lab;
 
 mod demo;
 mod failures;
+mod gc;
 mod kills;
 mod reruns;
 mod tour;

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// A small but whole experiment: every kind that trains, in a second or two.
@@ -165,10 +166,9 @@ pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// Sends a signal, such as `KILL`.
-pub fn signal(process: i32, name: &str) {
-    let sent = Command::new("kill").args([format!("-{name}"), process.to_string()]).status().unwrap();
-    assert!(sent.success());
+/// Sends a signal to a process.
+pub fn send(signal: Signal, process: i32) {
+    kill_process(Pid::from_raw(process).unwrap(), signal).unwrap();
 }
 
 /// The reviews archive, or `None` where it is not.

@@ -121,6 +121,7 @@ fn resolve<S: Stage>(with: Value) -> Result<Resolved, Vec<ParamProblem>> {
     };
     let known = parameters::<S>();
     let mut problems = unknown_parameters(S::KIND, &known, &mut given);
+    let mut is_as_written = true;
     let params: S::Params = loop {
         match serde_path_to_error::deserialize(Value::Object(given.clone())) {
             Ok(params) => break params,
@@ -128,6 +129,7 @@ fn resolve<S: Stage>(with: Value) -> Result<Resolved, Vec<ParamProblem>> {
                 let path = err.path().to_string();
                 let top = path.split(['.', '[']).next().unwrap_or_default().to_owned();
                 let removed = given.remove(&top).is_some();
+                is_as_written = false;
                 // serde tells a missing parameter at the root, one at a time.
                 let path = if path == "." { String::new() } else { dotted(&path) };
                 let missing_after_removal = path.is_empty() && !problems.is_empty();
@@ -140,7 +142,10 @@ fn resolve<S: Stage>(with: Value) -> Result<Resolved, Vec<ParamProblem>> {
             }
         }
     };
-    problems.extend(S::check(&params));
+    // Defaults stand where a parameter was taken out: what they give says nothing of the file.
+    if is_as_written {
+        problems.extend(S::check(&params));
+    }
     if !problems.is_empty() {
         return Err(problems);
     }

@@ -7,22 +7,22 @@ const UNDEFINED: &str = "–";
 
 /// Returns the table of methods: each its title, counts and area under the curve.
 ///
-/// Ratios have five decimals.
+/// Accuracy, precision and recall have five decimals, as published; the table fits 80 columns when
+/// titles have at most ten letters.
 pub fn overall_table(methods: &[(&str, Counts, Option<f64>)]) -> String {
-    let decimals = |value: Option<f64>| value.map_or(UNDEFINED.into(), |value| format!("{value:.5}"));
-    let header =
-        ["Method", "accuracy", "precision", "recall", "F1", "AUC", "accuracy, 95 % interval", "reviews"];
+    let decimals =
+        |value: Option<f64>, count: usize| value.map_or(UNDEFINED.into(), |value| format!("{value:.count$}"));
+    let header = ["Method", "accuracy", "precision", "recall", "F1", "AUC", "95 % CI"];
     let rows = methods.iter().map(|(title, counts, auc)| {
         let interval = counts.accuracy_interval();
         vec![
             (*title).to_owned(),
-            decimals(counts.accuracy()),
-            decimals(counts.precision()),
-            decimals(counts.recall()),
-            decimals(counts.f1()),
-            decimals(*auc),
-            interval.map_or(UNDEFINED.into(), |(low, high)| format!("{low:.4} to {high:.4}")),
-            counts.total().to_string(),
+            decimals(counts.accuracy(), 5),
+            decimals(counts.precision(), 5),
+            decimals(counts.recall(), 5),
+            decimals(counts.f1(), 4),
+            decimals(*auc, 4),
+            interval.map_or(UNDEFINED.into(), |(low, high)| format!("{low:.3}–{high:.3}")),
         ]
     });
     table(&header, rows)

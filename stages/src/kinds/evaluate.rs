@@ -247,6 +247,8 @@ fn tables(methods: &[Method], bins: &Bins, threshold: Option<f64>) -> String {
     if first.predictions.iter().any(|row| row.id.starts_with("synthetic/")) {
         text.push_str("These reviews are synthetic: the figures say nothing of real ones.\n\n");
     }
+    let _ =
+        writeln!(text, "{} reviews; the interval of the accuracy is Wilson's.\n", first.predictions.len());
     if let Some(threshold) = threshold {
         let _ = writeln!(text, "A review counts as positive when its score reaches {threshold}.\n");
     }

@@ -1,0 +1,167 @@
+//! Files that were never meant well: each is refused within a second.
+
+use std::{
+    fmt::Write,
+    time::{Duration, Instant},
+};
+
+use crate::lab::Lab;
+
+/// Generous, for machines that do other things too; the true times are below 0.1 s.
+const QUICK: Duration = Duration::from_secs(5);
+
+fn refused(bytes: impl AsRef<[u8]>) -> String {
+    let lab = Lab::new(bytes);
+    let start = Instant::now();
+    let err = lab.refused(&[]);
+    assert!(start.elapsed() < QUICK, "{:?}", start.elapsed());
+    assert!(err.len() < 100_000, "{} bytes of talk", err.len());
+    err
+}
+
+#[test]
+fn a_file_without_content_is_called_empty() {
+    insta::assert_snapshot!(refused(""), @r#"
+    x the file is empty
+     ,-[pipelines/a.yaml:1:1]
+     `----
+    help: a pipeline has `stages`; `pipe stages` lists what they can be
+    "#);
+    for empty in ["\n\n", "# nothing\n", "---\n", "~\n", "\u{feff}"] {
+        assert!(refused(empty).contains("the file is empty"), "{empty:?}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_yaml_is_refused_at_the_place() {
+    insta::assert_snapshot!(refused("name: a\nstages:\n  a: { kind: fetch\n  b: {}\n"), @r#"
+     x not valid YAML: did not find expected ',' or '}', while parsing a flow mapping
+      ,-[pipelines/a.yaml:4:4]
+    4 |   b: {}
+      :    |
+      :    `-- noticed here
+      `----
+    "#);
+    insta::assert_snapshot!(refused(b"name: caf\xe9\n"), @r#"
+    x `pipelines/a.yaml` is not a text file in UTF-8
+    help: the first byte that is not is on line 1, column 10
+    "#);
+    insta::assert_snapshot!(refused([b"\x89PNG\r\n\x1a\n".as_slice(), &[0; 99]].concat()), @r#"
+    x `pipelines/a.yaml` is not a text file in UTF-8
+    help: the first byte that is not is on line 1, column 1
+    "#);
+    assert!(refused("a: 1\n---\nb: 2\n").contains("more than one YAML document"));
+    assert!(refused("name: \0\n").contains("control characters"));
+    assert!(refused("just words").contains("a pipeline must be a map"));
+    assert!(refused("name: !include x\n").contains("tags such as `!name` mean nothing here"));
+}
+
+#[test]
+fn a_megabyte_of_brackets_is_refused_at_once() {
+    insta::assert_snapshot!(refused("[".repeat(1 << 20)), @r#"
+     x lists and maps are nested more than 100 deep
+      ,-[pipelines/a.yaml:1:256]
+    1 | [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[
+      :                                         |
+      :                                         `-- this is too deep
+      `----
+    "#);
+    for deep in ["{", "[{", "- ", "? ", "- - [", "a: [", "&a [", "!!x ", "\"", "]", "*a ", "a:\n "] {
+        let err = refused(deep.repeat((1 << 20) / deep.len()));
+        assert!(err.contains("a.yaml:"), "{deep}: {err}");
+    }
+    let indented: String = (0..1_400).flat_map(|depth| [" ".repeat(depth), "a:\n".to_owned()]).collect();
+    assert!(refused(indented).contains("nested more than 100 deep"));
+}
+
+#[test]
+fn brackets_in_a_text_are_only_text() {
+    let ended =
+        Lab::new(format!("name: '{}'\nstages: {{ r: {{ kind: sample_reviews }} }}", "[".repeat(100_000)))
+            .check(&[]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+}
+
+#[test]
+fn a_reference_bomb_is_refused_and_plain_references_work() {
+    let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+    for i in 1..10 {
+        let inner = vec![format!("*a{}", i - 1); 10].join(", ");
+        writeln!(bomb, "a{i}: &a{i} [{inner}]").unwrap();
+    }
+    insta::assert_snapshot!(refused(bomb), @r#"
+     x aliases make the document too large
+      ,-[pipelines/a.yaml:2:10]
+    2 | a1: &a1 [*a0, *a0, *a0, *a0, *a0, *a0, *a0, *a0, *a0, *a0]
+      :          ^^^
+      `----
+     help: every `*alias` stands for a copy of what its `&anchor` marks; use fewer inside each other
+    "#);
+    let wide = format!("vars:\n  a: &a [{}]\n  b: [{}]\n", "x,".repeat(200_000), "*a,".repeat(100_000));
+    assert!(refused(wide).contains("aliases make the document too large"));
+    let long = format!("vars:\n  a: &a {}\n  b: [{}]\n", "x".repeat(500_000), "*a,".repeat(100_000));
+    assert!(refused(long).contains("aliases make the document too large"));
+    assert!(refused("a: &a [*a]\n").contains("a.yaml:1:"));
+    assert!(refused("a: &a { <<: [*a, *a] }\n").contains("a.yaml:1:"));
+
+    let ended = Lab::new(
+        "stages:
+  r: { kind: sample_reviews }
+  train: &tokens { kind: tokenize, in: { reviews: r.train }, with: &with { max_tokens: 32 } }
+  test: { <<: *tokens, in: { reviews: r.test } }
+  other: { kind: tokenize, in: { reviews: r.test }, with: *with }
+",
+    )
+    .check(&[]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+}
+
+#[test]
+fn of_very_many_problems_the_first_hundred_are_shown() {
+    let mut file = String::from("stages:\n");
+    for i in 0..10_000 {
+        writeln!(file, "  s{i}: {{ kind: tokenize, in: {{ reviews: q{i} }} }}").unwrap();
+    }
+    let err = refused(&file);
+    assert!(err.ends_with("pipelines/a.yaml: 10000 problems, of which the first 100 are shown\n"), "{err}");
+    let one_line: Vec<String> = (0..10_000).map(|i| format!("s{i}: {{kind: tokenise}}")).collect();
+    let err = refused(format!("stages: {{{}}}", one_line.join(", ")));
+    assert!(err.contains("did you mean `tokenize`?"), "{err}");
+}
+
+#[test]
+fn a_device_or_a_huge_file_is_not_read_whole() {
+    let lab = Lab::new("");
+    let ended = lab.pipe(&["check", "/dev/zero"]);
+    assert_eq!(ended.code, 2);
+    assert!(ended.err.contains("larger than 16 MiB"), "{}", ended.err);
+}
+
+#[test]
+fn line_ends_of_windows_and_letters_beyond_ascii_keep_their_columns() {
+    let err =
+        refused("\u{feff}name: \"é🎉\"\r\nstages:\r\n  r: { kind: sample_reviews, with: {}, é: 1 }\r\n");
+    insta::assert_snapshot!(err, @r#"
+     x a stage has no field `é`
+      ,-[pipelines/a.yaml:3:40]
+    3 |   r: { kind: sample_reviews, with: {}, é: 1 }
+      :                                        ^
+      `----
+     help: fields are `kind`, `in`, `with`, `seed`, `resources`
+    "#);
+}
+
+#[test]
+fn ten_thousand_stages_in_a_chain_are_checked_and_a_cycle_of_them_is_told_briefly() {
+    let chain = |last: &str| {
+        let mut file = String::from("stages:\n");
+        for i in 0..10_000 {
+            let from = if i + 1 < 10_000 { format!("s{}", i + 1) } else { last.to_owned() };
+            writeln!(file, "  s{i}: {{ kind: reviews, in: {{ archive: {from} }} }}").unwrap();
+        }
+        file
+    };
+    let err = refused(chain("s0"));
+    assert!(err.contains("the stages form a cycle: `s0` takes from `s1`"), "{err}");
+    assert!(err.contains("and so on over 9991 more"), "{err}");
+}
