@@ -35,7 +35,7 @@ pub fn imdb_archive() -> Option<PathBuf> {
 /// The path in the variable `name`, if that is set.
 fn given(name: &str) -> Option<PathBuf> {
     let path = PathBuf::from(env::var_os(name).filter(|value| !value.is_empty())?);
-    assert!(path.exists(), "`{name}` is set to {path:?}, which does not exist");
+    assert!(path.exists(), "`{name}` is set to `{}`, which does not exist", path.display());
     Some(path)
 }
 
