@@ -192,3 +192,17 @@ fn a_file_of_a_command_feeds_any_kind() {
     );
     assert_eq!(lab.run(&[]).success().stages("done"), ["count", "reviews", "tokens"]);
 }
+
+#[test]
+fn an_object_that_is_there_is_not_replaced_while_others_may_read_it() {
+    use std::os::unix::fs::MetadataExt;
+    let lab = Lab::new(COPY);
+    lab.write("source.txt", "42\n");
+    lab.run(&["--only", "copy"]).success();
+    let objects = || lab.files("cache/v1/objects");
+    let inode = |file: &std::path::PathBuf| std::fs::metadata(file).unwrap().ino();
+    let before: Vec<u64> = objects().iter().map(inode).collect();
+    lab.run(&[]).success();
+    assert_eq!(before.len(), 1);
+    assert_eq!(objects().iter().map(inode).collect::<Vec<_>>(), before);
+}
