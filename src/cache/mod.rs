@@ -190,7 +190,8 @@ impl Cache {
     ///
     /// `seconds` is what it took to make: results worth it are forced to the disk.
     pub fn keep_object(&self, file: &Path, seconds: f64) -> Result<(Digest, u64), CacheError> {
-        let (digest, stat) = objects::keep(&self.folder, file, seconds >= WORTH_SYNCING)?;
+        let is_right = |digest, stat| self.index.object(digest) == Some(stat);
+        let (digest, stat) = objects::keep(&self.folder, file, seconds >= WORTH_SYNCING, is_right)?;
         self.index.add_object(digest, stat);
         Ok((digest, stat.size))
     }

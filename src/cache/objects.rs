@@ -32,9 +32,23 @@ pub(super) fn hash_file(file: &Path) -> io::Result<Digest> {
 }
 
 /// Moves `file` into the store under its hash; `sync` forces it to the disk first.
-pub(super) fn keep(folder: &Path, file: &Path, sync: bool) -> Result<(Digest, Stat), CacheError> {
+///
+/// An object that is there already and `is_right` by its stat stays: a stage may be reading it, and
+/// some programs refuse a file that is replaced meanwhile.
+pub(super) fn keep(
+    folder: &Path,
+    file: &Path,
+    sync: bool,
+    is_right: impl Fn(Digest, Stat) -> bool,
+) -> Result<(Digest, Stat), CacheError> {
     let digest = hash_file(file).map_err(CacheError::io("read", file))?;
     let target = path(folder, digest);
+    if let Ok(stat) = Stat::of(&target)
+        && is_right(digest, stat)
+    {
+        fs::remove_file(file).map_err(CacheError::io("remove", file))?;
+        return Ok((digest, stat));
+    }
     let shelf = target.parent().expect("an object lies in a folder");
     fs::create_dir_all(shelf).map_err(CacheError::io("create", shelf))?;
     if sync {

@@ -3,11 +3,11 @@
 use std::{
     fs::{self, File, TryLockError},
     io::{Read, Seek, Write},
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    os::unix::fs::{MetadataExt, symlink},
+    path::{Component, Path, PathBuf},
 };
 
-use super::CacheError;
+use super::{CacheError, Outside};
 
 /// The folder of one key below `scratch/`.
 #[derive(Debug, Clone)]
@@ -88,6 +88,21 @@ impl Claim {
     /// The folder that outputs are written to.
     pub fn outputs(&self) -> PathBuf {
         self.folder().join("out")
+    }
+
+    /// Makes a folder of links to the files of `outside`, under their relative names.
+    pub fn link(&self, input: &str, outside: &Outside) -> Result<PathBuf, CacheError> {
+        let folder = self.folder().join("in").join(input);
+        for file in &outside.files {
+            // Of a pattern that leaves the project, only the names of folders and files are kept.
+            let names =
+                Path::new(&file.name).components().filter(|part| matches!(part, Component::Normal(_)));
+            let link = folder.join(names.collect::<PathBuf>());
+            let parent = link.parent().expect("a link lies in the folder");
+            fs::create_dir_all(parent).map_err(CacheError::io("create", parent))?;
+            symlink(outside.path.join(&file.name), &link).map_err(CacheError::io("create", &link))?;
+        }
+        Ok(folder)
     }
 
     /// The folder that survives a kill.

@@ -105,7 +105,7 @@ fn ports_despite_required(kind: &StageKind) -> Option<Ports> {
     for name in required.iter().filter_map(Value::as_str) {
         let property = schema.get("properties")?.get(name)?;
         let value = match type_name(property, schema.as_value()).as_str() {
-            "text" => json!("0".repeat(64)),
+            "text" | "text | list of text" => json!("0".repeat(64)),
             "whole number" | "number" => json!(1),
             "true or false" => json!(false),
             text if text.starts_with("list") => json!([]),
@@ -127,6 +127,10 @@ fn write_ports(out: &mut String, ports: &Ports) {
         Inputs::Named { port_type, doc } => {
             out.push_str("\nInputs\n");
             out.push_str(&wrapped(&format!("  NAME  {port_type}  "), 8, &format!("one or more: {doc}")));
+        }
+        Inputs::Free { port_type, doc, .. } => {
+            out.push_str("\nInputs\n");
+            out.push_str(&wrapped(&format!("  NAME  {port_type}  "), 8, &format!("any number: {doc}")));
         }
     }
     if ports.outputs.is_empty() {

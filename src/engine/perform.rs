@@ -7,10 +7,10 @@ use pipe_stages::contract::{Device, Event, Job};
 
 use super::{Tools, decide::Decided};
 use crate::{
-    cache::{Claim, Hit, Lookup},
+    cache::{CacheError, Claim, Hit, Lookup},
     exec::{Exit, Launch},
     names::RunId,
-    pipeline::StageSpec,
+    pipeline::{Source, StageSpec},
     record::{Artifact, Execution, Histogram, Metric},
 };
 
@@ -96,7 +96,7 @@ fn attempt(
         histograms: Vec::new(),
     };
     notify(Notice::Started(Box::new(execution.clone())));
-    let job = job(task, &claim);
+    let job = job(task, &claim).map_err(|err| failed(&err))?;
     let finished = {
         let launch =
             Launch { job: &job, root: tools.root, output: claim.folder().join("output"), lock: claim.lock() };
@@ -161,21 +161,28 @@ fn claim(
     }
 }
 
-fn job(task: &Task<'_>, claim: &Claim) -> Job {
+fn job(task: &Task<'_>, claim: &Claim) -> Result<Job, CacheError> {
     let outputs = task.spec.ports.outputs.iter();
-    Job {
+    let mut inputs = task.decided.inputs.clone();
+    for (port, outside) in &task.decided.outside {
+        // A stage is shown the files that match a pattern and no others.
+        if let Source::Glob(_) = task.spec.inputs[port] {
+            inputs.insert(port.clone(), claim.link(port, outside)?);
+        }
+    }
+    Ok(Job {
         stage: task.spec.name.clone(),
         kind: task.spec.kind.name.to_owned(),
         version: task.spec.kind.version,
         params: task.spec.params.clone(),
         seed: task.spec.seed.unwrap_or(0),
-        inputs: task.decided.inputs.clone(),
+        inputs,
         outputs: outputs.map(|port| (port.name.clone(), claim.outputs().join(&port.name))).collect(),
         events: claim.folder().join("events.jsonl"),
         checkpoint: claim.checkpoint(),
         device: task.device,
         threads: task.threads,
-    }
+    })
 }
 
 /// Writes an event into the execution or the log.

@@ -1,7 +1,7 @@
 //! Runs what has to run, as much side by side as fits.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::mpsc::{self, Receiver, Sender},
     thread::{self, Scope},
 };
@@ -81,7 +81,7 @@ struct Schedule<'r, 'o> {
     takers: HashMap<&'r str, Vec<usize>>,
     /// Undecided stages whose inputs are all known, by their place in the order.
     decidable: BTreeSet<usize>,
-    ready: Vec<Ready>,
+    ready: VecDeque<Ready>,
     running: HashMap<String, Running>,
     known: Known,
     outcomes: BTreeMap<String, Outcome>,
@@ -116,7 +116,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
             missing,
             takers,
             decidable,
-            ready: Vec::new(),
+            ready: VecDeque::new(),
             running: HashMap::new(),
             known: Known::new(),
             outcomes: BTreeMap::new(),
@@ -199,7 +199,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
                 else {
                     unreachable!("hits were handled above")
                 };
-                self.ready.push(Ready { stage, decided, reasons, looked_at });
+                self.ready.push_back(Ready { stage, decided, reasons, looked_at });
             }
         }
         Ok(())
@@ -210,7 +210,11 @@ impl<'r, 'o> Schedule<'r, 'o> {
     where
         'r: 'scope,
     {
-        for ready in std::mem::take(&mut self.ready) {
+        let mut passed_over = Vec::new();
+        // Every stage takes a core: where none is free, none has to be looked at.
+        while self.free.cpus > 0
+            && let Some(ready) = self.ready.pop_front()
+        {
             let twin = self.running.values_mut().find(|running| running.key == ready.decided.key);
             if let Some(twin) = twin {
                 twin.followers.push(ready.stage);
@@ -219,7 +223,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
             let spec = &self.request.pipeline.stages[&ready.stage];
             let share = self.request.capacity.share(spec);
             if !self.free.take(share) {
-                self.ready.push(ready);
+                passed_over.push(ready);
                 continue;
             }
             let running = Running {
@@ -246,6 +250,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
                 send(Said::Ended(performed));
             });
         }
+        passed_over.into_iter().rev().for_each(|ready| self.ready.push_front(ready));
     }
 
     fn pass_on(&mut self, stage: String, notice: Notice) {

@@ -1,5 +1,6 @@
 //! Runs one stage somewhere and says how it ended.
 
+mod command;
 mod inline;
 mod process;
 mod tail;

@@ -1,4 +1,4 @@
-//! Runs each stage in a worker process of its own.
+//! Runs each stage in a process of its own: a worker, or the command that the stage consists of.
 //!
 //! A crash, an out-of-memory kill or a fault of a GPU costs one stage, not the run.
 
@@ -15,15 +15,18 @@ use std::{
 };
 
 use command_fds::{CommandFdExt, FdMapping};
-use pipe_stages::contract::{Event, Hello, Job, PROTOCOL};
+use pipe_stages::{
+    contract::{Event, Hello, Job, PROTOCOL, Stage},
+    kinds::shell::Shell,
+};
 use wait4::{ResUse, Wait4};
 
-use super::{ExecError, Executor, Exit, Finished, Launch, Stop, tail::Tail};
+use super::{ExecError, Executor, Exit, Finished, Launch, Stop, command, tail::Tail};
 
 /// How often a running stage's events are read.
 const READ_EVERY: Duration = Duration::from_millis(100);
 /// The descriptor under which a worker holds the lock of its key.
-const LOCK_DESCRIPTOR: i32 = 3;
+pub(super) const LOCK_DESCRIPTOR: i32 = 3;
 
 /// Starts a worker program for every stage.
 #[derive(Debug, Clone)]
@@ -65,6 +68,9 @@ impl Executor for ProcessExecutor {
         stop: &Stop,
         events: &mut dyn FnMut(Event),
     ) -> Result<Finished, ExecError> {
+        if launch.job.kind == Shell::KIND {
+            return command::execute(launch, stop, events);
+        }
         let mut child = self.start(launch)?;
         let mut stdin = child.stdin.take();
         let mut stdout = BufReader::new(child.stdout.take().expect("the worker's output is piped"));
@@ -122,7 +128,7 @@ fn greet(program: &Path, stdout: &mut impl BufRead, job: &Job) -> Result<(), Exe
     }
 }
 
-fn finished(usage: &ResUse, is_stopped: bool) -> Finished {
+pub(super) fn finished(usage: &ResUse, is_stopped: bool) -> Finished {
     let seconds = usage.rusage.utime + usage.rusage.stime;
     Finished {
         exit: if is_stopped { Exit::Stopped } else { exit(usage.status) },

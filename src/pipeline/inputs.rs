@@ -6,7 +6,7 @@ use std::{
 };
 
 use indexmap::IndexMap;
-use pipe_stages::contract::{Inputs, PortType, StageKind};
+use pipe_stages::contract::{Inputs, Needed, PortType, StageKind};
 use serde_json::{Map, Value};
 
 use super::{
@@ -137,7 +137,7 @@ pub(super) fn resolve(
     for (port, wanted) in &draft.wanted {
         let given = source(name, port, wanted, drafts, checker);
         let Some(ports) = draft.resolved.as_ref().map(|resolved| &resolved.ports) else { continue };
-        if matches!(ports.inputs, Inputs::Named { .. }) {
+        if matches!(ports.inputs, Inputs::Named { .. } | Inputs::Free { .. }) {
             checker.name(port, "input", Spot::key(&["stages", name, "in", port]));
         }
         let Some(taken) = ports.input_type(port) else {
@@ -220,10 +220,10 @@ fn mismatch(
         (Source::Output { stage, port: output }, Some(given)) if !taken.accepts(given) => {
             (format!("`{stage}.{output}` gives {given}"), None)
         }
-        (Source::Dir(_), _) if taken != PortType::FileOrFolder => {
+        (Source::Dir(_), _) if !taken.accepts_folder() => {
             ("`dir` gives a folder".to_owned(), Some("write `{ file: PATH }`".to_owned()))
         }
-        (Source::Glob(_), _) if taken != PortType::FileOrFolder => {
+        (Source::Glob(_), _) if !taken.accepts_folder() => {
             ("`glob` gives a folder of files".to_owned(), Some("write `{ file: PATH }`".to_owned()))
         }
         _ => return None,
@@ -287,6 +287,16 @@ fn missing(name: &str, draft: &Draft, drafts: &IndexMap<String, Draft>, checker:
             checker.findings.push(found.help(Some(feeders("NAME", *port_type, name, drafts))));
         }
         Inputs::Named { .. } => {}
+        Inputs::Free { needed, .. } => {
+            for Needed { input, by } in needed.iter().filter(|need| !draft.wanted.contains_key(&need.input)) {
+                let message = format!("`{by}` speaks of input `{input}`, which stage `{name}` does not have");
+                let names = draft.wanted.keys().map(String::as_str);
+                let help = checker.suggestions.help(input, "its inputs are", names);
+                let help = help.or_else(|| Some(format!("write `in: {{ {input}: SOURCE }}`")));
+                let spot = Spot::value(&["stages", name, "with"]).below(by);
+                checker.findings.push(Finding::new("missing_input", message).at(spot).help(help));
+            }
+        }
     }
 }
 

@@ -31,6 +31,7 @@ pub fn kinds() -> &'static [StageKind] {
         StageKind::of::<kinds::lora::Lora>(),
         StageKind::of::<kinds::classify::Classify>(),
         StageKind::of::<kinds::evaluate::Evaluate>(),
+        StageKind::of::<kinds::shell::Shell>(),
     ];
     KINDS
 }

@@ -28,12 +28,22 @@ pub enum PortType {
     Table,
     /// A JSON document.
     Json,
+    /// Whatever a program reads or writes: a file or folder that `pipe` does not look into.
+    Any,
 }
 
 impl PortType {
     /// Whether an input of this type can be fed by an output (or outside file) of type `given`.
     pub fn accepts(self, given: PortType) -> bool {
-        self == given || (self == PortType::FileOrFolder && given == PortType::File)
+        self == given
+            || (self == PortType::FileOrFolder && given == PortType::File)
+            || self == PortType::Any
+            || given == PortType::Any
+    }
+
+    /// Whether an input of this type can be fed by a folder.
+    pub fn accepts_folder(self) -> bool {
+        matches!(self, PortType::FileOrFolder | PortType::Any)
     }
 
     /// The name used in messages and listings.
@@ -49,6 +59,7 @@ impl PortType {
             PortType::Predictions => "predictions",
             PortType::Table => "table",
             PortType::Json => "json",
+            PortType::Any => "anything",
         }
     }
 }
@@ -92,6 +103,25 @@ pub enum Inputs {
         /// One line on what the names stand for.
         doc: String,
     },
+    /// Any number of inputs of one type, named by the pipeline file.
+    Free {
+        /// The type that each of them has.
+        #[serde(rename = "type")]
+        port_type: PortType,
+        /// One line on what the names stand for.
+        doc: String,
+        /// Those that parameters speak of.
+        needed: Vec<Needed>,
+    },
+}
+
+/// An input that a parameter speaks of, so that there has to be one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Needed {
+    /// The input's name.
+    pub input: String,
+    /// The parameter, as a dotted path.
+    pub by: String,
 }
 
 /// The inputs and outputs of a stage.
@@ -124,7 +154,7 @@ impl Ports {
     pub fn input(mut self, name: &str, port_type: PortType, doc: &str) -> Self {
         match &mut self.inputs {
             Inputs::Fixed(ports) => ports.push(Port::new(name, port_type, doc)),
-            Inputs::Named { .. } => panic!("fixed and named inputs cannot be mixed"),
+            Inputs::Named { .. } | Inputs::Free { .. } => panic!("fixed and named inputs cannot be mixed"),
         }
         self
     }
@@ -133,6 +163,18 @@ impl Ports {
     #[must_use]
     pub fn named_inputs(mut self, port_type: PortType, doc: &str) -> Self {
         self.inputs = Inputs::Named { port_type, doc: doc.into() };
+        self
+    }
+
+    /// Takes any number of inputs of one type, none too, under names that the pipeline file gives.
+    #[must_use]
+    pub fn free_inputs(
+        mut self,
+        port_type: PortType,
+        doc: &str,
+        needed: impl IntoIterator<Item = Needed>,
+    ) -> Self {
+        self.inputs = Inputs::Free { port_type, doc: doc.into(), needed: needed.into_iter().collect() };
         self
     }
 
@@ -147,7 +189,7 @@ impl Ports {
     pub fn input_type(&self, name: &str) -> Option<PortType> {
         match &self.inputs {
             Inputs::Fixed(ports) => ports.iter().find(|port| port.name == name).map(|port| port.port_type),
-            Inputs::Named { port_type, .. } => Some(*port_type),
+            Inputs::Named { port_type, .. } | Inputs::Free { port_type, .. } => Some(*port_type),
         }
     }
 

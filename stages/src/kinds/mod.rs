@@ -11,6 +11,7 @@ pub mod lora;
 mod processor;
 pub mod reviews;
 pub mod sample_reviews;
+pub mod shell;
 pub mod tokenize;
 mod training;
 pub mod zero_shot;

@@ -1,0 +1,172 @@
+//! Runs a command of the pipeline file: the command itself is the stage's process.
+//!
+//! It leads a process group of its own, so that what it started is stopped with it.
+
+use std::{
+    io::{Read, Seek, SeekFrom},
+    os::{fd::OwnedFd, unix::process::CommandExt},
+    path::Path,
+    process::{Command, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
+    time::{Duration, Instant},
+};
+
+use command_fds::{CommandFdExt, FdMapping};
+use pipe_stages::{
+    contract::{Event, StageError},
+    kinds::shell::{self, Invocation},
+};
+use rustix::process::{Pid, Signal, kill_process_group};
+use wait4::Wait4;
+
+use super::{
+    ExecError, Exit, Finished, Launch, Stop,
+    process::{LOCK_DESCRIPTOR, finished},
+};
+
+/// How often a running command is asked for.
+const ASK_EVERY: Duration = Duration::from_millis(100);
+/// How long a command may take to end once it was asked to.
+const GRACE: Duration = Duration::from_secs(5);
+/// How many of a failed command's last lines are told, and how much of its output they come from.
+const LINES_TOLD: usize = 10;
+const BYTES_TOLD: u64 = 4096;
+
+/// Runs the command of `launch` to its end and hands on the metrics that it wrote.
+pub(super) fn execute(
+    launch: &Launch<'_>,
+    stop: &Stop,
+    events: &mut dyn FnMut(Event),
+) -> Result<Finished, ExecError> {
+    let invocation = match shell::invocation(launch.job) {
+        Ok(invocation) => invocation,
+        Err(err) => return Ok(failed(None, err, events)),
+    };
+    let mut command = prepared(launch, &invocation)?;
+    let program = Path::new(&invocation.words[0]).to_owned();
+    let (sender, messages) = mpsc::channel();
+    // The thread that starts the process waits for it: the parent-death signal is tied to it.
+    let waiter = std::thread::spawn(move || {
+        let started = command.spawn();
+        drop(command);
+        match started {
+            Ok(child) => {
+                let _ = sender.send(Ok(Message::Started(Pid::from_child(&child))));
+                let _ = sender.send(child.wait4().map(Message::Ended));
+            }
+            Err(err) => {
+                let _ = sender.send(Err(err));
+            }
+        }
+    });
+    let mut group = None;
+    let mut asked: Option<Instant> = None;
+    let ended = loop {
+        match messages.recv_timeout(ASK_EVERY) {
+            Ok(Ok(Message::Started(process))) => group = Some(process),
+            Ok(Ok(Message::Ended(usage))) => break Ok(usage),
+            Ok(Err(err)) => break Err(err),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => unreachable!("the waiter says how it ended"),
+        }
+        if let Some(group) = group.filter(|_| stop.is_requested()) {
+            match asked {
+                None => {
+                    asked = Some(Instant::now());
+                    let _ = kill_process_group(group, Signal::TERM);
+                }
+                Some(since) if since.elapsed() > GRACE => {
+                    let _ = kill_process_group(group, Signal::KILL);
+                }
+                Some(_) => {}
+            }
+        }
+    };
+    let _ = waiter.join();
+    let usage = ended.map_err(ExecError::io("start", &program))?;
+    // What the command left running in its group would write into the next attempt.
+    if let Some(group) = group {
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+    let finished = finished(&usage, asked.is_some());
+    match finished.exit {
+        Exit::Code(0) => match shell::collect(launch.job, &invocation) {
+            Ok(metrics) => {
+                metrics.into_iter().for_each(events);
+                Ok(finished)
+            }
+            Err(err) => Ok(failed(Some(finished), err, events)),
+        },
+        Exit::Code(code) => {
+            let lines = last_lines(&launch.output);
+            let message = match lines.as_str() {
+                "" => format!("the command ended with exit code {code} and printed nothing"),
+                lines => format!("the command ended with exit code {code}; its last lines:\n{lines}"),
+            };
+            events(Event::Failed { message, causes: Vec::new(), help: None });
+            Ok(finished)
+        }
+        Exit::Signal(_) | Exit::Stopped => Ok(finished),
+    }
+}
+
+enum Message {
+    Started(Pid),
+    Ended(wait4::ResUse),
+}
+
+fn prepared(launch: &Launch<'_>, invocation: &Invocation) -> Result<Command, ExecError> {
+    let output = std::fs::File::create(&launch.output).map_err(ExecError::io("create", &launch.output))?;
+    let same = output.try_clone().map_err(ExecError::io("share", &launch.output))?;
+    let lock: OwnedFd = launch.lock.try_clone().map_err(ExecError::io("share", &launch.output))?.into();
+    let variables = invocation.environment.iter();
+    let mut command = Command::new(&invocation.words[0]);
+    command
+        .args(&invocation.words[1..])
+        .current_dir(launch.root)
+        .env_clear()
+        .envs(variables.filter_map(|name| std::env::var_os(name).map(|value| (name, value))))
+        .stdin(Stdio::null())
+        .stdout(output)
+        .stderr(same)
+        .process_group(0)
+        .fd_mappings(vec![FdMapping { parent_fd: lock, child_fd: LOCK_DESCRIPTOR }])
+        .expect("one descriptor cannot collide");
+    end_with_parent(&mut command);
+    Ok(command)
+}
+
+/// On Linux the kernel kills the command when `pipe` dies.
+fn end_with_parent(command: &mut Command) {
+    #[cfg(target_os = "linux")]
+    {
+        let ask = || Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?);
+        // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+        #[allow(unsafe_code, reason = "the standard library has no safe way to ask for this signal")]
+        unsafe {
+            command.pre_exec(ask);
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = command;
+}
+
+fn failed(finished: Option<Finished>, err: StageError, events: &mut dyn FnMut(Event)) -> Finished {
+    let help = err.help_text().map(str::to_owned);
+    events(Event::Failed { message: err.to_string(), causes: err.causes(), help });
+    let (cpu, peak_memory) = finished.map_or((0.0, 0), |finished| (finished.cpu, finished.peak_memory));
+    Finished { exit: Exit::Code(1), cpu, peak_memory }
+}
+
+/// The last lines that a command printed.
+fn last_lines(output: &Path) -> String {
+    let mut bytes = Vec::new();
+    let _ = std::fs::File::open(output).and_then(|mut file| {
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(BYTES_TOLD)))?;
+        file.read_to_end(&mut bytes)
+    });
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(LINES_TOLD)..].join("\n")
+}

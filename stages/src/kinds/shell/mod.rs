@@ -1,0 +1,289 @@
+//! Kind `shell`: any program as a stage.
+//!
+//! The command is the stage's process: no worker stands between. What it reads is declared as
+//! inputs and what it writes as outputs; `{in.NAME}` and `{out.NAME}` in the command are their
+//! paths. The program's own code is an input like any other: `in: { script: { file: train.py } }`.
+
+mod metrics;
+mod template;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::contract::{Event, Job, Needed, ParamProblem, PortType, Ports, Stage, StageCx, StageError};
+use template::Piece;
+
+/// Variables that every command is given; they are not part of the key.
+pub const PASSED_ON: [&str; 14] = [
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "TERM",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TZ",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "VIRTUAL_ENV",
+    "CONDA_PREFIX",
+];
+
+/// Runs a command.
+pub struct Shell;
+
+/// Parameters of `shell`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Params {
+    /// A line for `sh -ec`, or a list of words that run without a shell, in the project root.
+    /// `{in.NAME}` is the path of an input (a folder for `dir` and `glob`), `{out.NAME}` where to
+    /// write an output, `{params.NAME}` a parameter, `{metrics}` where to write metrics,
+    /// `{checkpoint}` a folder that survives a kill, `{threads}` the cores it may use. Values are
+    /// quoted for the shell. `{{name}}` is the text `{name}`.
+    pub command: Command,
+    /// Values for `{params.NAME}`; dots lead into maps.
+    #[serde(default)]
+    pub params: Map<String, Value>,
+    /// Names of the outputs; each is one file that the command must write.
+    #[serde(default)]
+    pub outputs: Vec<String>,
+    /// Environment variables that the command is given beside PATH, HOME, USER, LOGNAME, SHELL,
+    /// TERM, LANG, `LC_ALL`, `LC_CTYPE`, TZ, TMPDIR, `LD_LIBRARY_PATH`, `VIRTUAL_ENV` and
+    /// `CONDA_PREFIX`.
+    /// The values of those named here decide a rerun and are recorded; others are not passed on.
+    #[serde(default)]
+    pub env: Vec<String>,
+    /// Where metrics are read from when the command has ended: an output, or the name of a file
+    /// such as `metrics.json` whose path is `{metrics}`. JSON: numbers by dotted path, lists as
+    /// steps. CSV: columns `name`, `value` and perhaps `step`, or a metric a column.
+    #[serde(default)]
+    pub metrics: Option<String>,
+}
+
+/// A command: one line for a shell, or words.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "must be a text, or a list of texts")]
+pub enum Command {
+    /// A line for `sh -ec`.
+    Line(String),
+    /// A program and its arguments.
+    Words(Vec<String>),
+}
+
+impl Command {
+    fn texts(&self) -> &[String] {
+        match self {
+            Command::Line(line) => std::slice::from_ref(line),
+            Command::Words(words) => words,
+        }
+    }
+
+    /// The names of all placeholders.
+    fn placeholders(&self) -> impl Iterator<Item = (&str, bool)> {
+        let pieces = self.texts().iter().flat_map(|text| template::pieces(text));
+        pieces.filter_map(|piece| match piece {
+            Piece::Placeholder { name, in_quotes } => Some((name, in_quotes)),
+            Piece::Text(_) => None,
+        })
+    }
+}
+
+impl Stage for Shell {
+    type Params = Params;
+    const KIND: &'static str = "shell";
+    const SUMMARY: &'static str = "Runs any program";
+    const VERSION: u32 = 1;
+
+    fn ports(params: &Params) -> Ports {
+        let inputs: BTreeSet<&str> =
+            params.command.placeholders().filter_map(|(name, _)| name.strip_prefix("in.")).collect();
+        let needed = inputs.into_iter().map(|name| Needed { input: name.into(), by: "command".into() });
+        let mut ports =
+            Ports::new().free_inputs(PortType::Any, "what the command reads, as `{in.NAME}`", needed);
+        for output in &params.outputs {
+            ports = ports.output(output, PortType::Any, "written by the command");
+        }
+        ports
+    }
+
+    fn check(params: &Params) -> Vec<ParamProblem> {
+        let mut problems = Vec::new();
+        if params.command.texts().iter().all(|text| text.trim().is_empty()) {
+            problems.push(ParamProblem::new("command", "`command` is empty"));
+        }
+        for (at, name) in params.outputs.iter().enumerate() {
+            let path = format!("outputs.{at}");
+            if !is_name(name) {
+                let message =
+                    format!("output `{name}` must be named with letters a-z, digits and `_`, a letter first");
+                problems.push(ParamProblem::new(&path, message));
+            } else if params.outputs[..at].contains(name) {
+                problems.push(ParamProblem::new(&path, format!("output `{name}` is named twice")));
+            }
+        }
+        for (at, name) in params.env.iter().enumerate() {
+            let right = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            if name.is_empty() || !name.chars().all(right) || name.starts_with(|c: char| c.is_ascii_digit()) {
+                let problem =
+                    ParamProblem::new(&format!("env.{at}"), format!("`{name}` is no environment variable"));
+                problems.push(problem.help("write its name alone; its value is taken when `pipe` runs"));
+            }
+        }
+        problems.extend(check_metrics(params));
+        for (name, in_quotes) in params.command.placeholders() {
+            problems.extend(check_placeholder(params, name));
+            if in_quotes && matches!(params.command, Command::Line(_)) {
+                let message = format!("`{{{name}}}` stands inside quotes");
+                let help = "leave the quotes out, values are quoted already; \
+                            or write `command` as a list of words, which needs none";
+                problems.push(ParamProblem::new("command", message).help(help));
+            }
+        }
+        problems
+    }
+
+    /// The values of the declared environment variables in place of their names.
+    fn hashed(params: &Params) -> Value {
+        let value = |name: &String| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+        let env: BTreeMap<&String, _> = params.env.iter().map(|name| (name, value(name))).collect();
+        json!({
+            "command": params.command,
+            "params": params.params,
+            "outputs": params.outputs,
+            "metrics": params.metrics,
+            "env": env,
+        })
+    }
+
+    fn run(_: Params, _: &mut StageCx<'_>) -> Result<(), StageError> {
+        Err(StageError::new("a command is a process of its own and does not run in a worker"))
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+}
+
+fn check_metrics(params: &Params) -> Option<ParamProblem> {
+    let name = params.metrics.as_ref()?;
+    if params.outputs.contains(name) {
+        return None;
+    }
+    let is_file = [".json", ".csv"].iter().any(|end| name.len() > end.len() && name.ends_with(end))
+        && !name.contains(['/', '\0']);
+    if !is_file {
+        let message = format!("`{name}` is neither an output nor the name of a `.json` or `.csv` file");
+        return Some(ParamProblem::new("metrics", message));
+    }
+    if !params.command.placeholders().any(|(name, _)| name == "metrics") {
+        let problem =
+            ParamProblem::new("metrics", format!("the command is not told where to write `{name}`"));
+        return Some(problem.help("put `{metrics}` into `command` where the path belongs"));
+    }
+    None
+}
+
+/// Says what is wrong with a placeholder; inputs are checked with the inputs of the stage.
+fn check_placeholder(params: &Params, name: &str) -> Option<ParamProblem> {
+    let known = match name.split_once('.') {
+        Some(("in", _)) => true,
+        Some(("out", output)) => params.outputs.iter().any(|name| name == output),
+        Some(("params", path)) => parameter(params, path).is_some(),
+        _ => matches!(name, "checkpoint" | "threads") || (name == "metrics" && params.metrics.is_some()),
+    };
+    if known {
+        return None;
+    }
+    let mut names: Vec<String> = params.outputs.iter().map(|name| format!("out.{name}")).collect();
+    names.extend(params.params.keys().map(|name| format!("params.{name}")));
+    names.extend(["checkpoint", "threads"].map(str::to_owned));
+    names.extend(params.metrics.is_some().then(|| "metrics".to_owned()));
+    let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
+    let score = |other: &str| if last(other) == last(name) { 1.0 } else { strsim::jaro_winkler(name, other) };
+    let near = names.iter().max_by(|a, b| score(a).total_cmp(&score(b))).filter(|near| score(near) > 0.85);
+    let help = match near {
+        Some(near) => format!("did you mean `{{{near}}}`?"),
+        None if name == "metrics" => "name the file: `metrics: metrics.json`".to_owned(),
+        None => format!("write `{{{{{name}}}}}` for the text `{{{name}}}`"),
+    };
+    Some(ParamProblem::new("command", format!("unknown placeholder `{{{name}}}`")).help(help))
+}
+
+/// The value at a dotted path of `params`, as text.
+fn parameter(params: &Params, path: &str) -> Option<String> {
+    let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
+    let mut value = params.params.get(first)?;
+    for part in rest.into_iter().flat_map(|rest| rest.split('.')) {
+        value = value.get(part)?;
+    }
+    Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+}
+
+/// A command that is ready to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invocation {
+    /// The program and its arguments.
+    pub words: Vec<String>,
+    /// The names of the environment variables that it is given.
+    pub environment: Vec<String>,
+    /// The file that it writes metrics to.
+    pub metrics: Option<PathBuf>,
+}
+
+/// Puts the paths and values of `job`, of kind [`Shell`], into its command.
+pub fn invocation(job: &Job) -> Result<Invocation, StageError> {
+    let params: Params = serde_json::from_value(job.params.clone())
+        .map_err(|err| StageError::new("the parameters do not fit kind `shell`").because(err))?;
+    let metrics = params.metrics.as_ref().map(|name| match job.outputs.get(name) {
+        Some(output) => output.clone(),
+        None => job.events.with_file_name(name),
+    });
+    let text = |path: &PathBuf| path.to_str().map(str::to_owned);
+    let value = |name: &str| match name.split_once('.') {
+        Some(("in", input)) => job.inputs.get(input).and_then(text),
+        Some(("out", output)) => job.outputs.get(output).and_then(text),
+        Some(("params", path)) => parameter(&params, path),
+        None if name == "metrics" => metrics.as_ref().and_then(text),
+        None if name == "checkpoint" => text(&job.checkpoint),
+        None if name == "threads" => Some(job.threads.to_string()),
+        _ => None,
+    };
+    let words = match &params.command {
+        Command::Line(line) => {
+            vec!["sh".into(), "-ec".into(), template::fill(line, true, &value)?]
+        }
+        Command::Words(words) => {
+            words.iter().map(|word| template::fill(word, false, &value)).collect::<Result<_, _>>()?
+        }
+    };
+    let passed_on = PASSED_ON.iter().map(|&name| name.to_owned());
+    Ok(Invocation { words, environment: passed_on.chain(params.env).collect(), metrics })
+}
+
+/// Looks at what a command that ended well has left: its outputs are there, its metrics are read.
+pub fn collect(job: &Job, invocation: &Invocation) -> Result<Vec<Event>, StageError> {
+    for (name, path) in &job.outputs {
+        if path.is_dir() {
+            let help =
+                format!("an output is one file; pack a folder, such as with `tar cf {{out.{name}}} FOLDER`");
+            return Err(StageError::new(format!("output `{name}` is a folder")).help(help));
+        }
+        if !path.is_file() {
+            let help = format!("the command must write to `{{out.{name}}}`");
+            return Err(
+                StageError::new(format!("the command ended without writing its output `{name}`")).help(help)
+            );
+        }
+    }
+    invocation.metrics.as_deref().map_or(Ok(Vec::new()), metrics::read)
+}

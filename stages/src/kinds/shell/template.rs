@@ -1,0 +1,132 @@
+//! Texts with placeholders such as `{in.data}` and `{out.model}`.
+
+use crate::contract::StageError;
+
+/// A part of a text.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Piece<'a> {
+    /// Taken as it is.
+    Text(&'a str),
+    /// A placeholder's name, without braces; `in_quotes` says whether shell quotes are open there.
+    Placeholder { name: &'a str, in_quotes: bool },
+}
+
+/// Cuts `text` at its placeholders.
+///
+/// A placeholder is `{name}` or `{name.name}`; `{{name}}` stands for the text `{name}`. Other
+/// braces, such as those of `${HOME}`, `{a,b}` or JSON, are text.
+pub(super) fn pieces(text: &str) -> Vec<Piece<'_>> {
+    let bytes = text.as_bytes();
+    let (mut pieces, mut from, mut at) = (Vec::new(), 0, 0);
+    let mut quote = None;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'\\' if quote != Some(b'\'') => at += 1,
+            mark @ (b'\'' | b'"') => match quote {
+                None => quote = Some(mark),
+                Some(open) if open == mark => quote = None,
+                Some(_) => {}
+            },
+            b'{' => {
+                let doubled = bytes.get(at + 1) == Some(&b'{');
+                let start = at + 1 + usize::from(doubled);
+                let end = start + name_length(&text[start..]);
+                let closing = if doubled { "}}" } else { "}" };
+                let is_variable = at > 0 && bytes[at - 1] == b'$';
+                if end > start && text[end..].starts_with(closing) && !is_variable {
+                    pieces.push(Piece::Text(&text[from..at]));
+                    if doubled {
+                        pieces.push(Piece::Text(&text[at + 1..=end]));
+                    } else {
+                        pieces
+                            .push(Piece::Placeholder { name: &text[start..end], in_quotes: quote.is_some() });
+                    }
+                    from = end + closing.len();
+                    at = from;
+                    continue;
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    pieces.push(Piece::Text(&text[from..]));
+    pieces
+}
+
+/// Puts values in for the placeholders of `text`; `quote` makes each of them one word of a shell.
+pub(super) fn fill(
+    text: &str,
+    quote: bool,
+    value: &dyn Fn(&str) -> Option<String>,
+) -> Result<String, StageError> {
+    let mut filled = String::with_capacity(text.len());
+    for piece in pieces(text) {
+        match piece {
+            Piece::Text(text) => filled.push_str(text),
+            Piece::Placeholder { name, .. } => {
+                let value = value(name).ok_or_else(|| {
+                    StageError::new(format!("nothing is known of placeholder `{{{name}}}`"))
+                })?;
+                if quote {
+                    let quoted = shlex::try_quote(&value).map_err(|err| {
+                        StageError::new(format!("`{{{name}}}` cannot be given to a shell")).because(err)
+                    })?;
+                    filled.push_str(&quoted);
+                } else {
+                    filled.push_str(&value);
+                }
+            }
+        }
+    }
+    Ok(filled)
+}
+
+/// How many bytes at the start of `text` are words of letters, digits and `_` joined by dots.
+fn name_length(text: &str) -> usize {
+    if !text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
+        return 0;
+    }
+    let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '.'));
+    text[..end.unwrap_or(text.len())].trim_end_matches('.').len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(text: &str) -> String {
+        fill(text, true, &|name| Some(format!("<{name}>"))).unwrap()
+    }
+
+    #[test]
+    fn only_names_in_braces_are_placeholders() {
+        assert_eq!(filled("a {in.x} b"), "a '<in.x>' b");
+        for text in
+            ["${HOME}", "{a,b}", "{}", "{ x }", "awk '{print $1}'", "{\"a\": {\"b\": 1}}", "{", "é{", "{x"]
+        {
+            assert_eq!(filled(text), text);
+        }
+        assert_eq!(filled("awk '{{print}}'"), "awk '{print}'");
+        assert_eq!(filled("{a}{b}"), "'<a>''<b>'");
+    }
+
+    #[test]
+    fn a_value_is_one_word_whatever_it_holds() {
+        let nasty = "a b'; rm -rf \"$HOME\" `x`\n*";
+        let line = fill("echo {in.x} end", true, &|_| Some(nasty.to_owned())).unwrap();
+        assert_eq!(shlex::split(&line).unwrap(), ["echo", nasty, "end"]);
+    }
+
+    #[test]
+    fn placeholders_within_quotes_are_known() {
+        let quoted = |text| {
+            pieces(text).iter().any(|piece| matches!(piece, Piece::Placeholder { in_quotes: true, .. }))
+        };
+        assert!(quoted("echo \"{in.x}\""));
+        assert!(quoted("echo '{in.x}'"));
+        assert!(!quoted("echo \"a\" {in.x} 'b'"));
+        assert!(!quoted("echo \\\"{in.x}"));
+        assert!(quoted("echo \"it's {in.x}\""));
+    }
+}

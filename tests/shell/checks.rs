@@ -1,0 +1,47 @@
+//! What is wrong with a command is said before anything runs, with a caret and what to write.
+
+use crate::lab::Lab;
+
+/// What `pipe check` says about a stage with this `in` and `with`.
+fn said(inputs: &str, with: &str) -> String {
+    let lab = Lab::new(&format!(
+        "stages:\n  work:\n    kind: shell\n    in: {{ {inputs} }}\n    with: {{ {with} }}\n"
+    ));
+    lab.write("train.py", "");
+    lab.pipe(&["check", "pipelines/p.yaml"]).ends_with_code(2).stderr
+}
+
+#[track_caller]
+fn holds(said: &str, parts: &[&str]) {
+    parts.iter().for_each(|part| assert!(said.contains(part), "`{part}` is not in\n{said}"));
+}
+
+#[test]
+fn unknown_placeholders_are_told_with_the_one_that_was_meant() {
+    let script = "script: { file: train.py }";
+    let told = said(
+        script,
+        "command: 'python3 {in.scrpt} {out.mdel} {with.lr}', outputs: [model], params: { lr: 1 }",
+    );
+    holds(&told, &["`{out.mdel}`", "did you mean `{out.model}`?", "did you mean `{params.lr}`?"]);
+    assert!(told.contains("p.yaml:5:"), "{told}");
+    let told = said(script, "command: 'python3 {in.scrpt}'");
+    holds(&told, &["speaks of input `scrpt`", "did you mean `script`?"]);
+    holds(&said("", "command: 'echo {metrics}'"), &["name the file: `metrics: metrics.json`"]);
+    holds(&said("", "command: 'awk {print}'"), &["write `{{print}}` for the text `{print}`"]);
+}
+
+#[test]
+fn wrong_parameters_are_told() {
+    holds(
+        &said("", "command: 'echo \"{out.a}\"', outputs: [a]"),
+        &["`{out.a}` stands inside quotes", "quoted already"],
+    );
+    holds(&said("", "command: ''"), &["`command` is empty"]);
+    holds(&said("", "command: 3"), &["must be a text, or a list of texts"]);
+    holds(&said("", "command: 'true', outputs: [A]"), &["output `A` must be named"]);
+    holds(&said("", "command: 'true', outputs: [a, a]"), &["output `a` is named twice"]);
+    holds(&said("", "command: 'true', env: ['A=1']"), &["`A=1` is no environment variable"]);
+    holds(&said("", "command: 'true', metrics: report"), &["`report` is neither an output nor"]);
+    holds(&said("", "command: 'true', metrics: m.json"), &["put `{metrics}` into `command`"]);
+}

@@ -1,0 +1,8 @@
+//! Programs of one's own as stages, through the real binary.
+
+#[path = "../lab/mod.rs"]
+mod lab;
+
+mod checks;
+mod example;
+mod stages;
