@@ -8,9 +8,14 @@ use crate::lab::{Lab, archive};
 pub fn shipped() -> Lab {
     let lab = Lab::new("");
     fs::remove_file(lab.path("pipelines/p.yaml")).unwrap();
-    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines")).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), lab.path("pipelines").join(entry.file_name())).unwrap();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines");
+    for entry in walkdir::WalkDir::new(&folder).into_iter().map(Result::unwrap) {
+        let target = lab.path("pipelines").join(entry.path().strip_prefix(&folder).unwrap());
+        if entry.file_type().is_dir() {
+            fs::create_dir_all(target).unwrap();
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
     }
     lab
 }
