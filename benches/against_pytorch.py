@@ -11,6 +11,7 @@ The reviews come from `--archive`.
 """
 
 import argparse
+import atexit
 import base64
 import json
 import os
@@ -26,6 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / "target" / "against_pytorch"
 PACKAGES = ["torch", "safetensors", "numpy", "tokenizers"]
+MICRO_BATCH = 4
 THREADS = 2
 TOKENS = 256
 
@@ -59,6 +61,7 @@ class Ours:
 
     def __init__(self, path):
         self.process = subprocess.Popen([path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        atexit.register(self.process.kill)
 
     def ask(self, *words):
         time.sleep(0.3)  # until the other side's threads sleep
@@ -122,10 +125,10 @@ def step(ours, count, best, real):
                 plans = [Trainer(Classifier(TRAINED, method, dropout, sdpa).prepare()) for sdpa in (False, True)]
                 pairs = []
                 for _ in range(count):
-                    seconds = ours.ask("update", method, dropout, 4, *lengths)["seconds"]
+                    seconds = ours.ask("update", method, dropout, MICRO_BATCH, *lengths)["seconds"]
                     theirs = min(best_of(lambda: plan.update(x, lengths, labels), best) for plan in plans)
                     pairs.append((seconds, theirs))
-                row(f"(b) {method}, {name}, dropout {dropout}", pairs)
+                row(f"(b) {method}, {name}, dropout {dropout}", pairs, f"ours in micro-batches of {MICRO_BATCH}")
 
 
 def real_lengths(tokenizer, reviews):
@@ -210,7 +213,11 @@ def timed(command, **options):
     start = time.perf_counter()
     process = subprocess.Popen(list(map(str, command)), **options)
     memory = Memory(process.pid)
-    status = process.wait()
+    try:
+        status = process.wait()
+    finally:
+        process.kill()  # where the script is stopped; a process that has ended is left alone
+        memory.ended.set()
     seconds = time.perf_counter() - start
     peak = memory.end()
     assert status == 0, f"{command} failed"

@@ -78,10 +78,35 @@ pub enum Outcome {
     Cached,
     /// It was executed and failed.
     Failed,
-    /// A stage that it needs failed.
+    /// It was not reached, since a stage failed or the run was stopped.
     Skipped,
     /// It was stopped.
     Interrupted,
+}
+
+impl RunStatus {
+    /// The word that people and the database read.
+    pub fn word(self) -> &'static str {
+        match self {
+            RunStatus::Running => "running",
+            RunStatus::Done => "done",
+            RunStatus::Failed => "failed",
+            RunStatus::Interrupted => "interrupted",
+        }
+    }
+}
+
+impl Outcome {
+    /// The word that people and the database read.
+    pub fn word(self) -> &'static str {
+        match self {
+            Outcome::Ran => "ran",
+            Outcome::Cached => "cached",
+            Outcome::Failed => "failed",
+            Outcome::Skipped => "skipped",
+            Outcome::Interrupted => "interrupted",
+        }
+    }
 }
 
 /// One stage computed once: the truth that the cache keeps and that runs refer to.
@@ -255,9 +280,14 @@ pub enum Reason {
         /// The run that computed it.
         since: RunId,
     },
-    /// A stage that it needs failed.
+    /// A stage that it needs, directly or not, failed.
     Blocked {
         /// The stage that failed.
         by: String,
+    },
+    /// It needs nothing that failed, but a run starts no more stages once one has failed.
+    NotStarted {
+        /// The stage that failed.
+        failed: String,
     },
 }

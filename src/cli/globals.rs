@@ -59,6 +59,15 @@ impl Globals {
         self.colors(io::stderr().is_terminal())
     }
 
+    /// Makes what is printed as the run goes on heed `--color`.
+    pub(super) fn set_colors(&self) {
+        match self.color {
+            When::Auto => {}
+            When::Always => anstream::ColorChoice::Always.write_global(),
+            When::Never => anstream::ColorChoice::Never.write_global(),
+        }
+    }
+
     fn colors(&self, terminal: bool) -> bool {
         match self.color {
             When::Always => true,

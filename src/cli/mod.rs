@@ -108,6 +108,7 @@ impl Verb {
 /// Reads the command line, does what it says and returns the exit code.
 pub fn main() -> ExitCode {
     let Cli { globals, verb } = Cli::parse();
+    globals.set_colors();
     match verb.run(&globals) {
         Ok(code) => code,
         Err(failure) => failure.report(&globals),

@@ -37,6 +37,7 @@ pub(super) fn words(reason: &Reason) -> String {
         Reason::ResultLost { what } => format!("its result was lost: {what}"),
         Reason::Satisfied { since } => format!("has the result of {since}"),
         Reason::Blocked { by } => format!("needs {by}, which failed"),
+        Reason::NotStarted { failed } => format!("not started, since {failed} failed"),
     }
 }
 
@@ -96,6 +97,7 @@ mod tests {
             Reason::ResultLost { what: "object 12ab… is missing".into() },
             Reason::Satisfied { since: RunId(3) },
             Reason::Blocked { by: "lora".into() },
+            Reason::NotStarted { failed: "lora".into() },
         ];
         insta::assert_snapshot!(reasons.iter().map(words).collect::<Vec<_>>().join("\n"), @r#"
         no earlier result
@@ -115,6 +117,7 @@ mod tests {
         its result was lost: object 12ab… is missing
         has the result of run_3
         needs lora, which failed
+        not started, since lora failed
         "#);
     }
 }

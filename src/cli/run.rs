@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 use super::{Failure, Globals, PipelineArgs, reasons, recorder::Recorder, units, view::View};
 use crate::{
     cache::Cache,
-    engine::{self, Capacity, Explainer, Force, Planned, Request, RunEvent, Summary, Tools, Verdict},
+    engine::{
+        self, Capacity, EngineError, Explainer, Force, Planned, Request, RunEvent, Summary, Tools, Verdict,
+    },
     exec::{ProcessExecutor, Stop},
     fingerprint::Fingerprint,
     git,
@@ -99,8 +101,9 @@ impl Run {
         let program = std::env::current_exe().map_err(Failure::error)?;
         let executor = ProcessExecutor::new(program, &["worker"]);
         let tools = Tools { cache, executor: &executor, stop: &stop, root: &pipeline.root };
-        let mut view = View::new(pipeline.stages.keys().map(String::as_str));
-        view.say("run", Style::new().bold(), &headline(run, pipeline));
+        let wanted = request.wanted();
+        let mut view = View::new(&wanted);
+        view.say("run", Style::new().bold(), &headline(run, pipeline, wanted.len()));
         let mut recorder = Recorder::new(database, cache, run);
         let mut records = Vec::new();
         let ended = with_explainer(pipeline, &history, |explainer| {
@@ -115,14 +118,11 @@ impl Run {
         view.close();
         let status = ended.as_ref().map_or(RunStatus::Failed, |summary| summary.status);
         let recorded = recorder.finish(status);
-        let summary = ended.map_err(|err| {
-            let help = "nothing was run; check that the folder exists, can be written and has room";
-            Failure::error(err).exit(1).help(help)
-        })?;
+        let summary = ended.map_err(refused)?;
         let took = Timestamp::now().duration_since(started).as_secs_f64();
         let (verb, style, text) = closing(run, &summary, took);
         view.say(verb, style, &text);
-        recorded?;
+        recorded.map_err(|err| Failure::from(err).exit(1))?;
         Ok((summary, records))
     }
 
@@ -275,12 +275,22 @@ fn stop_on_signals(stop: &Stop) {
     });
 }
 
-fn headline(run: RunId, pipeline: &Pipeline) -> String {
+/// Why a run did not begin: what the person asks for, or what the machine lacks.
+fn refused(err: EngineError) -> Failure {
+    match err {
+        EngineError::Cache(_) => Failure::error(err)
+            .exit(1)
+            .help("nothing was run; check that the folder exists, can be written and has room"),
+        EngineError::Gpus { .. } => Failure::error(err).help("lower `resources: { gpus: … }` of the stage"),
+    }
+}
+
+fn headline(run: RunId, pipeline: &Pipeline, stages: usize) -> String {
     let profiles = match pipeline.profiles.as_slice() {
         [] => String::new(),
         names => format!(" with {}", units::list(names)),
     };
-    let stages = units::counted(pipeline.stages.len(), "stage");
+    let stages = units::counted(stages, "stage");
     format!("{run}: {}{profiles}, {stages}", pipeline.file.display())
 }
 

@@ -116,7 +116,7 @@ fn stages(run: &LoadedRun) -> String {
         let took = made.map(|made| made.duration).or(stage.duration);
         table.row(vec![
             stage.stage.clone(),
-            outcome_word(stage.outcome).into(),
+            stage.outcome.word().into(),
             since.unwrap_or_default(),
             took.filter(|_| stage.outcome != Outcome::Skipped).map(duration).unwrap_or_default(),
             made.map(|made| duration(made.cpu)).unwrap_or_default(),
@@ -142,16 +142,6 @@ fn reasons(run: &LoadedRun) -> String {
             .expect("a text grows");
     }
     if text.is_empty() { text } else { format!("\n{}\n{text}", styled(BOLD, "WHY")) }
-}
-
-fn outcome_word(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Ran => "ran",
-        Outcome::Cached => "cached",
-        Outcome::Failed => "failed",
-        Outcome::Skipped => "skipped",
-        Outcome::Interrupted => "interrupted",
-    }
 }
 
 fn failure(run: &RunInfo, stage: &LoadedStage) -> String {

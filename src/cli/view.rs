@@ -33,15 +33,15 @@ struct Running {
 }
 
 impl View {
-    /// A view of a run over stages of these names; `quiet` shows failures alone.
-    pub fn new<'a>(stages: impl ExactSizeIterator<Item = &'a str>) -> Self {
+    /// A view of a run over stages of these names.
+    pub fn new(stages: &[String]) -> Self {
         let is_live = std::io::stderr().is_terminal();
         let target = if is_live { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         Self {
             bars: MultiProgress::with_draw_target(target),
             running: HashMap::new(),
             stages: stages.len(),
-            name_width: stages.map(|name| name.chars().count()).max().unwrap_or(0).min(24),
+            name_width: stages.iter().map(|name| name.chars().count()).max().unwrap_or(0).min(24),
             is_live,
             cached: 0,
         }

@@ -55,8 +55,8 @@ pub(super) fn decide(
     for (port, source) in &spec.inputs {
         let (digest, path) = match source {
             Source::Output { stage, port } => {
-                let artifact = known[stage].iter().find(|artifact| artifact.port == *port);
-                let digest = artifact.expect("a kind writes every output it declares").digest;
+                let digest =
+                    output(known, stage, port).expect("a stage is decided once its inputs are known");
                 (digest, tools.cache.object(digest))
             }
             other => {
@@ -99,10 +99,7 @@ pub(super) fn explain_pending(
         let mut inputs = BTreeMap::new();
         for (port, source) in &spec.inputs {
             let now = match source {
-                Source::Output { stage, port } => known
-                    .get(stage)
-                    .and_then(|outputs| outputs.iter().find(|artifact| artifact.port == *port))
-                    .map(|artifact| artifact.digest),
+                Source::Output { stage, port } => output(known, stage, port),
                 other => look_outside(tools, other).ok().map(|found| found.digest),
             };
             if let Some(digest) = now.or_else(|| old.inputs.get(port).copied()) {
@@ -113,6 +110,11 @@ pub(super) fn explain_pending(
     }
     reasons.push(Reason::Upstream { stages: pending });
     reasons
+}
+
+/// What `stage` wrote to `port`, if that is known.
+fn output(known: &Known, stage: &str, port: &str) -> Option<Digest> {
+    known.get(stage)?.iter().find(|artifact| artifact.port == port).map(|artifact| artifact.digest)
 }
 
 fn fingerprint(spec: &StageSpec, inputs: BTreeMap<String, Digest>) -> Fingerprint {

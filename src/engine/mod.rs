@@ -178,11 +178,13 @@ pub enum EngineError {
     },
 }
 
-/// The stages to consider, each after those it takes from.
-fn wanted(request: &Request<'_>) -> Vec<String> {
-    let dag = request.pipeline.dag();
-    if request.only.is_empty() {
-        return dag.order().map(str::to_owned).collect();
+impl Request<'_> {
+    /// The stages to consider, each after those it takes from.
+    pub fn wanted(&self) -> Vec<String> {
+        let dag = self.pipeline.dag();
+        if self.only.is_empty() {
+            return dag.order().map(str::to_owned).collect();
+        }
+        dag.closure(self.only.iter().map(String::as_str)).into_iter().map(str::to_owned).collect()
     }
-    dag.closure(request.only.iter().map(String::as_str)).into_iter().map(str::to_owned).collect()
 }

@@ -1,6 +1,11 @@
 //! Executes one stage: claims its key, runs it, takes its outputs into the cache.
 
-use std::{collections::BTreeMap, error::Error, fs, io::Read, io::Seek, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    panic::{self, AssertUnwindSafe},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use pipe_stages::contract::{Device, Event, Job};
@@ -8,7 +13,7 @@ use pipe_stages::contract::{Device, Event, Job};
 use super::{Tools, decide::Decided};
 use crate::{
     cache::{CacheError, Claim, Hit, Lookup},
-    exec::{Exit, Launch},
+    exec::{Exit, Launch, end_of},
     names::RunId,
     pipeline::{Source, StageSpec},
     record::{Artifact, Execution, Histogram, Metric},
@@ -57,8 +62,13 @@ pub(super) enum Ending {
 /// Executes `task` to its end.
 pub(super) fn perform(task: &Task<'_>, tools: &Tools<'_>, notify: &dyn Fn(Notice)) -> Performed {
     let mut log = Log::default();
-    let ending = attempt(task, tools, notify, &mut log).unwrap_or_else(|failure| failure);
-    Performed { ending, log: log.text }
+    let attempted = panic::catch_unwind(AssertUnwindSafe(|| attempt(task, tools, notify, &mut log)));
+    // A bug here must not leave the scheduler waiting for an answer.
+    let ending = attempted.unwrap_or_else(|_| {
+        let error = "`pipe` itself failed while it ran the stage: this is a bug".to_owned();
+        Err(Ending::Failed { exit_code: None, error })
+    });
+    Performed { ending: ending.unwrap_or_else(|failure| failure), log: log.into_end() }
 }
 
 fn attempt(
@@ -105,7 +115,7 @@ fn attempt(
             note(&mut execution, &event, log, &mut failure);
             notify(Notice::Reported(execution.id.clone(), event));
         });
-        log.append(&end_of(&launch.output));
+        log.append(&end_of(&launch.output, LOG_KEPT));
         let finished = result.map_err(|err| failed(&err))?;
         if finished.exit == Exit::Stopped {
             claim.abandon().map_err(|err| failed(&err))?;
@@ -273,7 +283,7 @@ fn told(message: &str, causes: &[String], help: Option<&str>) -> String {
     format!("{message}{causes}{help}")
 }
 
-/// The end of a growing text, whole lines as far as possible.
+/// The end of a growing text.
 #[derive(Default)]
 struct Log {
     text: String,
@@ -282,22 +292,22 @@ struct Log {
 impl Log {
     fn append(&mut self, text: &str) {
         self.text.push_str(text);
+        // Now and then, not on every line.
         if self.text.len() > 2 * LOG_KEPT {
-            let from = self.text.ceil_char_boundary(self.text.len() - LOG_KEPT);
-            self.text.drain(..from);
+            self.cut();
         }
     }
-}
 
-/// The end of a file that a process printed to; empty if it cannot be read.
-fn end_of(path: &Path) -> String {
-    let mut bytes = Vec::new();
-    let _ = fs::File::open(path).and_then(|mut file| {
-        let from = file.metadata()?.len().saturating_sub(LOG_KEPT as u64);
-        file.seek(std::io::SeekFrom::Start(from))?;
-        file.read_to_end(&mut bytes)
-    });
-    String::from_utf8_lossy(&bytes).into_owned()
+    /// The last [`LOG_KEPT`] bytes.
+    fn into_end(mut self) -> String {
+        self.cut();
+        self.text
+    }
+
+    fn cut(&mut self) {
+        let from = self.text.ceil_char_boundary(self.text.len().saturating_sub(LOG_KEPT));
+        self.text.drain(..from);
+    }
 }
 
 fn seconds_since(started: Timestamp) -> f64 {

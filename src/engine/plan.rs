@@ -3,7 +3,6 @@
 use super::{
     Explainer, Request, Tools,
     decide::{Decision, Known, decide, explain_pending},
-    wanted,
 };
 use crate::{cache::CacheError, names::RunId, pipeline::Source, record::Reason};
 
@@ -35,7 +34,7 @@ pub fn plan(
 ) -> Result<Vec<Planned>, CacheError> {
     let mut known = Known::new();
     let mut planned = Vec::new();
-    for stage in wanted(request) {
+    for stage in request.wanted() {
         let spec = &request.pipeline.stages[&stage];
         let pending: Vec<String> = spec
             .inputs

@@ -12,7 +12,6 @@ use super::{
     Capacity, EngineError, Explainer, Request, RunEvent, Summary, Tools,
     decide::{Decided, Decision, Known, decide},
     perform::{Ending, Notice, Performed, Task, perform},
-    wanted,
 };
 use crate::{
     cache::{CacheError, Hit},
@@ -30,7 +29,7 @@ pub fn run(
     explainer: &Explainer<'_>,
     observe: &mut dyn FnMut(RunEvent),
 ) -> Result<Summary, EngineError> {
-    let wanted = wanted(request);
+    let wanted = request.wanted();
     for stage in &wanted {
         let (needs, given) = (request.pipeline.stages[stage].resources.gpus, request.capacity.gpus);
         if needs > given {
@@ -298,11 +297,11 @@ impl<'r, 'o> Schedule<'r, 'o> {
                 self.finish(record, None, Vec::new());
             }
         }
-        for follower in running.followers {
-            let spec = &self.request.pipeline.stages[&follower];
-            match &satisfied_by {
-                Some(hit) => self.satisfied(spec, running.key, running.started, hit.clone()),
-                None => self.skipped(spec, stage),
+        // Without a result the run ends, and followers are among the stages that it did not reach.
+        if let Some(hit) = satisfied_by {
+            for follower in running.followers {
+                let spec = &self.request.pipeline.stages[&follower];
+                self.satisfied(spec, running.key, running.started, hit.clone());
             }
         }
     }
@@ -324,22 +323,26 @@ impl<'r, 'o> Schedule<'r, 'o> {
         self.finish(record, None, Vec::new());
     }
 
-    fn skipped(&mut self, spec: &StageSpec, by: &str) {
-        let mut record = record(spec, Outcome::Skipped, Timestamp::now());
-        record.reasons = vec![Reason::Blocked { by: by.to_owned() }];
-        self.finish(record, None, Vec::new());
-    }
-
-    /// Records the stages that this run did not reach.
+    /// Records the stages that this run did not reach, and says for each whether what failed is to blame.
     fn give_up_on_the_rest(&mut self) {
+        // The failed stage that each stage needs, itself included; the order puts needs first.
+        let mut lacks: HashMap<String, String> = HashMap::new();
         for stage in self.order.clone() {
-            if self.outcomes.contains_key(&stage) {
-                continue;
-            }
             let spec = &self.request.pipeline.stages[&stage];
-            match self.failed.clone() {
-                Some(by) => self.skipped(spec, &by),
-                None => self.finish(record(spec, Outcome::Skipped, Timestamp::now()), None, Vec::new()),
+            let blocked_by = spec.upstream().into_iter().find_map(|needed| lacks.get(needed).cloned());
+            match (self.outcomes.get(&stage), blocked_by) {
+                (Some(Outcome::Failed), _) => {
+                    lacks.insert(stage.clone(), stage);
+                }
+                (Some(_), _) => {}
+                (None, blocked_by) => {
+                    let mut record = record(spec, Outcome::Skipped, Timestamp::now());
+                    let not_started = || self.failed.clone().map(|failed| Reason::NotStarted { failed });
+                    let blocked = blocked_by.clone().map(|by| Reason::Blocked { by });
+                    record.reasons.extend(blocked.or_else(not_started));
+                    self.finish(record, None, Vec::new());
+                    lacks.extend(blocked_by.map(|by| (stage, by)));
+                }
             }
         }
     }

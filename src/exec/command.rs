@@ -3,7 +3,6 @@
 //! It leads a process group of its own, so that what it started is stopped with it.
 
 use std::{
-    io::{Read, Seek, SeekFrom},
     os::{fd::OwnedFd, unix::process::CommandExt},
     path::Path,
     process::{Command, Stdio},
@@ -22,6 +21,7 @@ use wait4::Wait4;
 use super::{
     ExecError, Exit, Finished, Launch, Stop,
     process::{LOCK_DESCRIPTOR, finished},
+    tail::end_of,
 };
 
 /// How often a running command is asked for.
@@ -30,7 +30,7 @@ const ASK_EVERY: Duration = Duration::from_millis(100);
 const GRACE: Duration = Duration::from_secs(5);
 /// How many of a failed command's last lines are told, and how much of its output they come from.
 const LINES_TOLD: usize = 10;
-const BYTES_TOLD: u64 = 4096;
+const BYTES_TOLD: usize = 4096;
 
 /// Runs the command of `launch` to its end and hands on the metrics that it wrote.
 pub(super) fn execute(
@@ -160,13 +160,7 @@ fn failed(finished: Option<Finished>, err: StageError, events: &mut dyn FnMut(Ev
 
 /// The last lines that a command printed.
 fn last_lines(output: &Path) -> String {
-    let mut bytes = Vec::new();
-    let _ = std::fs::File::open(output).and_then(|mut file| {
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(BYTES_TOLD)))?;
-        file.read_to_end(&mut bytes)
-    });
-    let text = String::from_utf8_lossy(&bytes);
+    let text = end_of(output, BYTES_TOLD);
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     lines[lines.len().saturating_sub(LINES_TOLD)..].join("\n")
 }

@@ -19,6 +19,7 @@ use thiserror::Error;
 
 pub use inline::InlineExecutor;
 pub use process::ProcessExecutor;
+pub use tail::end_of;
 
 /// A stage that is ready to run.
 #[derive(Debug)]

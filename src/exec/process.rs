@@ -111,6 +111,10 @@ fn greet(program: &Path, stdout: &mut impl BufRead, job: &Job) -> Result<(), Exe
     let unfit = |what: String| ExecError::Unfit { path: program.to_owned(), what };
     let mut line = String::new();
     stdout.read_line(&mut line).map_err(ExecError::io("read from", program))?;
+    if line.is_empty() {
+        // It has ended already: how it ended is told by those who wait for it.
+        return Ok(());
+    }
     let hello: Hello =
         serde_json::from_str(&line).map_err(|_| unfit(format!("says `{}` instead of hello", line.trim())))?;
     if hello.protocol != PROTOCOL {

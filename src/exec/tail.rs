@@ -1,4 +1,4 @@
-//! Follows a stage's event file while it grows.
+//! Reads files that a stage is still writing, or wrote last.
 
 use std::{
     fs::File,
@@ -34,4 +34,15 @@ impl Tail {
             found.into_iter().for_each(events);
         }
     }
+}
+
+/// The last `bytes` of a file that a process printed to; empty if it cannot be read.
+pub fn end_of(path: &Path, bytes: usize) -> String {
+    let mut text = Vec::new();
+    let _ = File::open(path).and_then(|mut file| {
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(bytes as u64)))?;
+        file.read_to_end(&mut text)
+    });
+    String::from_utf8_lossy(&text).into_owned()
 }

@@ -4,10 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::Value;
 
-use super::{
-    RunsDb, RunsError, packed, process, time_text,
-    words::{outcome_word, status_word},
-};
+use super::{RunsDb, RunsError, packed, process, time_text};
 use crate::{
     digest::{ActionKey, Digest},
     names::RunId,
@@ -195,7 +192,7 @@ impl RunsDb {
     pub fn finish(&mut self, run: RunId, status: RunStatus, ended: Timestamp) -> Result<(), RunsError> {
         self.write(|tx| {
             tx.prepare_cached("UPDATE run SET status = ?, ended = ? WHERE id = ?")?.execute((
-                status_word(status),
+                status.word(),
                 time_text(ended),
                 run.0,
             ))?;
@@ -348,7 +345,7 @@ fn insert_stages(
             position,
             stage.stage,
             definition,
-            outcome_word(stage.outcome),
+            stage.outcome.word(),
             execution,
             stage.key.filter(|_| execution.is_none()).map(|key| key.to_string()),
             reasons,

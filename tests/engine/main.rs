@@ -40,6 +40,7 @@ struct Options<'a> {
     only: &'a [&'a str],
     force: Force,
     sets: &'a [&'a str],
+    cpus: Option<usize>,
 }
 
 struct Ran {
@@ -96,7 +97,7 @@ impl Lab {
             only: options.only.iter().map(ToString::to_string).collect(),
             force: options.force.clone(),
             device: Device::Cpu,
-            capacity: Capacity { cpus: 4, memory: 1 << 30, gpus: 0 },
+            capacity: Capacity { cpus: options.cpus.unwrap_or(4), memory: 1 << 30, gpus: 0 },
             run: RunId(*self.runs.borrow() + 1),
         };
         let stop = Stop::default();
@@ -274,6 +275,28 @@ fn a_failure_keeps_what_is_done_and_skips_what_needs_it() {
     assert_eq!(ran.records["bad"].error.as_deref(), Some("the toy is broken\nhelp: buy another"));
     let again = lab.run();
     assert_eq!(again.stages(Outcome::Cached), ["good"]);
+}
+
+#[test]
+fn a_stage_is_said_to_be_blocked_only_by_one_that_it_needs() {
+    let lab = Lab::new(
+        "stages: { bad: { kind: fail }, after: { kind: first_word, in: { text: bad } }, last: { kind: first_word, in: { text: after } },
+          slow: { kind: join, in: { text: mood } }, mood: { kind: moody } }",
+    );
+    let ran = lab.run_with(&Options { cpus: Some(1), ..Options::default() });
+    let reasons = |stage: &str| format!("{:?}", ran.records[stage].reasons);
+    assert_eq!(reasons("after"), r#"[Blocked { by: "bad" }]"#);
+    assert_eq!(reasons("last"), r#"[Blocked { by: "bad" }]"#);
+    assert_eq!(reasons("mood"), r#"[NotStarted { failed: "bad" }]"#);
+    assert_eq!(reasons("slow"), r#"[NotStarted { failed: "bad" }]"#);
+}
+
+#[test]
+fn a_stage_that_panics_fails_and_the_run_ends() {
+    let lab = Lab::new("stages: { bug: { kind: panic }, other: { kind: write, with: { text: x } } }");
+    let ran = lab.run();
+    assert_eq!(ran.status, RunStatus::Failed);
+    assert!(ran.records["bug"].error.as_deref().unwrap().contains("this is a bug"));
 }
 
 #[test]

@@ -18,6 +18,7 @@ pub const KINDS: &[StageKind] = &[
     StageKind::of::<Draw>(),
     StageKind::of::<Moody>(),
     StageKind::of::<Fail>(),
+    StageKind::of::<Panic>(),
 ];
 
 /// Writes its parameter.
@@ -149,6 +150,24 @@ impl Stage for Fail {
 
     fn run(_: Nothing, _: &mut StageCx<'_>) -> Result<(), StageError> {
         Err(StageError::new("the toy is broken").help("buy another"))
+    }
+}
+
+/// Panics, which in this process stands for a bug of `pipe` itself.
+struct Panic;
+
+impl Stage for Panic {
+    type Params = Nothing;
+    const KIND: &'static str = "panic";
+    const SUMMARY: &'static str = "Panics";
+    const VERSION: u32 = 1;
+
+    fn ports(_: &Nothing) -> Ports {
+        Ports::new().output("text", PortType::File, "never written")
+    }
+
+    fn run(_: Nothing, _: &mut StageCx<'_>) -> Result<(), StageError> {
+        panic!("the toy has a bug")
     }
 }
 
