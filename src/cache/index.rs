@@ -5,7 +5,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -30,13 +33,21 @@ const SCHEMA: &str = "
 pub(super) struct Index {
     folder: PathBuf,
     connection: Mutex<Option<Connection>>,
+    /// Whether questions are asked within one transaction, which spares locking for each of them.
+    ///
+    /// It only reads: whoever writes ends it first, so that no other `pipe` waits for this one.
+    is_reading: AtomicBool,
 }
 
 impl Index {
     /// Opens the index in `folder`, made anew if need be; without a folder it stays closed.
     pub fn open(folder: &Path) -> Self {
         let connection = folder.is_dir().then(|| connect(folder)).flatten();
-        Self { folder: folder.to_owned(), connection: Mutex::new(connection) }
+        Self {
+            folder: folder.to_owned(),
+            connection: Mutex::new(connection),
+            is_reading: AtomicBool::new(false),
+        }
     }
 
     /// Opens an index that could not be opened before its folder was made.
@@ -44,6 +55,19 @@ impl Index {
         let mut connection = self.lock();
         if connection.is_none() {
             *connection = connect(&self.folder);
+        }
+    }
+
+    /// Ends a series of questions: the next ones are answered with what others wrote meanwhile.
+    pub fn end_reading(&self) {
+        if let Some(connection) = self.lock().as_ref() {
+            self.end_transaction(connection);
+        }
+    }
+
+    fn end_transaction(&self, connection: &Connection) {
+        if self.is_reading.swap(false, Ordering::Relaxed) {
+            let _ = connection.execute_batch("COMMIT");
         }
     }
 
@@ -125,12 +149,17 @@ impl Index {
         read: impl FnOnce(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
     ) -> Option<T> {
         let connection = self.lock();
-        let mut statement = connection.as_ref()?.prepare_cached(question).ok()?;
+        let connection = connection.as_ref()?;
+        if !self.is_reading.swap(true, Ordering::Relaxed) {
+            let _ = connection.execute_batch("BEGIN");
+        }
+        let mut statement = connection.prepare_cached(question).ok()?;
         statement.query_row(values, read).optional().ok().flatten()
     }
 
     fn tell(&self, statement: impl FnOnce(&Connection) -> rusqlite::Result<usize>) {
         if let Some(connection) = self.lock().as_ref() {
+            self.end_transaction(connection);
             // An accelerator that forgets is slower, not wrong.
             let _ = statement(connection);
         }

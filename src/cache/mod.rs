@@ -160,6 +160,11 @@ impl Cache {
         }
     }
 
+    /// Ends a series of lookups: the next ones see what other processes found meanwhile.
+    pub fn end_lookups(&self) {
+        self.index.end_reading();
+    }
+
     /// The whole record behind `key`, metrics included.
     pub fn execution(&self, key: ActionKey) -> Option<Execution> {
         results::read(&self.folder, key)

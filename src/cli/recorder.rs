@@ -12,12 +12,14 @@ use crate::{
     cache::Cache,
     engine::RunEvent,
     names::RunId,
-    record::{Execution, Histogram, Metric, RunStatus, StageRecord},
+    record::{Execution, Histogram, Metric, Outcome, RunStatus, StageRecord},
     runs::{RunsDb, RunsError},
 };
 
-/// How long measured values may wait in memory before they are written.
-const WRITE_EVERY: Duration = Duration::from_secs(1);
+/// How long what happened may wait in memory before it is written.
+///
+/// What a kill leaves unwritten is in the cache: the next run finds the results there and records them.
+const WRITE_EVERY: Duration = Duration::from_millis(250);
 
 /// The one writer of a run.
 ///
@@ -28,6 +30,9 @@ pub struct Recorder<'a> {
     cache: &'a Cache,
     run: RunId,
     records: Vec<StageRecord>,
+    /// Executions that go on and are not recorded yet, with what the stage is called.
+    begun: HashMap<String, (String, Execution)>,
+    completed: Vec<Execution>,
     measured: HashMap<String, (Vec<Metric>, Vec<Histogram>)>,
     written: Instant,
     error: Option<RunsError>,
@@ -41,6 +46,8 @@ impl<'a> Recorder<'a> {
             cache,
             run,
             records: Vec::new(),
+            begun: HashMap::new(),
+            completed: Vec::new(),
             measured: HashMap::new(),
             written: Instant::now(),
             error: None,
@@ -50,46 +57,51 @@ impl<'a> Recorder<'a> {
     /// Takes in one event.
     pub fn observe(&mut self, event: &RunEvent) {
         match event {
-            RunEvent::Started { stage, execution, .. } => self.started(stage, execution),
+            RunEvent::Started { stage, execution, .. } => {
+                self.begun.insert(execution.id.clone(), (stage.clone(), (**execution).clone()));
+            }
             RunEvent::Reported { execution, event, .. } => self.reported(execution, event),
             RunEvent::Finished { record, execution, .. } => {
                 if let Some(execution) = execution {
-                    self.completed(execution);
-                    self.records.push((**record).clone());
-                    self.write_records();
-                } else {
-                    self.records.push((**record).clone());
+                    self.begun.remove(&execution.id);
+                    self.measured.remove(&execution.id);
+                    self.completed.push((**execution).clone());
+                }
+                self.records.push((**record).clone());
+                if record.outcome == Outcome::Cached {
+                    // A run that only finds is recorded at once, in its end: it may share earlier records.
+                    return;
                 }
             }
-            RunEvent::Waiting { .. } => {}
+            RunEvent::Waiting { .. } | RunEvent::Idle => {}
         }
         if self.written.elapsed() >= WRITE_EVERY {
-            self.write_measured();
-            self.write_records();
+            self.write();
             self.written = Instant::now();
         }
     }
 
     /// Writes what is left and how the run ended; returns the database, or the first error there was.
     pub fn finish(mut self, status: RunStatus) -> Result<RunsDb, RunsError> {
-        self.write_measured();
-        self.write_records();
+        self.write();
         let finished = self.database.finish(self.run, status, Timestamp::now());
         self.keep_error(finished);
         self.error.map_or(Ok(self.database), Err)
     }
 
-    fn started(&mut self, stage: &str, execution: &Execution) {
-        let begun = self.database.begin_execution(
-            self.run,
-            &execution.id,
-            execution.key,
-            &execution.hashed,
-            &execution.kind,
-            stage,
-            execution.started,
-        );
-        self.keep_error(begun);
+    fn write(&mut self) {
+        self.write_begun();
+        self.write_measured();
+        self.write_completed();
+        self.write_records();
+    }
+
+    fn write_begun(&mut self) {
+        for (id, (stage, execution)) in std::mem::take(&mut self.begun) {
+            let Execution { key, hashed, kind, started, .. } = &execution;
+            let begun = self.database.begin_execution(self.run, &id, *key, hashed, kind, &stage, *started);
+            self.keep_error(begun);
+        }
     }
 
     fn reported(&mut self, execution: &str, event: &Event) {
@@ -103,11 +115,15 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    fn completed(&mut self, execution: &Execution) {
-        self.measured.remove(&execution.id);
-        let recorded = self.database.record_execution(execution);
+    fn write_completed(&mut self) {
+        let completed = std::mem::take(&mut self.completed);
+        if completed.is_empty() {
+            return;
+        }
+        let recorded = self.database.record_executions(&completed);
         self.keep_error(recorded);
-        for output in execution.outputs.iter().filter(|output| output.port_type == PortType::Predictions) {
+        let outputs = completed.iter().flat_map(|execution| &execution.outputs);
+        for output in outputs.filter(|output| output.port_type == PortType::Predictions) {
             if let Ok(csv) = std::fs::read(self.cache.object(output.digest)) {
                 let kept = self.database.keep_predictions(output.digest, &csv);
                 self.keep_error(kept);
@@ -142,10 +158,11 @@ impl<'a> Recorder<'a> {
             let Some(id) = record.execution.as_ref().filter(|id| ids.contains(id)) else { continue };
             let known = record.key.and_then(|key| self.cache.execution(key));
             match known.filter(|execution| execution.id == *id) {
-                Some(execution) => self.completed(&execution),
+                Some(execution) => self.completed.push(execution),
                 None => record.execution = None,
             }
         }
+        self.write_completed();
     }
 
     fn keep_error(&mut self, result: Result<(), RunsError>) {

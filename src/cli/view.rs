@@ -61,6 +61,7 @@ impl View {
     /// Shows one event.
     pub fn observe(&mut self, event: &RunEvent) {
         match event {
+            RunEvent::Idle => {}
             RunEvent::Started { stage, reasons, .. } => self.started(stage, reasons),
             RunEvent::Waiting { stage, holder } => {
                 self.stage(

@@ -103,6 +103,8 @@ pub enum RunEvent {
         /// Why it runs.
         reasons: Vec<Reason>,
     },
+    /// Nothing has happened for a while: time for what can wait.
+    Idle,
     /// A stage's key is being computed by another `pipe`.
     Waiting {
         /// The stage's name.

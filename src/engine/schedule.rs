@@ -2,8 +2,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
-    sync::mpsc::{self, Receiver, Sender},
+    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
     thread::{self, Scope},
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -19,6 +20,9 @@ use crate::{
     pipeline::StageSpec,
     record::{Artifact, Outcome, Reason, RunStatus, StageRecord},
 };
+
+/// When nothing has happened for this long, observers are told so.
+const IDLE: Duration = Duration::from_millis(250);
 
 /// Runs the wanted stages and tells `observe` of everything, from this thread.
 ///
@@ -143,10 +147,11 @@ impl<'r, 'o> Schedule<'r, 'o> {
             if self.running.is_empty() {
                 break;
             }
-            let (stage, said) = messages.recv().expect("a running stage has a sender");
-            match said {
-                Said::Notice(notice) => self.pass_on(stage, notice),
-                Said::Ended(performed) => self.ended(&stage, performed),
+            match messages.recv_timeout(IDLE) {
+                Ok((stage, Said::Notice(notice))) => self.pass_on(stage, notice),
+                Ok((stage, Said::Ended(performed))) => self.ended(&stage, performed),
+                Err(RecvTimeoutError::Timeout) => (self.observe)(RunEvent::Idle),
+                Err(RecvTimeoutError::Disconnected) => unreachable!("a running stage has a sender"),
             }
         }
         self.give_up_on_the_rest();
@@ -165,6 +170,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
             let Some(at) = self.decidable.pop_first() else { break };
             self.decide_one(self.order[at].clone())?;
         }
+        self.tools.cache.end_lookups();
         Ok(())
     }
 

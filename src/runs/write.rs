@@ -92,53 +92,15 @@ impl RunsDb {
     ///
     /// Replaces what [`Self::append_metrics`] collected; saying it twice changes nothing.
     pub fn record_execution(&mut self, execution: &Execution) -> Result<(), RunsError> {
-        self.write(|tx| {
-            let started = time_text(execution.started);
-            // The number of a run means nothing in another `runs.db`, nor after this one was made anew.
-            let seen_by = tx
-                .prepare_cached(
-                    "SELECT id FROM run WHERE id = ?1 AND started <= ?2 AND (ended IS NULL OR ended >= ?2)",
-                )?
-                .query_row((execution.run.0, &started), |row| row.get::<_, i64>(0))
-                .optional()?;
-            tx.prepare_cached(
-                "INSERT INTO execution (name, key, hashed, kind, stage, run, started, duration, cpu, peak_memory, device)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-                 ON CONFLICT (name) DO UPDATE SET started = excluded.started, duration = excluded.duration,
-                   cpu = excluded.cpu, peak_memory = excluded.peak_memory, device = excluded.device",
-            )?
-            .execute(params![
-                execution.id,
-                execution.key.to_string(),
-                execution.hashed,
-                execution.kind,
-                execution.stage,
-                seen_by,
-                started,
-                execution.duration,
-                execution.cpu,
-                execution.peak_memory as i64,
-                execution.device,
-            ])?;
-            let number = execution_number(tx, &execution.id)?.expect("it was just inserted");
-            for table in ["final_value", "step_value", "histogram_value", "artifact_record"] {
-                tx.execute(&format!("DELETE FROM {table} WHERE execution = ?"), [number])?;
-            }
-            insert_metrics(tx, number, &execution.metrics, &execution.histograms)?;
-            let mut insert = tx.prepare_cached(
-                "INSERT OR REPLACE INTO artifact_record (execution, port, type, digest, bytes) VALUES (?, ?, ?, ?, ?)",
-            )?;
-            for artifact in &execution.outputs {
-                insert.execute((
-                    number,
-                    &artifact.port,
-                    serde_json::to_value(artifact.port_type).expect("a port type is a word").as_str(),
-                    artifact.digest.to_string(),
-                    artifact.bytes as i64,
-                ))?;
-            }
-            Ok(())
-        })
+        self.record_executions([execution])
+    }
+
+    /// [`Self::record_execution`] of each, all in one step.
+    pub fn record_executions<'e>(
+        &mut self,
+        executions: impl IntoIterator<Item = &'e Execution>,
+    ) -> Result<(), RunsError> {
+        self.write(|tx| executions.into_iter().try_for_each(|execution| record_execution(tx, execution)))
     }
 
     /// Keeps predictions (the CSV whose hash is `digest`), so that runs can be compared without the cache.
@@ -149,8 +111,8 @@ impl RunsDb {
     /// Records what `run` did about `stages`, in the order they shall be listed.
     ///
     /// May be called more than once in a run; a stage that is recorded again is replaced.
-    /// Executions that are not recorded make it do nothing and are listed in the error; that
-    /// happens to results that came with a cache from elsewhere. A run that found every stage
+    /// Executions that are not recorded as complete make it do nothing and are listed in the error;
+    /// that happens to results that came with a cache from elsewhere or whose run was killed. A run that found every stage
     /// exactly as the run of this file before it did shares that run's records.
     pub fn record_stages(&mut self, run: RunId, stages: &[StageRecord]) -> Result<(), RunsError> {
         let digest = digest_of_found(stages);
@@ -203,6 +165,54 @@ impl RunsDb {
     fn unknown_executions(&self, ids: Vec<String>) -> RunsError {
         RunsError::UnknownExecutions { ids, path: self.path.clone() }
     }
+}
+
+fn record_execution(tx: &Connection, execution: &Execution) -> rusqlite::Result<()> {
+    let started = time_text(execution.started);
+    // The number of a run means nothing in another `runs.db`, nor after this one was made anew.
+    let seen_by = tx
+        .prepare_cached(
+            "SELECT id FROM run WHERE id = ?1 AND started <= ?2 AND (ended IS NULL OR ended >= ?2)",
+        )?
+        .query_row((execution.run.0, &started), |row| row.get::<_, i64>(0))
+        .optional()?;
+    tx.prepare_cached(
+        "INSERT INTO execution (name, key, hashed, kind, stage, run, started, duration, cpu, peak_memory, device)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+         ON CONFLICT (name) DO UPDATE SET started = excluded.started, duration = excluded.duration,
+           cpu = excluded.cpu, peak_memory = excluded.peak_memory, device = excluded.device",
+    )?
+    .execute(params![
+        execution.id,
+        execution.key.to_string(),
+        execution.hashed,
+        execution.kind,
+        execution.stage,
+        seen_by,
+        started,
+        execution.duration,
+        execution.cpu,
+        execution.peak_memory as i64,
+        execution.device,
+    ])?;
+    let number = execution_number(tx, &execution.id)?.expect("it was just inserted");
+    for table in ["final_value", "step_value", "histogram_value", "artifact_record"] {
+        tx.prepare_cached(&format!("DELETE FROM {table} WHERE execution = ?"))?.execute([number])?;
+    }
+    insert_metrics(tx, number, &execution.metrics, &execution.histograms)?;
+    let mut insert = tx.prepare_cached(
+        "INSERT OR REPLACE INTO artifact_record (execution, port, type, digest, bytes) VALUES (?, ?, ?, ?, ?)",
+    )?;
+    for artifact in &execution.outputs {
+        insert.execute((
+            number,
+            &artifact.port,
+            serde_json::to_value(artifact.port_type).expect("a port type is a word").as_str(),
+            artifact.digest.to_string(),
+            artifact.bytes as i64,
+        ))?;
+    }
+    Ok(())
 }
 
 fn execution_number(conn: &Connection, id: &str) -> rusqlite::Result<Option<i64>> {
@@ -318,13 +328,16 @@ fn insert_stages(
            started = excluded.started, duration = excluded.duration, exit_code = excluded.exit_code,
            error = excluded.error, log = excluded.log",
     )?;
+    // Of a killed run, an execution may be known as begun though the cache has its result.
+    let mut complete =
+        conn.prepare_cached("SELECT id FROM execution WHERE name = ? AND duration IS NOT NULL")?;
     let mut text = Vec::new();
     let mut unknown = Vec::new();
     for (position, stage) in (next..).zip(stages) {
         let definition = definition(conn, stage, &mut text)?;
         let execution = match &stage.execution {
             Some(id) => {
-                let number = execution_number(conn, id)?;
+                let number = complete.query_row([id], |row| row.get::<_, i64>(0)).optional()?;
                 if number.is_none() {
                     unknown.push(id.clone());
                 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use pipe::{
     names::RunId,
-    record::{Histogram, Metric, Outcome, Reason, RunStatus},
+    record::{Execution, Histogram, Metric, Outcome, Reason, RunStatus},
     runs::{RunsDb, RunsError, State},
 };
 use rusqlite::Connection;
@@ -161,7 +161,7 @@ fn a_result_computed_elsewhere_claims_no_run_of_this_database() {
 }
 
 #[test]
-fn a_stage_cannot_refer_to_an_execution_that_was_never_recorded() {
+fn a_stage_cannot_refer_to_an_execution_that_is_not_recorded_as_complete() {
     let mut lab = Lab::new();
     let stages = [stage("a", "x", json!({})), stage("b", "x", json!({ "n": 2 }))];
     let run = lab.db.begin(&Lab::start("toy.yaml")).unwrap();
@@ -173,7 +173,10 @@ fn a_stage_cannot_refer_to_an_execution_that_was_never_recorded() {
         record(&stages[1], &unknown, false, after(run, 1)),
     ];
     let err = lab.db.record_stages(run, &records).unwrap_err();
-    assert!(matches!(err, RunsError::UnknownExecutions { ids, .. } if ids == [unknown.id]));
+    assert!(matches!(err, RunsError::UnknownExecutions { ids, .. } if ids == [unknown.id.clone()]));
+    let Execution { id, key, hashed, kind, stage, started, .. } = &unknown;
+    lab.db.begin_execution(run, id, *key, hashed, kind, stage, *started).unwrap();
+    lab.db.record_stages(run, &records).unwrap_err();
     assert!(lab.db.load(run).unwrap().stages.is_empty(), "all or nothing");
 }
 

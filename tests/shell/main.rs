@@ -5,4 +5,5 @@ mod lab;
 
 mod checks;
 mod example;
+mod processes;
 mod stages;
