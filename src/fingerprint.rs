@@ -16,7 +16,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::{
@@ -35,6 +35,7 @@ pub struct Fingerprint {
     /// The kind's `VERSION`.
     pub version: u32,
     /// The parameters that decide the bytes, defaults filled in.
+    #[serde(serialize_with = "in_order")]
     pub with: Value,
     /// The contents of every input.
     #[serde(rename = "in")]
@@ -47,8 +48,7 @@ pub struct Fingerprint {
 impl Fingerprint {
     /// The JSON text that stands for this fingerprint: one line, keys in order.
     pub fn hashed(&self) -> String {
-        let ordered = Self { with: in_order(&self.with), ..self.clone() };
-        serde_json::to_string(&ordered).expect("a fingerprint serializes to JSON")
+        serde_json::to_string(self).expect("a fingerprint serializes to JSON")
     }
 
     /// Reads what [`Self::hashed`] wrote, also in an earlier run.
@@ -62,16 +62,23 @@ pub fn action_key(hashed: &str) -> ActionKey {
     ActionKey::from(blake3::derive_key(CONTEXT, hashed.as_bytes()))
 }
 
-/// Maps with their keys in order, whatever map type `serde_json` was built with.
-fn in_order(value: &Value) -> Value {
-    match value {
-        Value::Object(map) => {
-            let sorted: BTreeMap<_, _> =
-                map.iter().map(|(key, value)| (key.clone(), in_order(value))).collect();
-            Value::Object(sorted.into_iter().collect())
+/// Writes maps with their keys in order, whatever map type `serde_json` was built with.
+fn in_order<S: Serializer>(value: &Value, serializer: S) -> Result<S::Ok, S::Error> {
+    InOrder(value).serialize(serializer)
+}
+
+struct InOrder<'a>(&'a Value);
+
+impl Serialize for InOrder<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Object(map) => {
+                let sorted: BTreeMap<_, _> = map.iter().collect();
+                serializer.collect_map(sorted.into_iter().map(|(key, value)| (key, InOrder(value))))
+            }
+            Value::Array(items) => serializer.collect_seq(items.iter().map(InOrder)),
+            scalar => scalar.serialize(serializer),
         }
-        Value::Array(items) => Value::Array(items.iter().map(in_order).collect()),
-        scalar => scalar.clone(),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     fingerprint::Fingerprint,
     git,
     names::RunId,
-    pipeline::Pipeline,
+    pipeline::{Pipeline, StageSpec},
     record::{Outcome, RunStart, RunStatus, StageRecord},
     runs::RunsDb,
 };
@@ -190,8 +190,12 @@ impl Run {
             let document = json!({"run": run, "status": summary.status, "stages": stages});
             return globals.print(format_args!("{document:#}\n"));
         }
-        let dag = pipeline.dag();
-        for record in records.iter().filter(|record| dag.downstream(&record.stage).is_empty()) {
+        // Reading the results of thousands of stages takes longer than all the rest of a run without work.
+        let outputs = |stage: &str| pipeline.stages[stage].ports.outputs.iter();
+        let may_print = |stage: &str| outputs(stage).any(|port| port.port_type == PortType::Table);
+        let taken: BTreeSet<&str> = pipeline.stages.values().flat_map(StageSpec::upstream).collect();
+        let last = |stage: &str| may_print(stage) && !taken.contains(stage);
+        for record in records.iter().filter(|record| last(&record.stage)) {
             let known = record.execution.is_some().then(|| record.key.and_then(|key| cache.execution(key)));
             let outputs = known.flatten().map(|execution| execution.outputs).unwrap_or_default();
             for table in outputs.iter().filter(|output| output.port_type == PortType::Table) {

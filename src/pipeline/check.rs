@@ -27,10 +27,10 @@ pub(super) struct Checked {
 }
 
 /// A stage as far as it could be read.
-pub(super) struct Draft {
+pub(super) struct Draft<'d> {
     pub kind: Option<&'static StageKind>,
     /// The parameters as written.
-    pub with: Value,
+    with: Option<&'d Node>,
     pub resolved: Option<Resolved>,
     pub wanted: BTreeMap<String, Wanted>,
     resources: Resources,
@@ -53,6 +53,27 @@ const OTHER_WORDS: [(&str, &str); 10] = [
     ("variables", "vars"),
     ("steps", "stages"),
 ];
+
+impl Draft<'_> {
+    /// The parameters as written.
+    pub fn with(&self) -> Value {
+        self.with.map_or(Value::Null, Node::to_json)
+    }
+}
+
+fn complete(name: &str, draft: Draft<'_>, inputs: BTreeMap<String, Source>, seed: u64) -> Option<StageSpec> {
+    let (kind, resolved) = (draft.kind?, draft.resolved?);
+    Some(StageSpec {
+        name: name.to_owned(),
+        kind,
+        params: resolved.params,
+        hashed: resolved.hashed,
+        ports: resolved.ports,
+        inputs,
+        seed: kind.draws.then(|| draft.seed.unwrap_or(seed)),
+        resources: draft.resources,
+    })
+}
 
 pub(super) struct Checker<'a> {
     pub kinds: &'static [StageKind],
@@ -95,43 +116,24 @@ impl Checker<'_> {
             let found = Finding::new("no_stages", "the pipeline has no stages");
             self.findings.push(found.at(Spot::key(&["stages"])));
         }
-        let drafts: IndexMap<String, Draft> =
+        let drafts: IndexMap<String, Draft<'_>> =
             stages.iter().map(|(name, node)| (name.clone(), self.stage(name, node, stages))).collect();
         inputs::cycles(&drafts, &mut self.findings);
+        let sources: Vec<_> =
+            drafts.iter().map(|(name, draft)| inputs::resolve(name, draft, &drafts, self)).collect();
         let mut checked = IndexMap::with_capacity(drafts.len());
-        for (name, draft) in &drafts {
-            if let Some(spec) = self.complete(name, draft, &drafts, seed) {
-                checked.insert(name.clone(), spec);
+        for ((name, draft), inputs) in drafts.into_iter().zip(sources) {
+            if let Some(spec) = complete(&name, draft, inputs, seed) {
+                checked.insert(name, spec);
             }
         }
         Checked { name, seed, stages: checked }
     }
 
-    fn complete(
-        &mut self,
-        name: &str,
-        draft: &Draft,
-        drafts: &IndexMap<String, Draft>,
-        seed: u64,
-    ) -> Option<StageSpec> {
-        let inputs: BTreeMap<String, Source> = inputs::resolve(name, draft, drafts, self);
-        let (kind, resolved) = (draft.kind?, draft.resolved.as_ref()?);
-        Some(StageSpec {
-            name: name.to_owned(),
-            kind,
-            params: resolved.params.clone(),
-            hashed: resolved.hashed.clone(),
-            ports: resolved.ports.clone(),
-            inputs,
-            seed: kind.draws.then(|| draft.seed.unwrap_or(seed)),
-            resources: draft.resources.clone(),
-        })
-    }
-
-    fn stage(&mut self, name: &str, node: &Node, stages: &IndexMap<String, Node>) -> Draft {
+    fn stage<'d>(&mut self, name: &str, node: &'d Node, stages: &IndexMap<String, Node>) -> Draft<'d> {
         let mut draft = Draft {
             kind: None,
-            with: Value::Null,
+            with: None,
             resolved: None,
             wanted: BTreeMap::new(),
             resources: Resources::default(),
@@ -178,8 +180,8 @@ impl Checker<'_> {
             }
         }
         if let Some(kind) = draft.kind {
-            draft.with = map.get("with").map_or(Value::Null, Node::to_json);
-            match kind.resolve(draft.with.clone()) {
+            draft.with = map.get("with");
+            match kind.resolve(draft.with()) {
                 Ok(resolved) => draft.resolved = Some(resolved),
                 Err(problems) => {
                     for problem in problems {

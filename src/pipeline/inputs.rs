@@ -89,7 +89,7 @@ fn read_source(stage: &str, port: &str, node: &Node, checker: &mut Checker<'_>) 
 }
 
 /// Reports every cycle among the stages.
-pub(super) fn cycles(drafts: &IndexMap<String, Draft>, findings: &mut Vec<Finding>) {
+pub(super) fn cycles(drafts: &IndexMap<String, Draft<'_>>, findings: &mut Vec<Finding>) {
     let graph = Dag::new(drafts.iter().map(|(name, draft)| {
         let upstream: BTreeSet<&str> = draft.wanted.values().filter_map(wanted_stage).collect();
         (name.as_str(), upstream)
@@ -103,7 +103,7 @@ fn wanted_stage(wanted: &Wanted) -> Option<&str> {
     if let Wanted::Stage { stage, .. } = wanted { Some(stage) } else { None }
 }
 
-fn describe_cycle(cycle: &Cycle, drafts: &IndexMap<String, Draft>) -> Finding {
+fn describe_cycle(cycle: &Cycle, drafts: &IndexMap<String, Draft<'_>>) -> Finding {
     let message = match cycle.as_slice() {
         [alone] => format!("stage `{alone}` takes from itself"),
         [first, rest @ ..] => {
@@ -129,8 +129,8 @@ fn describe_cycle(cycle: &Cycle, drafts: &IndexMap<String, Draft>) -> Finding {
 /// Looks up what every input of a stage takes, and reports those that it lacks.
 pub(super) fn resolve(
     name: &str,
-    draft: &Draft,
-    drafts: &IndexMap<String, Draft>,
+    draft: &Draft<'_>,
+    drafts: &IndexMap<String, Draft<'_>>,
     checker: &mut Checker<'_>,
 ) -> BTreeMap<String, Source> {
     let mut sources = BTreeMap::new();
@@ -162,7 +162,7 @@ fn source(
     name: &str,
     port: &str,
     wanted: &Wanted,
-    drafts: &IndexMap<String, Draft>,
+    drafts: &IndexMap<String, Draft<'_>>,
     checker: &mut Checker<'_>,
 ) -> Option<(Source, Option<PortType>)> {
     let (from, output) = match wanted {
@@ -232,7 +232,7 @@ fn mismatch(
     Some(found.at(Spot::value(&["stages", name, "in", port])).help(help))
 }
 
-fn unknown_input(name: &str, port: &str, draft: &Draft, checker: &Checker<'_>) -> Finding {
+fn unknown_input(name: &str, port: &str, draft: &Draft<'_>, checker: &Checker<'_>) -> Finding {
     let kind = draft.kind.expect("parameters were read by a kind");
     let inputs = draft.resolved.as_ref().map(|resolved| &resolved.ports.inputs);
     let names: Vec<&str> = match inputs {
@@ -240,7 +240,7 @@ fn unknown_input(name: &str, port: &str, draft: &Draft, checker: &Checker<'_>) -
         _ => Vec::new(),
     };
     let spot = Spot::key(&["stages", name, "in", port]);
-    if let Some((parameter, value)) = taken_without(kind, &draft.with, port) {
+    if let Some((parameter, value)) = taken_without(kind, &draft.with(), port) {
         let message = format!("stage `{name}` takes no input `{port}` because `{parameter}` is {value}");
         return Finding::new("unknown_port", message)
             .at(spot)
@@ -271,7 +271,7 @@ fn taken_without(kind: &StageKind, with: &Value, port: &str) -> Option<(String, 
 }
 
 /// Reports the inputs that the kind needs and the stage does not name.
-fn missing(name: &str, draft: &Draft, drafts: &IndexMap<String, Draft>, checker: &mut Checker<'_>) {
+fn missing(name: &str, draft: &Draft<'_>, drafts: &IndexMap<String, Draft<'_>>, checker: &mut Checker<'_>) {
     let Some(resolved) = &draft.resolved else { return };
     match &resolved.ports.inputs {
         Inputs::Fixed(ports) => {
@@ -303,7 +303,7 @@ fn missing(name: &str, draft: &Draft, drafts: &IndexMap<String, Draft>, checker:
 /// What could be written for an input that is missing.
 ///
 /// Of a pipeline with very many stages only the first are looked at.
-fn feeders(port: &str, taken: PortType, name: &str, drafts: &IndexMap<String, Draft>) -> String {
+fn feeders(port: &str, taken: PortType, name: &str, drafts: &IndexMap<String, Draft<'_>>) -> String {
     let outputs = drafts.iter().take(500).filter(|(from, _)| *from != name).flat_map(|(from, draft)| {
         let outputs = draft.resolved.iter().flat_map(|resolved| &resolved.ports.outputs);
         let count = draft.resolved.as_ref().map_or(0, |resolved| resolved.ports.outputs.len());

@@ -47,10 +47,10 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
         let message = format!("cannot use `{}` as the project root: {err}", root.display());
         fail(vec![Finding::new("bad_root", message)], &nowhere)
     })?;
-    let (written, mut findings) = document::read(&text).map_err(|found| fail(vec![found], &nowhere))?;
+    let (mut document, mut findings) = document::read(&text).map_err(|found| fail(vec![found], &nowhere))?;
     let mut places = Places { layers: vec![Layer { text: text.clone(), written: Written::Document }] };
-    if written.as_map().is_none() {
-        let found = match &written {
+    if document.as_map().is_none() {
+        let found = match &document {
             Node::Null => Finding::new("empty_file", "the file is empty")
                 .help("a pipeline has `stages`; `pipe stages` lists what they can be".to_owned()),
             other => Finding::new(
@@ -61,13 +61,13 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
         return Err(fail(vec![found.bytes(&text, 0..0, None)], &places));
     }
 
-    let mut document = written.clone();
-    let declared = profiles(&written, &suggestions, &mut findings);
+    let declared = profiles(&document, &suggestions, &mut findings);
     for name in &options.profiles {
-        if let Some(over) = written.get("profiles").and_then(|profiles| profiles.get(name)) {
+        let over = document.get("profiles").and_then(|profiles| profiles.get(name)).cloned();
+        if let Some(over) = over {
             places.layers.push(Layer { text: text.clone(), written: Written::Profile(name.clone()) });
             if over.as_map().is_some() {
-                overlay::lay(&mut document, over.clone());
+                overlay::lay(&mut document, over);
             }
             continue;
         }
