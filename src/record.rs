@@ -285,6 +285,11 @@ pub enum Reason {
         /// The stage that failed.
         by: String,
     },
+    /// A stage that it needs is outside of the run's selection and turned out to have no result.
+    NotSelected {
+        /// The stage outside of the selection.
+        stage: String,
+    },
     /// It needs nothing that failed, but a run starts no more stages once one has failed.
     NotStarted {
         /// The stage that failed.

@@ -25,6 +25,7 @@ mod show;
 mod stages;
 mod table;
 mod tag;
+mod targets;
 mod units;
 mod view;
 mod why;

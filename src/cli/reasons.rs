@@ -37,6 +37,7 @@ pub(super) fn words(reason: &Reason) -> String {
         Reason::ResultLost { what } => format!("its result was lost: {what}"),
         Reason::Satisfied { since } => format!("has the result of {since}"),
         Reason::Blocked { by } => format!("needs {by}, which failed"),
+        Reason::NotSelected { stage } => format!("needs {stage}, which has no result and is not selected"),
         Reason::NotStarted { failed } => format!("not started, since {failed} failed"),
     }
 }
@@ -97,6 +98,7 @@ mod tests {
             Reason::ResultLost { what: "object 12ab… is missing".into() },
             Reason::Satisfied { since: RunId(3) },
             Reason::Blocked { by: "lora".into() },
+            Reason::NotSelected { stage: "lora".into() },
             Reason::NotStarted { failed: "lora".into() },
         ];
         insta::assert_snapshot!(reasons.iter().map(words).collect::<Vec<_>>().join("\n"), @r#"
@@ -117,6 +119,7 @@ mod tests {
         its result was lost: object 12ab… is missing
         has the result of run_3
         needs lora, which failed
+        needs lora, which has no result and is not selected
         not started, since lora failed
         "#);
     }

@@ -8,11 +8,18 @@ use jiff::Timestamp;
 use pipe_stages::contract::{Device, PortType};
 use serde_json::{Value, json};
 
-use super::{Failure, Globals, PipelineArgs, reasons, recorder::Recorder, units, view::View};
+use super::{
+    Failure, Globals, PipelineArgs, reasons,
+    recorder::Recorder,
+    targets::{Targets, command_until},
+    units,
+    view::View,
+};
 use crate::{
     cache::Cache,
     engine::{
-        self, Capacity, EngineError, Explainer, Force, Planned, Request, RunEvent, Summary, Tools, Verdict,
+        self, Capacity, EngineError, Explainer, PlanError, Planned, Request, RunEvent, Summary, Tools,
+        Verdict,
     },
     exec::{ProcessExecutor, Stop},
     fingerprint::Fingerprint,
@@ -31,18 +38,17 @@ const INTERRUPTED: u8 = 130;
 pub struct Run {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// Run this stage and what it needs, nothing else; may be given more than once
-    #[arg(long, value_name = "STAGE")]
-    only: Vec<String>,
+    #[command(flatten)]
+    targets: Targets,
     /// Say for every stage whether it would run and why, and run nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
     /// Cores that stages may use together [default: all]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
-    /// Run stages even if they have a result: all, or those named by --force=STAGE
-    #[arg(long, value_name = "STAGE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
-    force: Vec<String>,
+    /// After a failure, still run everything that does not need what failed
+    #[arg(short, long)]
+    keep_going: bool,
     /// Where models compute
     #[arg(long, value_enum, default_value_t = DeviceChoice::Auto)]
     device: DeviceChoice,
@@ -66,16 +72,21 @@ impl Run {
     /// Runs the verb.
     pub fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
         let pipeline = self.pipeline.load(globals)?;
-        let device = self.device()?;
-        self.stages_exist(&pipeline)?;
+        // A dry run is no run: it has no number.
+        let mut request = self.request(&pipeline, RunId(0))?;
         let cache = Cache::open(&pipeline.root.join("cache"));
         if self.dry_run {
-            return self.plan(globals, &pipeline, &cache, device);
+            return self.print_plan(globals, &plan(&request, &cache)?);
+        }
+        // What cannot be done is said before anything is; a whole pipeline can be.
+        if request.selected.is_some() {
+            plan(&request, &cache)?;
         }
         let mut database = RunsDb::open(&pipeline.root.join("runs.db"))?;
         let start = run_start(&pipeline);
         let run = database.begin(&start)?;
-        let outcome = self.execute(&pipeline, &cache, device, database, run);
+        request.run = run;
+        let outcome = execute(&request, &cache, database);
         let (summary, records) = outcome?;
         self.print(globals, &pipeline, &cache, run, &summary, &records)?;
         Ok(match summary.status {
@@ -85,59 +96,7 @@ impl Run {
         })
     }
 
-    fn execute(
-        &self,
-        pipeline: &Pipeline,
-        cache: &Cache,
-        device: Device,
-        database: RunsDb,
-        run: RunId,
-    ) -> Result<(Summary, Vec<StageRecord>), Failure> {
-        let started = Timestamp::now();
-        let history = RunsDb::open_existing(&pipeline.root.join("runs.db"))?;
-        let request = self.request(pipeline, device, run);
-        let stop = Stop::default();
-        stop_on_signals(&stop);
-        let program = std::env::current_exe().map_err(Failure::error)?;
-        let executor = ProcessExecutor::new(program, &["worker"]);
-        let tools = Tools { cache, executor: &executor, stop: &stop, root: &pipeline.root };
-        let wanted = request.wanted();
-        let mut view = View::new(&wanted);
-        view.say("run", Style::new().bold(), &headline(run, pipeline, wanted.len()));
-        let mut recorder = Recorder::new(database, cache, run);
-        let mut records = Vec::new();
-        let ended = with_explainer(pipeline, &history, |explainer| {
-            engine::run(&request, &tools, explainer, &mut |event| {
-                view.observe(&event);
-                recorder.observe(&event);
-                if let RunEvent::Finished { record, .. } = event {
-                    records.push(*record);
-                }
-            })
-        });
-        view.close();
-        let status = ended.as_ref().map_or(RunStatus::Failed, |summary| summary.status);
-        let recorded = recorder.finish(status);
-        let summary = ended.map_err(refused)?;
-        let took = Timestamp::now().duration_since(started).as_secs_f64();
-        let (verb, style, text) = closing(run, &summary, took);
-        view.say(verb, style, &text);
-        recorded.map_err(|err| Failure::from(err).exit(1))?;
-        Ok((summary, records))
-    }
-
-    fn plan(
-        &self,
-        globals: &Globals,
-        pipeline: &Pipeline,
-        cache: &Cache,
-        device: Device,
-    ) -> Result<ExitCode, Failure> {
-        // A dry run is no run: it has no number and executes nothing.
-        let request = self.request(pipeline, device, RunId(0));
-        let (executor, stop) = (ProcessExecutor::new(PathBuf::new(), &[]), Stop::default());
-        let tools = Tools { cache, executor: &executor, stop: &stop, root: &pipeline.root };
-        let planned = planned(pipeline, |explainer| engine::plan(&request, &tools, explainer))??;
+    fn print_plan(&self, globals: &Globals, planned: &[Planned]) -> Result<ExitCode, Failure> {
         if self.json {
             let document = planned.iter().map(plan_json).collect::<Value>();
             globals.print(format_args!("{document:#}\n"))?;
@@ -149,15 +108,17 @@ impl Run {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn request<'a>(&self, pipeline: &'a Pipeline, device: Device, run: RunId) -> Request<'a> {
-        let force = match self.force.as_slice() {
-            [] => Force::None,
-            named if named.iter().any(String::is_empty) => Force::All,
-            named => Force::Stages(named.iter().cloned().collect()),
-        };
-        let capacity =
-            Capacity { cpus: self.jobs.map_or_else(all_cpus, usize::from), memory: total_memory(), gpus: 0 };
-        Request { pipeline, only: self.only.clone(), force, device, capacity, run }
+    fn request<'a>(&self, pipeline: &'a Pipeline, run: RunId) -> Result<Request<'a>, Failure> {
+        let cpus = self.jobs.map_or_else(all_cpus, usize::from);
+        Ok(Request {
+            pipeline,
+            selected: self.targets.selected(pipeline)?,
+            keep_going: self.keep_going,
+            force: self.targets.force(pipeline)?,
+            device: self.device()?,
+            capacity: Capacity { cpus, memory: total_memory(), gpus: 0 },
+            run,
+        })
     }
 
     fn device(&self) -> Result<Device, Failure> {
@@ -166,13 +127,6 @@ impl Run {
             DeviceChoice::Cuda => Err(Failure::input("this build of `pipe` has no CUDA worker")
                 .help("leave out --device, or use --device cpu")),
         }
-    }
-
-    /// Stages named by `--only` and `--force` are stages of the pipeline.
-    fn stages_exist(&self, pipeline: &Pipeline) -> Result<(), Failure> {
-        let named: BTreeSet<&String> =
-            self.only.iter().chain(self.force.iter().filter(|name| !name.is_empty())).collect();
-        named.into_iter().try_for_each(|name| stage_exists(pipeline, name))
     }
 
     /// What came out: the tables of the last stages, or everything as JSON.
@@ -191,7 +145,9 @@ impl Run {
             return globals.print(format_args!("{document:#}\n"));
         }
         let dag = pipeline.dag();
-        for record in records.iter().filter(|record| dag.downstream(&record.stage).is_empty()) {
+        let done: BTreeSet<&str> = records.iter().map(|record| record.stage.as_str()).collect();
+        let is_last = |stage: &str| dag.downstream(stage).iter().all(|taker| !done.contains(taker));
+        for record in records.iter().filter(|record| is_last(&record.stage)) {
             let known = record.execution.is_some().then(|| record.key.and_then(|key| cache.execution(key)));
             let outputs = known.flatten().map(|execution| execution.outputs).unwrap_or_default();
             for table in outputs.iter().filter(|output| output.port_type == PortType::Table) {
@@ -202,6 +158,57 @@ impl Run {
         }
         Ok(())
     }
+}
+
+fn execute(
+    request: &Request<'_>,
+    cache: &Cache,
+    database: RunsDb,
+) -> Result<(Summary, Vec<StageRecord>), Failure> {
+    let started = Timestamp::now();
+    let (pipeline, run) = (request.pipeline, request.run);
+    let history = RunsDb::open_existing(&pipeline.root.join("runs.db"))?;
+    let stop = Stop::default();
+    stop_on_signals(&stop);
+    let program = std::env::current_exe().map_err(Failure::error)?;
+    let executor = ProcessExecutor::new(program, &["worker"]);
+    let tools = Tools { cache, executor: &executor, stop: &stop, root: &pipeline.root };
+    let wanted = request.wanted();
+    let mut view = View::new(&wanted);
+    view.say("run", Style::new().bold(), &headline(run, pipeline, wanted.len()));
+    let mut recorder = Recorder::new(database, cache, run);
+    let mut records = Vec::new();
+    let ended = with_explainer(pipeline, &history, |explainer| {
+        engine::run(request, &tools, explainer, &mut |event| {
+            view.observe(&event);
+            recorder.observe(&event);
+            if let RunEvent::Finished { record, .. } = event {
+                records.push(*record);
+            }
+        })
+    });
+    view.close();
+    let status = ended.as_ref().map_or(RunStatus::Failed, |summary| summary.status);
+    let recorded = recorder.finish(status);
+    let summary = ended.map_err(refused)?;
+    let took = Timestamp::now().duration_since(started).as_secs_f64();
+    let (verb, style, text) = closing(run, &summary, &records, took);
+    view.say(verb, style, &text);
+    recorded.map_err(|err| Failure::from(err).exit(1))?;
+    Ok((summary, records))
+}
+
+fn plan(request: &Request<'_>, cache: &Cache) -> Result<Vec<Planned>, Failure> {
+    let pipeline = request.pipeline;
+    let (executor, stop) = (ProcessExecutor::new(PathBuf::new(), &[]), Stop::default());
+    let tools = Tools { cache, executor: &executor, stop: &stop, root: &pipeline.root };
+    planned(pipeline, |explainer| engine::plan(request, &tools, explainer))?.map_err(|err| match &err {
+        PlanError::NotSelected { needed } => {
+            let command = command_until(pipeline, needed);
+            Failure::from(err).help(format!("`{command}` computes what is missing"))
+        }
+        PlanError::Cache(_) => err.into(),
+    })
 }
 
 /// An error with the nearest name if `name` is no stage of the pipeline.
@@ -290,11 +297,17 @@ fn headline(run: RunId, pipeline: &Pipeline, stages: usize) -> String {
         [] => String::new(),
         names => format!(" with {}", units::list(names)),
     };
-    let stages = units::counted(stages, "stage");
+    let all = units::counted(pipeline.stages.len(), "stage");
+    let stages = if stages == pipeline.stages.len() { all } else { format!("{stages} of {all}") };
     format!("{run}: {}{profiles}, {stages}", pipeline.file.display())
 }
 
-fn closing(run: RunId, summary: &Summary, seconds: f64) -> (&'static str, Style, String) {
+fn closing(
+    run: RunId,
+    summary: &Summary,
+    records: &[StageRecord],
+    seconds: f64,
+) -> (&'static str, Style, String) {
     let took = units::duration(seconds);
     let counts = format!("{} ran, {} cached", summary.ran, summary.cached);
     let (verb, color, text) = match summary.status {
@@ -305,7 +318,10 @@ fn closing(run: RunId, summary: &Summary, seconds: f64) -> (&'static str, Style,
             ("done", AnsiColor::Green, format!("{run}: {counts}, in {took}"))
         }
         RunStatus::Failed => {
-            let rest = format!("{} failed, {} not run", summary.failed, summary.skipped);
+            let failed = records.iter().filter(|record| record.outcome == Outcome::Failed);
+            let names: Vec<String> = failed.map(|record| record.stage.clone()).collect();
+            let names = if names.is_empty() { names.concat() } else { format!(" ({})", names.join(", ")) };
+            let rest = format!("{} failed{names}, {} not run", summary.failed, summary.skipped);
             ("failed", AnsiColor::Red, format!("{run}: {rest}, {counts}, in {took}; what is done is kept"))
         }
         RunStatus::Interrupted => {
@@ -318,13 +334,20 @@ fn closing(run: RunId, summary: &Summary, seconds: f64) -> (&'static str, Style,
 }
 
 fn plan_line(plan: &Planned, width: usize) -> String {
-    let verb = if plan.verdict == Verdict::Run { "run" } else { "cached" };
+    let verb = verdict_word(plan.verdict);
     format!("{verb:<6}  {:<width$}  {}\n", plan.stage, reasons::line(&plan.reasons))
 }
 
+fn verdict_word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Run => "run",
+        Verdict::Cached(_) => "cached",
+        Verdict::Skip => "skip",
+    }
+}
+
 fn plan_json(plan: &Planned) -> Value {
-    let verdict = if plan.verdict == Verdict::Run { "run" } else { "cached" };
-    json!({"stage": plan.stage, "verdict": verdict, "reasons": plan.reasons})
+    json!({"stage": plan.stage, "verdict": verdict_word(plan.verdict), "reasons": plan.reasons})
 }
 
 fn record_json(record: &StageRecord) -> Value {

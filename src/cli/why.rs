@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     cache::Cache,
-    engine::{self, Capacity, Force, Request, Tools, Verdict},
+    engine::{self, Capacity, Force, Request, Selection, Tools, Verdict},
     exec::{ProcessExecutor, Stop},
     names::RunId,
 };
@@ -37,7 +37,8 @@ impl Why {
         let cache = Cache::open(&pipeline.root.join("cache"));
         let request = Request {
             pipeline: &pipeline,
-            only: vec![self.stage.clone()],
+            selected: Selection { until: vec![self.stage.clone()], ..Selection::default() }.of(&pipeline)?,
+            keep_going: false,
             force: Force::None,
             device: Device::Cpu,
             capacity: Capacity { cpus: 1, memory: 0, gpus: 0 },

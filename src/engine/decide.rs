@@ -73,7 +73,7 @@ pub(super) fn decide(
     let hashed = fingerprint.hashed();
     let key = action_key(&hashed);
     let verdict = match tools.cache.get(key) {
-        _ if request.force.includes(&spec.name) => Decision::Run(vec![Reason::Forced]),
+        _ if request.forces(&spec.name) => Decision::Run(vec![Reason::Forced]),
         Lookup::Hit(hit) => Decision::Cached(hit),
         Lookup::Lost(what) => Decision::Run(vec![Reason::ResultLost { what }]),
         Lookup::Miss => Decision::Run(explain(explainer, spec, &fingerprint)),
@@ -90,7 +90,7 @@ pub(super) fn explain_pending(
     known: &Known,
     pending: Vec<String>,
 ) -> Vec<Reason> {
-    if request.force.includes(&spec.name) {
+    if request.forces(&spec.name) {
         return vec![Reason::Forced];
     }
     let mut reasons = vec![Reason::NeverRun];

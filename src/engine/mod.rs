@@ -13,6 +13,7 @@ mod perform;
 mod plan;
 mod resources;
 mod schedule;
+mod selection;
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -28,17 +29,20 @@ use crate::{
     record::{Execution, Outcome, Reason, RunStatus, StageRecord},
 };
 
-pub use plan::{Planned, Verdict, plan};
+pub use plan::{PlanError, Planned, Verdict, plan};
 pub use resources::Capacity;
 pub use schedule::run;
+pub use selection::{Selection, SelectionError, matching};
 
 /// What is to be done.
 #[derive(Debug)]
 pub struct Request<'a> {
     /// The pipeline.
     pub pipeline: &'a Pipeline,
-    /// The stages asked for, with all they need; empty for the whole pipeline.
-    pub only: Vec<String>,
+    /// The stages that may be executed; `None` for the whole pipeline.
+    pub selected: Option<BTreeSet<String>>,
+    /// Whether stages that do not need what failed are still started after a failure.
+    pub keep_going: bool,
     /// Stages that run even if a result exists.
     pub force: Force,
     /// Where models compute.
@@ -57,18 +61,8 @@ pub enum Force {
     None,
     /// These.
     Stages(BTreeSet<String>),
-    /// All that are wanted.
+    /// All that are selected.
     All,
-}
-
-impl Force {
-    fn includes(&self, stage: &str) -> bool {
-        match self {
-            Force::None => false,
-            Force::Stages(stages) => stages.contains(stage),
-            Force::All => true,
-        }
-    }
 }
 
 /// What the engine works with.
@@ -179,12 +173,36 @@ pub enum EngineError {
 }
 
 impl Request<'_> {
-    /// The stages to consider, each after those it takes from.
+    /// The stages that this run is about, each after those it takes from.
     pub fn wanted(&self) -> Vec<String> {
         let dag = self.pipeline.dag();
-        if self.only.is_empty() {
-            return dag.order().map(str::to_owned).collect();
+        dag.order().filter(|stage| self.selects(stage)).map(str::to_owned).collect()
+    }
+
+    /// The wanted stages and those whose results they need, each after those it takes from.
+    fn considered(&self) -> Vec<String> {
+        let dag = self.pipeline.dag();
+        match &self.selected {
+            None => dag.order().map(str::to_owned).collect(),
+            Some(selected) => {
+                let closure = dag.closure(selected.iter().map(String::as_str));
+                closure.into_iter().map(str::to_owned).collect()
+            }
         }
-        dag.closure(self.only.iter().map(String::as_str)).into_iter().map(str::to_owned).collect()
+    }
+
+    /// Whether `stage` may be executed.
+    fn selects(&self, stage: &str) -> bool {
+        self.selected.as_ref().is_none_or(|selected| selected.contains(stage))
+    }
+
+    /// Whether `stage` is to run even if a result exists.
+    fn forces(&self, stage: &str) -> bool {
+        self.selects(stage)
+            && match &self.force {
+                Force::None => false,
+                Force::Stages(stages) => stages.contains(stage),
+                Force::All => true,
+            }
     }
 }

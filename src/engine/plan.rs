@@ -1,5 +1,10 @@
 //! What a run would do, without doing it.
 
+use std::collections::{BTreeSet, HashMap};
+
+use miette::Diagnostic;
+use thiserror::Error;
+
 use super::{
     Explainer, Request, Tools,
     decide::{Decision, Known, decide, explain_pending},
@@ -24,6 +29,28 @@ pub enum Verdict {
     Run,
     /// A result exists, computed by this run.
     Cached(RunId),
+    /// It could not, unless stages before it turn out to write the bytes that an earlier run wrote.
+    Skip,
+}
+
+/// Why there is no plan.
+#[derive(Debug, Error, Diagnostic)]
+pub enum PlanError {
+    /// An input or the cache cannot be read.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Cache(#[from] CacheError),
+    /// Selected stages take from stages that are not selected and have no result.
+    #[error("selected stages take from {}, not selected and without a result in the cache", names(needed))]
+    NotSelected {
+        /// The stages that are needed.
+        needed: Vec<String>,
+    },
+}
+
+fn names(stages: &[String]) -> String {
+    let shown: Vec<String> = stages.iter().take(20).map(|name| format!("`{name}`")).collect();
+    format!("{}{}", shown.join(", "), if stages.len() > 20 { ", …" } else { "" })
 }
 
 /// Says for every wanted stage whether it would run, and why.
@@ -31,11 +58,17 @@ pub fn plan(
     request: &Request<'_>,
     tools: &Tools<'_>,
     explainer: &Explainer<'_>,
-) -> Result<Vec<Planned>, CacheError> {
+) -> Result<Vec<Planned>, PlanError> {
     let mut known = Known::new();
     let mut planned = Vec::new();
-    for stage in request.wanted() {
+    // Stages outside of the selection without a result, and those that selected ones lack of them.
+    let (mut lost, mut needed) = (BTreeSet::new(), BTreeSet::new());
+    // Stages that would be skipped, or are outside of the selection and wait for a stage that runs;
+    // for each, such a stage outside of the selection.
+    let mut unsure: HashMap<String, String> = HashMap::new();
+    for stage in request.considered() {
         let spec = &request.pipeline.stages[&stage];
+        let is_selected = request.selects(&stage);
         let pending: Vec<String> = spec
             .inputs
             .values()
@@ -44,7 +77,21 @@ pub fn plan(
                 _ => None,
             })
             .collect();
-        let (verdict, reasons) = if pending.is_empty() {
+        if is_selected {
+            needed.extend(pending.iter().filter(|pending| lost.contains(*pending)).cloned());
+        } else if !pending.is_empty() {
+            if pending.iter().any(|pending| lost.contains(pending)) {
+                lost.insert(stage);
+            } else {
+                unsure.insert(stage.clone(), stage);
+            }
+            continue;
+        }
+        let outside = pending.iter().find_map(|pending| unsure.get(pending).cloned());
+        let (verdict, reasons) = if let Some(outside) = outside {
+            unsure.insert(stage.clone(), outside.clone());
+            (Verdict::Skip, vec![Reason::NotSelected { stage: outside }])
+        } else if pending.is_empty() {
             match decide(request, tools, explainer, spec, &known)?.verdict {
                 Decision::Cached(hit) => {
                     known.insert(stage.clone(), hit.outputs);
@@ -55,7 +102,15 @@ pub fn plan(
         } else {
             (Verdict::Run, explain_pending(request, tools, explainer, spec, &known, pending))
         };
-        planned.push(Planned { stage, verdict, reasons });
+        if is_selected {
+            planned.push(Planned { stage, verdict, reasons });
+        } else if verdict == Verdict::Run {
+            lost.insert(stage);
+        }
     }
-    Ok(planned)
+    if needed.is_empty() {
+        Ok(planned)
+    } else {
+        Err(PlanError::NotSelected { needed: needed.into_iter().collect() })
+    }
 }

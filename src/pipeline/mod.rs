@@ -27,6 +27,7 @@ pub use load::load;
 pub use places::Places;
 pub use problem::{PipelineErrors, Problem};
 pub use schema::schema;
+pub use suggest::Suggestions;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

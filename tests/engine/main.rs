@@ -6,7 +6,7 @@ use std::{cell::RefCell, collections::BTreeMap, fs, path::Path};
 
 use pipe::{
     cache::Cache,
-    engine::{self, Capacity, Explainer, Force, Request, RunEvent, Tools, Verdict},
+    engine::{self, Capacity, Explainer, Force, Request, RunEvent, Selection, Tools, Verdict},
     exec::{InlineExecutor, Stop},
     fingerprint::Fingerprint,
     names::RunId,
@@ -38,6 +38,9 @@ struct Lab {
 #[derive(Default)]
 struct Options<'a> {
     only: &'a [&'a str],
+    from: &'a [&'a str],
+    until: &'a [&'a str],
+    keep_going: bool,
     force: Force,
     sets: &'a [&'a str],
     cpus: Option<usize>,
@@ -92,9 +95,13 @@ impl Lab {
         let pipeline = pipeline::load(&options_to_load, toys::KINDS).unwrap_or_else(|err| panic!("{err:?}"));
         let cache = Cache::open(&self.path("cache"));
         let executor = InlineExecutor::new(toys::KINDS);
+        let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+        let selection =
+            Selection { only: owned(options.only), from: owned(options.from), until: owned(options.until) };
         let request = Request {
             pipeline: &pipeline,
-            only: options.only.iter().map(ToString::to_string).collect(),
+            selected: selection.of(&pipeline).unwrap(),
+            keep_going: options.keep_going,
             force: options.force.clone(),
             device: Device::Cpu,
             capacity: Capacity { cpus: options.cpus.unwrap_or(4), memory: 1 << 30, gpus: 0 },
@@ -140,6 +147,7 @@ impl Lab {
             let line = |plan: engine::Planned| match plan.verdict {
                 Verdict::Run => format!("{}: run {:?}", plan.stage, plan.reasons),
                 Verdict::Cached(run) => format!("{}: cached {run}", plan.stage),
+                Verdict::Skip => format!("{}: skip {:?}", plan.stage, plan.reasons),
             };
             planned.into_iter().map(line).collect()
         })
@@ -240,9 +248,9 @@ fn an_edited_outside_file_reruns_what_reads_it_and_a_touched_one_does_not() {
 }
 
 #[test]
-fn only_runs_a_stage_with_what_it_needs() {
+fn until_runs_a_stage_with_what_it_needs() {
     let lab = Lab::new(PIPELINE);
-    let ran = lab.run_with(&Options { only: &["first"], ..Options::default() });
+    let ran = lab.run_with(&Options { until: &["first"], ..Options::default() });
     assert_eq!(ran.records.keys().collect::<Vec<_>>(), ["first", "greeting"]);
 }
 

@@ -28,20 +28,20 @@ fn is_training(lab: &Lab) -> bool {
 
 fn undisturbed() -> (String, String) {
     let lab = Lab::new(&slow());
-    lab.run(&["--only", "fine_tuned"]).success();
+    lab.run(&["--until", "fine_tuned"]).success();
     results(&lab)
 }
 
 #[test]
 fn after_a_kill_of_pipe_the_same_command_goes_on_at_once() {
     let lab = Lab::new(&slow());
-    lab.run(&["--only", "zero_shot"]).success();
-    let mut pipe = lab.start_until(&["--only", "fine_tuned"], "running fine_tune");
+    lab.run(&["--until", "zero_shot"]).success();
+    let mut pipe = lab.start_until(&["--until", "fine_tuned"], "running fine_tune");
     wait_until("training", || is_training(&lab));
     send(Signal::KILL, i32::try_from(pipe.id()).unwrap());
     pipe.wait().unwrap();
 
-    let mut second = lab.start_until(&["--only", "fine_tuned"], "running fine_tune");
+    let mut second = lab.start_until(&["--until", "fine_tuned"], "running fine_tune");
     let mut most = 0;
     let status = loop {
         most = most.max(lab.workers().len());
@@ -63,7 +63,7 @@ fn after_a_kill_of_pipe_the_same_command_goes_on_at_once() {
 #[test]
 fn after_a_kill_of_a_worker_the_run_says_so_and_the_next_one_ends_right() {
     let lab = Lab::new(&slow());
-    let pipe = lab.start_until(&["--only", "fine_tuned"], "running fine_tune");
+    let pipe = lab.start_until(&["--until", "fine_tuned"], "running fine_tune");
     wait_until("training", || is_training(&lab));
     lab.workers().into_iter().for_each(|worker| send(Signal::KILL, worker));
     let status = pipe.wait_with_output().unwrap().status;
@@ -71,7 +71,7 @@ fn after_a_kill_of_a_worker_the_run_says_so_and_the_next_one_ends_right() {
     let error: String = lab.ask("SELECT error FROM stage WHERE stage = 'fine_tune'");
     assert!(error.contains("signal 9 (killed: out of memory, or by hand)"), "{error}");
 
-    let again = lab.run(&["--only", "fine_tuned"]).success();
+    let again = lab.run(&["--until", "fine_tuned"]).success();
     assert_eq!(again.stages("done"), ["fine_tune", "fine_tuned"]);
     assert_eq!(results(&lab), undisturbed());
 }
@@ -79,23 +79,23 @@ fn after_a_kill_of_a_worker_the_run_says_so_and_the_next_one_ends_right() {
 #[test]
 fn ctrl_c_stops_the_workers_and_records_the_run_as_interrupted() {
     let lab = Lab::new(&slow());
-    let mut pipe = lab.start_until(&["--only", "fine_tuned"], "running fine_tune");
+    let mut pipe = lab.start_until(&["--until", "fine_tuned"], "running fine_tune");
     wait_until("training", || is_training(&lab));
     send(Signal::INT, i32::try_from(pipe.id()).unwrap());
     assert_eq!(pipe.wait().unwrap().code(), Some(130));
     assert_eq!(lab.workers(), []);
     assert_eq!(lab.ask::<String>("SELECT status FROM run"), "interrupted");
     assert_eq!(lab.ask::<String>("SELECT outcome FROM stage WHERE stage = 'fine_tune'"), "interrupted");
-    lab.run(&["--only", "fine_tuned"]).success();
+    lab.run(&["--until", "fine_tuned"]).success();
     assert_eq!(results(&lab), undisturbed());
 }
 
 #[test]
 fn two_runs_at_once_compute_a_stage_once() {
     let lab = Lab::new(&slow());
-    lab.run(&["--only", "trunk_train"]).success();
-    let mut first = lab.start_until(&["--only", "fine_tune"], "running fine_tune");
-    let second = lab.run(&["--only", "fine_tune"]).success();
+    lab.run(&["--until", "trunk_train"]).success();
+    let mut first = lab.start_until(&["--until", "fine_tune"], "running fine_tune");
+    let second = lab.run(&["--until", "fine_tune"]).success();
     assert!(first.wait().unwrap().success());
     assert!(
         second.stages("waiting") == ["fine_tune"] && second.stderr.contains("for run_2"),
