@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{Failure, Globals, PipelineArgs, reasons, recorder::Recorder, units, view::View};
 use crate::{
-    cache::Cache,
+    cache::{Cache, Hold},
     engine::{
         self, Capacity, EngineError, Explainer, Force, Planned, Request, RunEvent, Summary, Tools, Verdict,
     },
@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Exit code of a run that was stopped by Ctrl-C, as shells have it.
-const INTERRUPTED: u8 = 130;
+pub const INTERRUPTED: u8 = 130;
 
 /// Execute what has changed; everything else comes from the cache
 #[derive(Debug, Args)]
@@ -72,6 +72,7 @@ impl Run {
         if self.dry_run {
             return self.plan(globals, &pipeline, &cache, device);
         }
+        let _hold = join(&cache, globals)?;
         let mut database = RunsDb::open(&pipeline.root.join("runs.db"))?;
         let start = run_start(&pipeline);
         let run = database.begin(&start)?;
@@ -204,6 +205,12 @@ impl Run {
     }
 }
 
+/// Joins those who work in the cache; says so if that means to wait.
+pub fn join(cache: &Cache, globals: &Globals) -> Result<Hold, Failure> {
+    let mut wait = || globals.say("waiting until another `pipe` has removed things from the cache");
+    cache.join(&mut wait).map_err(|err| Failure::error(err).exit(1))
+}
+
 /// An error with the nearest name if `name` is no stage of the pipeline.
 pub fn stage_exists(pipeline: &Pipeline, name: &str) -> Result<(), Failure> {
     if pipeline.stages.contains_key(name) {
@@ -264,7 +271,7 @@ fn total_memory() -> u64 {
 }
 
 /// The first Ctrl-C stops the stages and records the run; a second one ends at once.
-fn stop_on_signals(stop: &Stop) {
+pub fn stop_on_signals(stop: &Stop) {
     let stop = stop.clone();
     // A handler can be set once in a process; one run is one process.
     let _ = ctrlc::set_handler(move || {

@@ -13,6 +13,7 @@ mod perform;
 mod plan;
 mod resources;
 mod schedule;
+mod verify;
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -31,6 +32,7 @@ use crate::{
 pub use plan::{Planned, Verdict, plan};
 pub use resources::Capacity;
 pub use schedule::run;
+pub use verify::{Difference, Ready, Subject, Unchecked, Verification, Verified, prepare, verify};
 
 /// What is to be done.
 #[derive(Debug)]
