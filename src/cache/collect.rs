@@ -99,7 +99,7 @@ pub(super) fn remove(folder: &Path, index: &Index, removal: &Removal) -> Result<
     Ok(())
 }
 
-fn remove_file(path: &Path) -> Result<(), CacheError> {
+pub(super) fn remove_file(path: &Path) -> Result<(), CacheError> {
     match fs::remove_file(path) {
         Err(err) if err.kind() != std::io::ErrorKind::NotFound => Err(CacheError::io("remove", path)(err)),
         _ => Ok(()),

@@ -64,6 +64,12 @@ impl Scratch {
         }
     }
 
+    /// Whether a process works here.
+    pub(super) fn is_held(&self) -> bool {
+        let lock = File::open(self.folder.join("lock"));
+        lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
     /// Who holds the key, as it said itself; empty if nobody does.
     pub fn holder(&self) -> String {
         let mut text = String::new();

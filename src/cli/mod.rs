@@ -27,6 +27,8 @@ mod table;
 mod tag;
 mod targets;
 mod units;
+mod verify;
+mod verify_cache;
 mod view;
 mod why;
 mod worker;
@@ -79,6 +81,7 @@ enum Verb {
     Tag(tag::Tag),
     Note(note::Note),
     Gc(gc::Gc),
+    Verify(verify::Verify),
     Schema(schema::Schema),
     Completions(completions::Completions),
     Worker(worker::Worker),
@@ -99,6 +102,7 @@ impl Verb {
             Verb::Tag(verb) => verb.run(globals),
             Verb::Note(verb) => verb.run(globals),
             Verb::Gc(verb) => verb.run(globals),
+            Verb::Verify(verb) => verb.run(globals),
             Verb::Schema(verb) => verb.run(globals),
             Verb::Completions(verb) => verb.run(globals),
             Verb::Worker(verb) => verb.run(globals),

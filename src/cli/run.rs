@@ -16,7 +16,7 @@ use super::{
     view::View,
 };
 use crate::{
-    cache::Cache,
+    cache::{Cache, Hold},
     engine::{
         self, Capacity, EngineError, Explainer, PlanError, Planned, Request, RunEvent, Summary, Tools,
         Verdict,
@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Exit code of a run that was stopped by Ctrl-C, as shells have it.
-const INTERRUPTED: u8 = 130;
+pub const INTERRUPTED: u8 = 130;
 
 /// Execute what has changed; everything else comes from the cache
 #[derive(Debug, Args)]
@@ -78,6 +78,7 @@ impl Run {
         if self.dry_run {
             return self.print_plan(globals, &plan(&request, &cache)?);
         }
+        let _hold = join(&cache, globals)?;
         // What cannot be done is said before anything is; a whole pipeline can be.
         if request.selected.is_some() {
             plan(&request, &cache)?;
@@ -211,6 +212,12 @@ fn plan(request: &Request<'_>, cache: &Cache) -> Result<Vec<Planned>, Failure> {
     })
 }
 
+/// Joins those who work in the cache; says so if that means to wait.
+pub fn join(cache: &Cache, globals: &Globals) -> Result<Hold, Failure> {
+    let mut wait = || globals.say("waiting until another `pipe` has removed things from the cache");
+    cache.join(&mut wait).map_err(|err| Failure::error(err).exit(1))
+}
+
 /// An error with the nearest name if `name` is no stage of the pipeline.
 pub fn stage_exists(pipeline: &Pipeline, name: &str) -> Result<(), Failure> {
     if pipeline.stages.contains_key(name) {
@@ -271,7 +278,7 @@ fn total_memory() -> u64 {
 }
 
 /// The first Ctrl-C stops the stages and records the run; a second one ends at once.
-fn stop_on_signals(stop: &Stop) {
+pub fn stop_on_signals(stop: &Stop) {
     let stop = stop.clone();
     // A handler can be set once in a process; one run is one process.
     let _ = ctrlc::set_handler(move || {

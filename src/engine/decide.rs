@@ -153,7 +153,8 @@ fn with_places(explainer: &Explainer<'_>, spec: &StageSpec, mut reasons: Vec<Rea
     reasons
 }
 
-fn look_outside(tools: &Tools<'_>, source: &Source) -> Result<Outside, CacheError> {
+/// Looks at an input that no stage wrote.
+pub(super) fn look_outside(tools: &Tools<'_>, source: &Source) -> Result<Outside, CacheError> {
     match source {
         Source::File(path) => tools.cache.file(tools.root, path),
         Source::Dir(path) => tools.cache.folder(tools.root, path),

@@ -14,6 +14,7 @@ mod plan;
 mod resources;
 mod schedule;
 mod selection;
+mod verify;
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -33,6 +34,7 @@ pub use plan::{PlanError, Planned, Verdict, plan};
 pub use resources::Capacity;
 pub use schedule::run;
 pub use selection::{Selection, SelectionError, matching};
+pub use verify::{Difference, Ready, Subject, Unchecked, Verification, Verified, prepare, verify};
 
 /// What is to be done.
 #[derive(Debug)]

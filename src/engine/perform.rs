@@ -196,7 +196,7 @@ fn job(task: &Task<'_>, claim: &Claim) -> Result<Job, CacheError> {
 }
 
 /// Writes an event into the execution or the log.
-fn note(execution: &mut Execution, event: &Event, log: &mut Log, failure: &mut Option<String>) {
+pub(super) fn note(execution: &mut Execution, event: &Event, log: &mut Log, failure: &mut Option<String>) {
     match event.clone() {
         Event::Metric { name, step, value } => execution.metrics.push(Metric { name, step, value }),
         Event::Histogram { name, step, edges, counts } => {
@@ -239,7 +239,7 @@ fn differing(tools: &Tools<'_>, execution: &Execution) -> Vec<String> {
     execution.outputs.iter().filter(differs).map(|output| output.port.clone()).collect()
 }
 
-fn exit_failure(exit: Exit, failure: Option<String>) -> Ending {
+pub(super) fn exit_failure(exit: Exit, failure: Option<String>) -> Ending {
     match (exit, failure) {
         (Exit::Code(code), Some(error)) => Ending::Failed { exit_code: Some(code), error },
         (Exit::Code(code), None) => {
@@ -267,13 +267,18 @@ fn meaning(signal: i32) -> &'static str {
 }
 
 fn failed(error: &dyn Error) -> Ending {
+    Ending::Failed { exit_code: None, error: told_error(error) }
+}
+
+/// An error with its causes, a line each.
+pub(super) fn told_error(error: &dyn Error) -> String {
     let mut causes = Vec::new();
     let mut next = error.source();
     while let Some(cause) = next {
         causes.push(cause.to_string());
         next = cause.source();
     }
-    Ending::Failed { exit_code: None, error: told(&error.to_string(), &causes, None) }
+    told(&error.to_string(), &causes, None)
 }
 
 /// A message with its causes and its help, a line each.
@@ -285,7 +290,7 @@ fn told(message: &str, causes: &[String], help: Option<&str>) -> String {
 
 /// The end of a growing text.
 #[derive(Default)]
-struct Log {
+pub(super) struct Log {
     text: String,
 }
 
@@ -315,7 +320,7 @@ fn seconds_since(started: Timestamp) -> f64 {
 }
 
 /// 32 hexadecimal digits that no other attempt has.
-fn attempt_id() -> String {
+pub(super) fn attempt_id() -> String {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the system gives random bytes");
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

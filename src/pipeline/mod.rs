@@ -130,6 +130,22 @@ impl fmt::Display for Source {
     }
 }
 
+impl Source {
+    /// The file, folder or pattern that an input of a resolved pipeline names; `None` for what a
+    /// stage writes.
+    pub fn outside(resolved: &Value, stage: &str, port: &str) -> Option<Self> {
+        let written = resolved.get("stages")?.get(stage)?.get("in")?.get(port)?.as_object()?;
+        let (what, path) = written.iter().next()?;
+        let path = path.as_str()?;
+        match what.as_str() {
+            "file" => Some(Source::File(path.into())),
+            "dir" => Some(Source::Dir(path.into())),
+            "glob" => Some(Source::Glob(path.to_owned())),
+            _ => None,
+        }
+    }
+}
+
 impl StageSpec {
     /// The names of the stages that it takes inputs from.
     pub fn upstream(&self) -> BTreeSet<&str> {

@@ -8,7 +8,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Note, RunsDb, RunsError, packed, process, tags, words::status_from};
-use crate::{digest::Digest, names::RunId, record::RunStatus};
+use crate::{
+    digest::{ActionKey, Digest},
+    names::RunId,
+    record::RunStatus,
+};
 
 /// How a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -175,6 +179,25 @@ impl RunsDb {
                 )?
                 .query_row([id], |row| Ok((RunId(row.get(0)?), row.get(1)?)));
             found.optional()
+        })
+    }
+
+    /// The stages that the output with this digest satisfied, latest run first.
+    pub fn users(&self, digest: Digest) -> Result<Vec<(RunId, String)>, RunsError> {
+        self.read(|conn| {
+            let find = "SELECT DISTINCT run, stage FROM artifact WHERE digest = ? ORDER BY run DESC, stage";
+            let mut query = conn.prepare_cached(find)?;
+            let users = query.query_map([digest.to_string()], |row| Ok((RunId(row.get(0)?), row.get(1)?)))?;
+            users.collect()
+        })
+    }
+
+    /// The keys of what `run` began to execute, finished or not.
+    pub fn begun(&self, run: RunId) -> Result<Vec<ActionKey>, RunsError> {
+        self.read(|conn| {
+            let mut query = conn.prepare_cached("SELECT key FROM execution WHERE run = ?")?;
+            let keys = query.query_map([run.0], |row| row.get::<_, String>(0))?;
+            keys.map(|key| key?.parse().map_err(damaged)).collect()
         })
     }
 

@@ -10,6 +10,7 @@
 //! Ragged safetensors files share the tensors of [`rows`], which say which review each row
 //! is; [`tensor_file`] writes them, the same bytes for the same content.
 
+pub mod difference;
 pub mod hidden;
 pub mod predictions;
 pub mod reviews;
