@@ -50,8 +50,8 @@ fn an_experiment_comes_out_identical_and_nothing_that_is_kept_changes() {
 #[test]
 fn a_cached_stage_is_verified_by_what_the_record_says_not_by_todays_file() {
     let lab = Lab::new(EXPERIMENT);
-    lab.run(&["--only", "tokens_test"]).success();
-    lab.run(&["--only", "tokens_test", "--set", "tokens_test.max_tokens=64"]).success();
+    lab.run(&["--until", "tokens_test"]).success();
+    lab.run(&["--until", "tokens_test", "--set", "tokens_test.max_tokens=64"]).success();
     lab.write("pipelines/p.yaml", "stages: { other: { kind: sample_reviews } }");
     for run in ["run_1", "run_2"] {
         let said = lab.pipe(&["verify", run]).success();
@@ -141,7 +141,7 @@ fn what_would_be_another_computation_is_not_checked_and_says_why() {
     assert!(said.stderr.contains("run_1: 4 not checked"), "{}", said.stderr);
 
     lab.write("a.txt", "one\n");
-    lab.run(&["--only", "again"]).success();
+    lab.run(&["--until", "again"]).success();
     let mut command = lab.command(&["verify", "@last", "again"]);
     let output = command.env("MODE", "fast").output().unwrap();
     let stdout = String::from_utf8(output.stdout).unwrap();
