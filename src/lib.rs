@@ -10,6 +10,7 @@
 //! 0  pipe-stages                      the contract of a stage, and the kinds
 //! ```
 
+pub mod attempts;
 pub mod cache;
 pub mod cli;
 pub mod digest;

@@ -268,6 +268,11 @@ pub enum Reason {
         /// The stages that will run.
         stages: Vec<String>,
     },
+    /// It failed and was started again, as its `retry` allows.
+    Retried {
+        /// How often it was started.
+        attempts: u32,
+    },
     /// `--force` asked for it.
     Forced,
     /// The stored result is damaged or gone; the text says how.

@@ -33,6 +33,7 @@ pub(super) fn words(reason: &Reason) -> String {
             list(stages),
             if stages.len() == 1 { "has" } else { "have" }
         ),
+        Reason::Retried { attempts } => format!("took {attempts} attempts"),
         Reason::Forced => "forced".into(),
         Reason::ResultLost { what } => format!("its result was lost: {what}"),
         Reason::Satisfied { since } => format!("has the result of {since}"),
@@ -94,6 +95,7 @@ mod tests {
             upstream(&["a"]),
             upstream(&["a", "b"]),
             upstream(&["a", "b", "c", "d"]),
+            Reason::Retried { attempts: 3 },
             Reason::Forced,
             Reason::ResultLost { what: "object 12ab… is missing".into() },
             Reason::Satisfied { since: RunId(3) },
@@ -115,6 +117,7 @@ mod tests {
         takes from a, which has to run
         takes from a and b, which have to run
         takes from a, b and 2 more, which have to run
+        took 3 attempts
         forced
         its result was lost: object 12ab… is missing
         has the result of run_3

@@ -61,7 +61,7 @@ impl<'a> Recorder<'a> {
                     self.records.push((**record).clone());
                 }
             }
-            RunEvent::Waiting { .. } => {}
+            RunEvent::Waiting { .. } | RunEvent::Retrying { .. } => {}
         }
         if self.written.elapsed() >= WRITE_EVERY {
             self.write_measured();

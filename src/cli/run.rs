@@ -283,6 +283,7 @@ pub fn stop_on_signals(stop: &Stop) {
     // A handler can be set once in a process; one run is one process.
     let _ = ctrlc::set_handler(move || {
         if stop.is_requested() {
+            stop.kill();
             std::process::exit(i32::from(INTERRUPTED));
         }
         stop.request();

@@ -115,6 +115,17 @@ pub enum RunEvent {
         /// What it reported.
         event: Event,
     },
+    /// A stage failed and is started again.
+    Retrying {
+        /// The stage's name.
+        stage: String,
+        /// Which retry this is, from 1.
+        retry: u32,
+        /// How many there may be.
+        of: u32,
+        /// Why the attempt before it failed.
+        error: String,
+    },
     /// A stage has its result, or will have none.
     Finished {
         /// What this run did about it.

@@ -15,7 +15,7 @@ use crate::{
     cache::{CacheError, Claim, Hit, Lookup},
     exec::{Exit, Launch, end_of},
     names::RunId,
-    pipeline::{Source, StageSpec},
+    pipeline::{Places, Source, StageSpec},
     record::{Artifact, Execution, Histogram, Metric},
 };
 
@@ -27,6 +27,7 @@ const LOG_KEPT: usize = 64 * 1024;
 /// A stage that is to be executed.
 pub(super) struct Task<'a> {
     pub spec: &'a StageSpec,
+    pub places: &'a Places,
     pub decided: Decided,
     pub run: RunId,
     pub device: Device,
@@ -39,11 +40,15 @@ pub(super) enum Notice {
     Waiting(String),
     Started(Box<Execution>),
     Reported(String, Event),
+    Retrying { retry: u32, of: u32, error: String },
 }
 
 /// How a task ended.
 pub(super) struct Performed {
     pub ending: Ending,
+    /// How often it was started.
+    pub attempts: u32,
+    /// The end of what all attempts have logged.
     pub log: String,
 }
 
@@ -53,8 +58,8 @@ pub(super) enum Ending {
     Ran { execution: Box<Execution>, differs: Vec<String> },
     /// Another process computed the key meanwhile.
     Satisfied(Hit),
-    /// It failed.
-    Failed { exit_code: Option<i32>, error: String },
+    /// It failed; `may_retry` where another attempt may end otherwise.
+    Failed { exit_code: Option<i32>, error: String, may_retry: bool },
     /// The run is ending.
     Interrupted,
 }
@@ -62,13 +67,29 @@ pub(super) enum Ending {
 /// Executes `task` to its end.
 pub(super) fn perform(task: &Task<'_>, tools: &Tools<'_>, notify: &dyn Fn(Notice)) -> Performed {
     let mut log = Log::default();
-    let attempted = panic::catch_unwind(AssertUnwindSafe(|| attempt(task, tools, notify, &mut log)));
-    // A bug here must not leave the scheduler waiting for an answer.
-    let ending = attempted.unwrap_or_else(|_| {
-        let error = "`pipe` itself failed while it ran the stage: this is a bug".to_owned();
-        Err(Ending::Failed { exit_code: None, error })
-    });
-    Performed { ending: ending.unwrap_or_else(|failure| failure), log: log.into_end() }
+    let of = task.spec.attempts.retry;
+    let mut attempts = 1;
+    let ending = loop {
+        let tried = panic::catch_unwind(AssertUnwindSafe(|| attempt(task, tools, notify, &mut log)));
+        // A bug here must not leave the scheduler waiting for an answer.
+        let ending = tried.unwrap_or_else(|_| {
+            let error = "`pipe` itself failed while it ran the stage: this is a bug".to_owned();
+            Err(Ending::Failed { exit_code: None, error, may_retry: false })
+        });
+        match ending.unwrap_or_else(|failure| failure) {
+            Ending::Failed { error, may_retry: true, .. } if attempts <= of => {
+                if tools.stop.is_requested() {
+                    break Ending::Interrupted;
+                }
+                let first_line = error.lines().next().unwrap_or_default();
+                log.append(&format!("attempt {attempts} failed: {first_line}\nretry {attempts} of {of}\n"));
+                notify(Notice::Retrying { retry: attempts, of, error });
+                attempts += 1;
+            }
+            ending => break ending,
+        }
+    };
+    Performed { ending, attempts, log: log.into_end() }
 }
 
 fn attempt(
@@ -108,8 +129,13 @@ fn attempt(
     notify(Notice::Started(Box::new(execution.clone())));
     let job = job(task, &claim).map_err(|err| failed(&err))?;
     let finished = {
-        let launch =
-            Launch { job: &job, root: tools.root, output: claim.folder().join("output"), lock: claim.lock() };
+        let launch = Launch {
+            job: &job,
+            root: tools.root,
+            output: claim.folder().join("output"),
+            lock: claim.lock(),
+            timeout: task.spec.attempts.timeout.map(|limit| limit.0),
+        };
         let mut failure = None;
         let result = tools.executor.execute(&launch, tools.stop, &mut |event| {
             note(&mut execution, &event, log, &mut failure);
@@ -122,7 +148,12 @@ fn attempt(
             return Ok(Ending::Interrupted);
         }
         if finished.exit != Exit::Code(0) {
-            let ending = exit_failure(finished.exit, failure);
+            let ending = match finished.exit {
+                Exit::TimedOut => {
+                    Ending::Failed { exit_code: None, error: out_of_time(task), may_retry: true }
+                }
+                exit => exit_failure(exit, failure),
+            };
             claim.abandon().map_err(|err| failed(&err))?;
             return Ok(ending);
         }
@@ -137,7 +168,7 @@ fn attempt(
             "input `{port}` (`{}`) changed while the stage ran, so its result was not kept; run again",
             outside.path.display()
         );
-        return Ok(Ending::Failed { exit_code: None, error });
+        return Ok(Ending::Failed { exit_code: None, error, may_retry: false });
     }
     keep_outputs(task, tools, &job, &mut execution)?;
     let differs = if task.is_forced { differing(tools, &execution) } else { Vec::new() };
@@ -239,19 +270,26 @@ fn differing(tools: &Tools<'_>, execution: &Execution) -> Vec<String> {
     execution.outputs.iter().filter(differs).map(|output| output.port.clone()).collect()
 }
 
+/// What the end of a process means that did not end well; the time limit is the caller's to tell.
 pub(super) fn exit_failure(exit: Exit, failure: Option<String>) -> Ending {
-    match (exit, failure) {
-        (Exit::Code(code), Some(error)) => Ending::Failed { exit_code: Some(code), error },
+    let (exit_code, error) = match (exit, failure) {
+        (Exit::Code(code), Some(error)) => (Some(code), error),
         (Exit::Code(code), None) => {
-            let error = format!("its process ended with exit code {code} and gave no reason; see its log");
-            Ending::Failed { exit_code: Some(code), error }
+            (Some(code), format!("its process ended with exit code {code} and gave no reason; see its log"))
         }
         (Exit::Signal(signal), _) => {
-            let error = format!("its process was ended by signal {signal}{}", meaning(signal));
-            Ending::Failed { exit_code: None, error }
+            (None, format!("its process was ended by signal {signal}{}", meaning(signal)))
         }
-        (Exit::Stopped, _) => Ending::Interrupted,
-    }
+        (Exit::Stopped | Exit::TimedOut, _) => return Ending::Interrupted,
+    };
+    Ending::Failed { exit_code, error, may_retry: true }
+}
+
+fn out_of_time(task: &Task<'_>) -> String {
+    let limit = task.spec.attempts.timeout.map(|limit| limit.to_string()).unwrap_or_default();
+    let place = task.places.timeout(&task.spec.name).map(|place| format!(" ({place})"));
+    let help = format!("raise or remove its `timeout`{}", place.unwrap_or_default());
+    told(&format!("it was stopped since it took longer than its time limit of {limit}"), &[], Some(&help))
 }
 
 /// What a signal usually means to the person who sees it.
@@ -267,7 +305,7 @@ fn meaning(signal: i32) -> &'static str {
 }
 
 fn failed(error: &dyn Error) -> Ending {
-    Ending::Failed { exit_code: None, error: told_error(error) }
+    Ending::Failed { exit_code: None, error: told_error(error), may_retry: false }
 }
 
 /// An error with its causes, a line each.

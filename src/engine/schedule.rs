@@ -253,6 +253,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
             self.running.insert(ready.stage.clone(), running);
             let task = Task {
                 spec,
+                places: &self.request.pipeline.places,
                 decided: ready.decided,
                 run: self.request.run,
                 device: self.request.device,
@@ -274,6 +275,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
         (self.observe)(match notice {
             Notice::Waiting(holder) => RunEvent::Waiting { stage, holder },
             Notice::Reported(execution, event) => RunEvent::Reported { stage, execution, event },
+            Notice::Retrying { retry, of, error } => RunEvent::Retrying { stage, retry, of, error },
             Notice::Started(execution) => {
                 let reasons = self.running[&stage].reasons.clone();
                 RunEvent::Started { stage, execution, reasons }
@@ -288,6 +290,9 @@ impl<'r, 'o> Schedule<'r, 'o> {
         let mut record = record(spec, Outcome::Ran, running.started);
         record.key = Some(running.key);
         record.reasons = running.reasons;
+        if performed.attempts > 1 {
+            record.reasons.push(Reason::Retried { attempts: performed.attempts });
+        }
         record.log = performed.log;
         let mut satisfied_by = None;
         match performed.ending {
@@ -303,7 +308,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
                 self.satisfied(spec, running.key, running.started, hit.clone());
                 satisfied_by = Some(hit);
             }
-            Ending::Failed { exit_code, error } => {
+            Ending::Failed { exit_code, error, .. } => {
                 record.outcome = Outcome::Failed;
                 record.exit_code = exit_code;
                 record.error = Some(error);

@@ -182,8 +182,13 @@ fn compute(
     id: &str,
 ) -> Result<Verified, CacheError> {
     let job = job(ready, claim, how)?;
-    let launch =
-        Launch { job: &job, root: tools.root, output: claim.folder().join("output"), lock: claim.lock() };
+    let launch = Launch {
+        job: &job,
+        root: tools.root,
+        output: claim.folder().join("output"),
+        lock: claim.lock(),
+        timeout: None,
+    };
     let mut again = blank(ready, id);
     let mut failure = None;
     let finished = tools.executor.execute(&launch, tools.stop, &mut |event| {

@@ -7,7 +7,7 @@ use std::{
     path::Path,
     process::{Command, Stdio},
     sync::mpsc::{self, RecvTimeoutError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use command_fds::{CommandFdExt, FdMapping};
@@ -15,19 +15,18 @@ use pipe_stages::{
     contract::{Event, StageError},
     kinds::shell::{self, Invocation},
 };
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal};
 use wait4::Wait4;
 
 use super::{
     ExecError, Exit, Finished, Launch, Stop,
+    ending::Ending,
     process::{LOCK_DESCRIPTOR, finished},
     tail::end_of,
 };
 
 /// How often a running command is asked for.
 const ASK_EVERY: Duration = Duration::from_millis(100);
-/// How long a command may take to end once it was asked to.
-const GRACE: Duration = Duration::from_secs(5);
 /// How many of a failed command's last lines are told, and how much of its output they come from.
 const LINES_TOLD: usize = 10;
 const BYTES_TOLD: usize = 4096;
@@ -59,36 +58,24 @@ pub(super) fn execute(
             }
         }
     });
-    let mut group = None;
-    let mut asked: Option<Instant> = None;
+    let mut ending = Ending::new(stop, launch.timeout);
     let ended = loop {
         match messages.recv_timeout(ASK_EVERY) {
-            Ok(Ok(Message::Started(process))) => group = Some(process),
+            Ok(Ok(Message::Started(process))) => ending.watch(process),
             Ok(Ok(Message::Ended(usage))) => break Ok(usage),
             Ok(Err(err)) => break Err(err),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => unreachable!("the waiter says how it ended"),
         }
-        if let Some(group) = group.filter(|_| stop.is_requested()) {
-            match asked {
-                None => {
-                    asked = Some(Instant::now());
-                    let _ = kill_process_group(group, Signal::TERM);
-                }
-                Some(since) if since.elapsed() > GRACE => {
-                    let _ = kill_process_group(group, Signal::KILL);
-                }
-                Some(_) => {}
-            }
+        if ending.due().is_some() {
+            ending.send(Signal::TERM);
         }
     };
     let _ = waiter.join();
+    let reason = ending.reason();
+    drop(ending);
     let usage = ended.map_err(ExecError::io("start", &program))?;
-    // What the command left running in its group would write into the next attempt.
-    if let Some(group) = group {
-        let _ = kill_process_group(group, Signal::KILL);
-    }
-    let finished = finished(&usage, asked.is_some());
+    let finished = finished(&usage, reason);
     match finished.exit {
         Exit::Code(0) => match shell::collect(launch.job, &invocation) {
             Ok(metrics) => {
@@ -106,7 +93,7 @@ pub(super) fn execute(
             events(Event::Failed { message, causes: Vec::new(), help: None });
             Ok(finished)
         }
-        Exit::Signal(_) | Exit::Stopped => Ok(finished),
+        Exit::Signal(_) | Exit::Stopped | Exit::TimedOut => Ok(finished),
     }
 }
 

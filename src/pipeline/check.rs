@@ -17,7 +17,10 @@ use super::{
     suggest::Suggestions,
     words,
 };
-use crate::resources::{Bytes, NotBytes, Resources};
+use crate::{
+    attempts::{Attempts, TimeLimit},
+    resources::{Bytes, NotBytes, Resources},
+};
 
 /// What a checked document says.
 pub(super) struct Checked {
@@ -34,12 +37,13 @@ pub(super) struct Draft {
     pub resolved: Option<Resolved>,
     pub wanted: BTreeMap<String, Wanted>,
     resources: Resources,
+    attempts: Attempts,
     seed: Option<u64>,
 }
 
 /// Fields of a document, and words that people write instead.
 const DOCUMENT_FIELDS: [&str; 5] = ["name", "seed", "vars", "stages", "profiles"];
-const STAGE_FIELDS: [&str; 5] = ["kind", "in", "with", "seed", "resources"];
+const STAGE_FIELDS: [&str; 7] = ["kind", "in", "with", "seed", "resources", "retry", "timeout"];
 const RESOURCE_FIELDS: [&str; 3] = ["cpus", "memory", "gpus"];
 const OTHER_WORDS: [(&str, &str); 10] = [
     ("inputs", "in"),
@@ -125,6 +129,7 @@ impl Checker<'_> {
             inputs,
             seed: kind.draws.then(|| draft.seed.unwrap_or(seed)),
             resources: draft.resources.clone(),
+            attempts: draft.attempts,
         })
     }
 
@@ -135,6 +140,7 @@ impl Checker<'_> {
             resolved: None,
             wanted: BTreeMap::new(),
             resources: Resources::default(),
+            attempts: Attempts::default(),
             seed: None,
         };
         self.name(name, "stage", Spot::key(&["stages", name]));
@@ -165,6 +171,13 @@ impl Checker<'_> {
         }
         if let Some(node) = map.get("resources").filter(|node| **node != Node::Null) {
             draft.resources = self.resources(name, node);
+        }
+        if let Some(node) = map.get("retry").filter(|node| **node != Node::Null) {
+            let retry = self.count(node, 0, &[path[0], path[1], "retry"]);
+            draft.attempts.retry = retry.and_then(|count| count.try_into().ok()).unwrap_or(0);
+        }
+        if let Some(node) = map.get("timeout").filter(|node| **node != Node::Null) {
+            draft.attempts.timeout = self.time_limit(node, &[path[0], path[1], "timeout"]);
         }
         if let Some(node) = map.get("seed") {
             draft.seed = self.seed(node, &[path[0], path[1], "seed"]);
@@ -266,6 +279,25 @@ impl Checker<'_> {
             }
         };
         resources
+    }
+
+    fn time_limit(&mut self, node: &Node, path: &[&str]) -> Option<TimeLimit> {
+        let found = match node {
+            Node::Text(text) => match text.parse::<TimeLimit>() {
+                Ok(limit) => return Some(limit),
+                Err(err) => Finding::new("wrong_value", err.to_string()),
+            },
+            Node::Number(number) => {
+                let message = format!("`timeout` is a time with a unit, not the number {number}");
+                Finding::new("wrong_type", message).help(format!("write `{number}s` or `{number}m`"))
+            }
+            other => {
+                self.wrong_type("timeout", other, "a time such as `30m`", path);
+                return None;
+            }
+        };
+        self.findings.push(found.at(Spot::value(path)));
+        None
     }
 
     fn count(&mut self, node: &Node, least: u64, path: &[&str]) -> Option<usize> {

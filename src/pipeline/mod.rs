@@ -39,7 +39,7 @@ use indexmap::IndexMap;
 use pipe_stages::contract::{Ports, StageKind};
 use serde_json::Value;
 
-use crate::resources::Resources;
+use crate::{attempts::Attempts, resources::Resources};
 
 /// What to load, as the command line says it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -100,6 +100,8 @@ pub struct StageSpec {
     pub seed: Option<u64>,
     /// What it may use.
     pub resources: Resources,
+    /// How often and how long it may try.
+    pub attempts: Attempts,
 }
 
 /// Where an input comes from.

@@ -124,6 +124,8 @@ pub fn schema(kinds: &[StageKind]) -> Value {
             "with": { "description": "The parameters of the kind; `pipe stages KIND` explains them.", "type": ["object", "null"] },
             "seed": { "description": "The stage's own seed, for kinds that draw.", "$ref": "#/$defs/WholeNumber" },
             "resources": { "description": "What the stage may use.", "$ref": "#/$defs/Resources" },
+            "retry": { "description": "How often the stage is started again after it failed; 0 unless given.", "$ref": "#/$defs/WholeNumber" },
+            "timeout": { "description": "How long each attempt may take, such as `90s`, `30m` or `1h 30m`.", "type": "string", "minLength": 1 },
         },
     });
     if !summaries.is_empty() {

@@ -3,5 +3,7 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod attempts;
 mod failing;
+mod stopping;
 mod targets;
