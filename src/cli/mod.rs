@@ -28,6 +28,7 @@ mod tag;
 mod targets;
 mod units;
 mod view;
+mod watch;
 mod why;
 mod worker;
 
