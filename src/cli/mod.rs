@@ -30,6 +30,7 @@ mod units;
 mod verify;
 mod verify_cache;
 mod view;
+mod watch;
 mod why;
 mod worker;
 

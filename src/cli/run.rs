@@ -14,6 +14,7 @@ use super::{
     targets::{Targets, command_until},
     units,
     view::View,
+    watch::{Waited, Wake, Watch},
 };
 use crate::{
     cache::{Cache, Hold},
@@ -25,7 +26,7 @@ use crate::{
     fingerprint::Fingerprint,
     git,
     names::RunId,
-    pipeline::Pipeline,
+    pipeline::{Pipeline, StageSpec, load},
     record::{Outcome, RunStart, RunStatus, StageRecord},
     runs::RunsDb,
 };
@@ -35,6 +36,7 @@ pub const INTERRUPTED: u8 = 130;
 
 /// Execute what has changed; everything else comes from the cache
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub struct Run {
     #[command(flatten)]
     pipeline: PipelineArgs,
@@ -46,6 +48,9 @@ pub struct Run {
     /// Cores that stages may use together [default: all]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
+    /// Then wait, and run again whenever the file or something that it takes from outside changes
+    #[arg(long, conflicts_with = "dry_run")]
+    watch: bool,
     /// After a failure, still run everything that does not need what failed
     #[arg(short, long)]
     keep_going: bool,
@@ -71,9 +76,54 @@ enum DeviceChoice {
 impl Run {
     /// Runs the verb.
     pub fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
+        let stop = Stop::default();
+        if self.watch {
+            return self.run_on_changes(globals, &stop);
+        }
         let pipeline = self.pipeline.load(globals)?;
+        if !self.dry_run {
+            stop_on_signals(&stop, || {});
+        }
+        self.once(globals, &pipeline, &stop)
+    }
+
+    /// Runs, and runs again on every change until Ctrl-C.
+    fn run_on_changes(&self, globals: &Globals, stop: &Stop) -> Result<ExitCode, Failure> {
+        let (mut watch, wake) = Watch::new(&self.pipeline.file)?;
+        stop_on_signals(stop, move || {
+            let _ = wake.send(Wake::Stop);
+        });
+        loop {
+            // How the file looks is noted before it is read, and so are its inputs.
+            watch.look_from_now_on()?;
+            let code = match load(&self.pipeline.options(globals), pipe_stages::kinds()) {
+                Ok(pipeline) => {
+                    let stages = pipeline.stages.values();
+                    let outside = stages.flat_map(StageSpec::outside).cloned().collect();
+                    watch.sources(&pipeline.root, outside)?;
+                    self.once(globals, &pipeline, stop).unwrap_or_else(|failure| failure.report(globals))
+                }
+                Err(mut errors) => {
+                    if let Some((root, outside)) = errors.outside.take() {
+                        watch.sources(&root, outside)?;
+                    }
+                    Failure::from(errors).report(globals)
+                }
+            };
+            if stop.is_requested() {
+                return Ok(code);
+            }
+            globals.say(format_args!(" watching {}; Ctrl-C ends", units::counted(watch.len(), "path")));
+            match watch.wait()? {
+                Waited::Stopped => return Ok(ExitCode::SUCCESS),
+                Waited::Changed(files) => globals.say(format_args!("\n  changed {}", changed(&files))),
+            }
+        }
+    }
+
+    fn once(&self, globals: &Globals, pipeline: &Pipeline, stop: &Stop) -> Result<ExitCode, Failure> {
         // A dry run is no run: it has no number.
-        let mut request = self.request(&pipeline, RunId(0))?;
+        let mut request = self.request(pipeline, RunId(0))?;
         let cache = Cache::open(&pipeline.root.join("cache"));
         if self.dry_run {
             return self.print_plan(globals, &plan(&request, &cache)?);
@@ -84,12 +134,12 @@ impl Run {
             plan(&request, &cache)?;
         }
         let mut database = RunsDb::open(&pipeline.root.join("runs.db"))?;
-        let start = run_start(&pipeline);
+        let start = run_start(pipeline);
         let run = database.begin(&start)?;
         request.run = run;
-        let outcome = execute(&request, &cache, database);
+        let outcome = execute(&request, &cache, stop, database);
         let (summary, records) = outcome?;
-        self.print(globals, &pipeline, &cache, run, &summary, &records)?;
+        self.print(globals, pipeline, &cache, run, &summary, &records)?;
         Ok(match summary.status {
             RunStatus::Done | RunStatus::Running => ExitCode::SUCCESS,
             RunStatus::Failed => ExitCode::FAILURE,
@@ -164,16 +214,15 @@ impl Run {
 fn execute(
     request: &Request<'_>,
     cache: &Cache,
+    stop: &Stop,
     database: RunsDb,
 ) -> Result<(Summary, Vec<StageRecord>), Failure> {
     let started = Timestamp::now();
     let (pipeline, run) = (request.pipeline, request.run);
     let history = RunsDb::open_existing(&pipeline.root.join("runs.db"))?;
-    let stop = Stop::default();
-    stop_on_signals(&stop);
     let program = std::env::current_exe().map_err(Failure::error)?;
     let executor = ProcessExecutor::new(program, &["worker"]);
-    let tools = Tools { cache, executor: &executor, stop: &stop, root: &pipeline.root };
+    let tools = Tools { cache, executor: &executor, stop, root: &pipeline.root };
     let wanted = request.wanted();
     let mut view = View::new(&wanted);
     view.say("run", Style::new().bold(), &headline(run, pipeline, wanted.len()));
@@ -277,8 +326,18 @@ fn total_memory() -> u64 {
     u64::from(system.mem_unit).saturating_mul(system.totalram)
 }
 
-/// The first Ctrl-C stops the stages and records the run; a second one ends at once.
-pub fn stop_on_signals(stop: &Stop) {
+/// The names of what has changed.
+fn changed(files: &[PathBuf]) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    let short = |file: &PathBuf| file.strip_prefix(&here).unwrap_or(file).display().to_string();
+    let names: Vec<String> = files.iter().take(3).map(short).collect();
+    let more = if files.len() > 3 { format!(" and {} more", files.len() - 3) } else { String::new() };
+    format!("{}{more}", names.join(", "))
+}
+
+/// The first Ctrl-C stops the stages and records the run, and calls `stopped`; a second one ends
+/// at once.
+pub fn stop_on_signals(stop: &Stop, stopped: impl Fn() + Send + 'static) {
     let stop = stop.clone();
     // A handler can be set once in a process; one run is one process.
     let _ = ctrlc::set_handler(move || {
@@ -287,6 +346,7 @@ pub fn stop_on_signals(stop: &Stop) {
             std::process::exit(i32::from(INTERRUPTED));
         }
         stop.request();
+        stopped();
     });
 }
 

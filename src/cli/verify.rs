@@ -82,7 +82,7 @@ impl Verify {
         let cache = Cache::open(&root.join("cache"));
         let _hold = join(&cache, globals)?;
         let stop = Stop::default();
-        stop_on_signals(&stop);
+        stop_on_signals(&stop, || {});
         let program = std::env::current_exe().map_err(Failure::error)?;
         let executor = ProcessExecutor::new(program, &["worker"]);
         let tools = Tools { cache: &cache, executor: &executor, stop: &stop, root: &root };

@@ -13,7 +13,7 @@ use pipe_stages::contract::StageKind;
 use serde_json::Value;
 
 use super::{
-    LoadOptions, Pipeline,
+    LoadOptions, Pipeline, StageSpec,
     check::{Checked, Checker},
     document::{self, Node},
     outside, overlay,
@@ -38,7 +38,7 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
     let suggestions = Suggestions::default();
     let fail = |findings: Vec<Finding>, places: &Places| {
         let (problems, total) = locate(findings, places);
-        PipelineErrors { file: options.file.clone(), problems, total }
+        PipelineErrors { file: options.file.clone(), problems, total, outside: None }
     };
     let nowhere = Places::default();
     let text = read(&options.file, &suggestions).map_err(|found| fail(vec![found], &nowhere))?;
@@ -98,7 +98,8 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
     }
     if !findings.is_empty() {
         name_variables(&mut findings, &used);
-        return Err(fail(findings, &places));
+        let outside = checked.stages.values().flat_map(StageSpec::outside).cloned().collect();
+        return Err(PipelineErrors { outside: Some((root, outside)), ..fail(findings, &places) });
     }
 
     let Checked { name, seed, stages } = checked;

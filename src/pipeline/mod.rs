@@ -149,6 +149,11 @@ impl Source {
 }
 
 impl StageSpec {
+    /// The inputs that no stage writes.
+    pub fn outside(&self) -> impl Iterator<Item = &Source> {
+        self.inputs.values().filter(|source| !matches!(source, Source::Output { .. }))
+    }
+
     /// The names of the stages that it takes inputs from.
     pub fn upstream(&self) -> BTreeSet<&str> {
         let stages = self.inputs.values().filter_map(|source| match source {

@@ -7,3 +7,4 @@ mod attempts;
 mod failing;
 mod stopping;
 mod targets;
+mod watching;
