@@ -3,6 +3,7 @@
 mod command;
 mod inline;
 mod process;
+mod sandbox;
 mod tail;
 
 use std::{
