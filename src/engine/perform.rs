@@ -213,6 +213,7 @@ fn job(task: &Task<'_>, claim: &Claim) -> Result<Job, CacheError> {
     }
     Ok(Job {
         stage: task.spec.name.clone(),
+        key: task.decided.key.to_string(),
         kind: task.spec.kind.name.to_owned(),
         version: task.spec.kind.version,
         params: task.spec.params.clone(),

@@ -6,7 +6,10 @@ use std::{
     os::{fd::OwnedFd, unix::process::CommandExt},
     path::Path,
     process::{Command, Stdio},
-    sync::mpsc::{self, RecvTimeoutError},
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError},
+    },
     time::Duration,
 };
 
@@ -22,6 +25,7 @@ use super::{
     ExecError, Exit, Finished, Launch, Stop,
     ending::Ending,
     process::{LOCK_DESCRIPTOR, finished},
+    sandbox::Sandbox,
     tail::end_of,
 };
 
@@ -42,11 +46,13 @@ pub(super) fn execute(
         Err(err) => return Ok(failed(None, err, events)),
     };
     let mut command = prepared(launch, &invocation)?;
+    let sandbox = invocation.is_sandboxed.then(|| sandboxed(launch, &mut command)).transpose()?.map(Arc::new);
+    let rules = sandbox.clone();
     let program = Path::new(&invocation.words[0]).to_owned();
     let (sender, messages) = mpsc::channel();
     // The thread that starts the process waits for it: the parent-death signal is tied to it.
     let waiter = std::thread::spawn(move || {
-        let started = command.spawn();
+        let started = rules.map_or(Ok(()), |rules| rules.enter()).and_then(|()| command.spawn());
         drop(command);
         match started {
             Ok(child) => {
@@ -90,7 +96,8 @@ pub(super) fn execute(
                 "" => format!("the command ended with exit code {code} and printed nothing"),
                 lines => format!("the command ended with exit code {code}; its last lines:\n{lines}"),
             };
-            events(Event::Failed { message, causes: Vec::new(), help: None });
+            let help = sandbox.map(|sandbox| sandbox.told());
+            events(Event::Failed { message, causes: Vec::new(), help });
             Ok(finished)
         }
         Exit::Signal(_) | Exit::Stopped | Exit::TimedOut => Ok(finished),
@@ -121,6 +128,13 @@ fn prepared(launch: &Launch<'_>, invocation: &Invocation) -> Result<Command, Exe
         .expect("one descriptor cannot collide");
     end_with_parent(&mut command);
     Ok(command)
+}
+
+/// The rules for `command`, which is told where its own temporary files go.
+fn sandboxed(launch: &Launch<'_>, command: &mut Command) -> Result<Sandbox, ExecError> {
+    let sandbox = Sandbox::new(launch.job, launch.root).map_err(ExecError::io("shut in", &launch.output))?;
+    command.env("TMPDIR", &sandbox.temporary);
+    Ok(sandbox)
 }
 
 /// On Linux the kernel kills the command when `pipe` dies.

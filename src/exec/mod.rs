@@ -4,6 +4,7 @@ mod command;
 mod ending;
 mod inline;
 mod process;
+mod sandbox;
 mod tail;
 
 use std::{

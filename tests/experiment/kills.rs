@@ -76,6 +76,48 @@ fn after_a_kill_of_a_worker_the_run_says_so_and_the_next_one_ends_right() {
     assert_eq!(results(&lab), undisturbed());
 }
 
+/// Prompts that take several seconds to encode and several more to score.
+const MANY_PROMPTS: &str = "seed: 1
+stages:
+  reviews: { kind: sample_reviews, with: { train: 2, test: 3000, max_sentences: 12 } }
+  tokens: { kind: tokenize, in: { reviews: reviews.test } }
+  gpt2: { kind: gpt2, with: { init: random, n_layer: 3, n_head: 4, n_embd: 192, block_size: 256 } }
+  trunk: { kind: encode, in: { tokens: tokens, weights: gpt2 }, with: { blocks: 1 } }
+  zero_shot: { kind: zero_shot, in: { hidden: trunk, weights: gpt2 } }
+";
+
+#[test]
+fn encode_and_zero_shot_go_on_from_their_checkpoints_after_kills() {
+    let results = |lab: &Lab| -> String {
+        lab.ask(
+            "SELECT group_concat(stage || ' ' || digest) FROM (SELECT stage, digest FROM artifact
+             WHERE run = (SELECT max(run) FROM artifact) AND stage IN ('trunk', 'zero_shot') ORDER BY stage)",
+        )
+    };
+    let lab = Lab::new(MANY_PROMPTS);
+    let has_checkpoint =
+        || lab.files("cache/v1/scratch").iter().any(|file| file.ends_with("checkpoint/progress"));
+    let mut pipe = lab.start_until(&[], "running trunk");
+    wait_until("a checkpoint of encode", has_checkpoint);
+    send(Signal::KILL, i32::try_from(pipe.id()).unwrap());
+    pipe.wait().unwrap();
+
+    let mut pipe = lab.start_until(&[], "running zero_shot");
+    wait_until("a checkpoint of zero_shot", has_checkpoint);
+    lab.workers().into_iter().for_each(|worker| send(Signal::KILL, worker));
+    assert_eq!(pipe.wait().unwrap().code(), Some(1));
+    let log = lab.pipe(&["logs", "@last", "trunk"]).success().stdout;
+    assert!(log.contains("goes on after review "), "{log}");
+
+    lab.run(&[]).success();
+    let log = lab.pipe(&["logs", "@last", "zero_shot"]).success().stdout;
+    assert!(log.contains("goes on after review "), "{log}");
+
+    let undisturbed = Lab::new(MANY_PROMPTS);
+    undisturbed.run(&[]).success();
+    assert_eq!(results(&lab), results(&undisturbed));
+}
+
 #[test]
 fn ctrl_c_stops_the_workers_and_records_the_run_as_interrupted() {
     let lab = Lab::new(&slow());

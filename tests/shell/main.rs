@@ -5,4 +5,6 @@ mod lab;
 
 mod checks;
 mod example;
+#[cfg(target_os = "linux")]
+mod sandbox;
 mod stages;
