@@ -4,7 +4,7 @@ use super::{
     Explainer, Request, Tools,
     decide::{Decision, Known, decide, explain_pending},
 };
-use crate::{cache::CacheError, names::RunId, pipeline::Source, record::Reason};
+use crate::{cache::CacheError, digest::ActionKey, names::RunId, pipeline::Source, record::Reason};
 
 /// What would be done about one stage.
 #[derive(Debug)]
@@ -15,6 +15,8 @@ pub struct Planned {
     pub verdict: Verdict,
     /// Why.
     pub reasons: Vec<Reason>,
+    /// Its key, where its inputs are known.
+    pub key: Option<ActionKey>,
 }
 
 /// Whether a stage would run.
@@ -44,8 +46,11 @@ pub fn plan(
                 _ => None,
             })
             .collect();
+        let mut key = None;
         let (verdict, reasons) = if pending.is_empty() {
-            match decide(request, tools, explainer, spec, &known)?.verdict {
+            let decided = decide(request, tools, explainer, spec, &known)?;
+            key = Some(decided.key);
+            match decided.verdict {
                 Decision::Cached(hit) => {
                     known.insert(stage.clone(), hit.outputs);
                     (Verdict::Cached(hit.run), vec![Reason::Satisfied { since: hit.run }])
@@ -55,7 +60,7 @@ pub fn plan(
         } else {
             (Verdict::Run, explain_pending(request, tools, explainer, spec, &known, pending))
         };
-        planned.push(Planned { stage, verdict, reasons });
+        planned.push(Planned { stage, verdict, reasons, key });
     }
     Ok(planned)
 }

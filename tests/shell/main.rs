@@ -6,3 +6,4 @@ mod lab;
 mod checks;
 mod example;
 mod stages;
+mod why;
