@@ -77,31 +77,38 @@ fn in_order(value: &Value) -> Value {
 
 /// What is different between an earlier execution and `new`; empty if their keys are equal.
 ///
-/// Reasons carry no places and name inputs by port: the caller knows where things are written.
+/// Reasons carry no places and no run, and name inputs by port: the caller knows more.
 pub fn changes(old: &Fingerprint, new: &Fingerprint) -> Vec<Reason> {
     if old.kind != new.kind {
-        return vec![Reason::Kind { old: old.kind.clone(), new: new.kind.clone() }];
+        return vec![Reason::Kind { old: old.kind.clone(), new: new.kind.clone(), since: None }];
     }
     let mut reasons = Vec::new();
     if old.version != new.version {
-        reasons.push(Reason::Version { old: old.version, new: new.version });
+        reasons.push(Reason::Version { old: old.version, new: new.version, since: None });
     }
     let (before, after) = (leaves(&old.with), leaves(&new.with));
     for path in before.keys().chain(after.keys()).collect::<BTreeSet<_>>() {
         let (old, new) = (before.get(path), after.get(path));
         if old != new {
             let (old, new) = (old.cloned(), new.cloned());
-            reasons.push(Reason::Parameter { path: path.clone(), old, new, place: None });
+            reasons.push(Reason::Parameter { path: path.clone(), old, new, place: None, since: None });
         }
     }
     for port in old.inputs.keys().chain(new.inputs.keys()).collect::<BTreeSet<_>>() {
         let (old, new) = (old.inputs.get(port).copied(), new.inputs.get(port).copied());
         if old != new {
-            reasons.push(Reason::Input { port: port.clone(), from: String::new(), old, new });
+            reasons.push(Reason::Input {
+                port: port.clone(),
+                from: String::new(),
+                old,
+                new,
+                files: None,
+                since: None,
+            });
         }
     }
     if old.seed != new.seed {
-        reasons.push(Reason::Seed { old: old.seed, new: new.seed });
+        reasons.push(Reason::Seed { old: old.seed, new: new.seed, place: None, since: None });
     }
     reasons
 }

@@ -4,6 +4,7 @@
 //! A missing, damaged or older index is made anew from the results.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard},
     time::Duration,
@@ -11,18 +12,19 @@ use std::{
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Hit, outside::Snapshot, results, stat::Stat};
+use super::{Hit, results, stat::Stat};
 use crate::{
     digest::{ActionKey, Digest},
     record::Execution,
 };
 
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 const SCHEMA: &str = "
     CREATE TABLE result  (key BLOB PRIMARY KEY, execution TEXT NOT NULL, run INTEGER NOT NULL,
                           device TEXT, outputs TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE object  (digest BLOB PRIMARY KEY, stat BLOB NOT NULL) WITHOUT ROWID;
-    CREATE TABLE outside (path TEXT PRIMARY KEY, snapshot BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE outside (name BLOB PRIMARY KEY, listing BLOB NOT NULL, digest BLOB NOT NULL,
+                          record BLOB NOT NULL) WITHOUT ROWID;
 ";
 
 /// The open index, or none where there is no folder yet or it cannot be written.
@@ -30,13 +32,26 @@ const SCHEMA: &str = "
 pub(super) struct Index {
     folder: PathBuf,
     connection: Mutex<Option<Connection>>,
+    /// What was found outside the cache and could not be written, by its name.
+    unwritten: Mutex<BTreeMap<Vec<u8>, Seen>>,
+}
+
+/// What was found outside the cache.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    /// The hash of its listing.
+    pub listing: [u8; 32],
+    /// The hash of its contents.
+    pub digest: Digest,
+    /// The names, stats and digests of files behind it, for what has more than one.
+    pub record: Vec<u8>,
 }
 
 impl Index {
     /// Opens the index in `folder`, made anew if need be; without a folder it stays closed.
     pub fn open(folder: &Path) -> Self {
         let connection = folder.is_dir().then(|| connect(folder)).flatten();
-        Self { folder: folder.to_owned(), connection: Mutex::new(connection) }
+        Self { folder: folder.to_owned(), connection: Mutex::new(connection), unwritten: Mutex::default() }
     }
 
     /// Opens an index that could not be opened before its folder was made.
@@ -44,6 +59,10 @@ impl Index {
         let mut connection = self.lock();
         if connection.is_none() {
             *connection = connect(&self.folder);
+        }
+        drop(connection);
+        for (name, seen) in std::mem::take(&mut *self.unwritten()) {
+            self.add_outside(&name, seen);
         }
     }
 
@@ -101,21 +120,35 @@ impl Index {
         });
     }
 
-    /// What was found at a path outside the cache when it was last hashed.
-    pub fn outside(&self, path: &str) -> Option<Snapshot> {
-        self.ask("SELECT snapshot FROM outside WHERE path = ?", params![path], |row| {
-            Ok(decode(row.get_ref(0)?.as_blob()?))
+    /// The hash of the listing of something outside the cache, and its digest.
+    pub fn outside(&self, name: &[u8]) -> Option<([u8; 32], Digest)> {
+        if let Some(seen) = self.unwritten().get(name) {
+            return Some((seen.listing, seen.digest));
+        }
+        self.ask("SELECT listing, digest FROM outside WHERE name = ?", params![name], |row| {
+            Ok((row.get(0)?, Digest::from(row.get::<_, [u8; 32]>(1)?)))
         })
-        .flatten()
     }
 
-    /// Remembers what was found at a path outside the cache.
-    pub fn add_outside(&self, path: &str, snapshot: &Snapshot) {
-        self.tell(|connection| {
-            connection
-                .prepare_cached("INSERT OR REPLACE INTO outside VALUES (?, ?)")?
-                .execute(params![path, encode(snapshot)])
-        });
+    /// The names, stats and digests of files behind it.
+    pub fn outside_record(&self, name: &[u8]) -> Option<Vec<u8>> {
+        if let Some(seen) = self.unwritten().get(name) {
+            return Some(seen.record.clone());
+        }
+        self.ask("SELECT record FROM outside WHERE name = ?", params![name], |row| row.get(0))
+    }
+
+    /// Remembers what was found outside the cache: while this process lives if nothing can be written.
+    pub fn add_outside(&self, name: &[u8], seen: Seen) {
+        let is_written =
+            self.tell(|connection| {
+                connection
+                    .prepare_cached("INSERT OR REPLACE INTO outside VALUES (?, ?, ?, ?)")?
+                    .execute(params![name, seen.listing, seen.digest.as_bytes(), seen.record])
+            });
+        if !is_written {
+            self.unwritten().insert(name.to_owned(), seen);
+        }
     }
 
     fn ask<T>(
@@ -129,11 +162,13 @@ impl Index {
         statement.query_row(values, read).optional().ok().flatten()
     }
 
-    fn tell(&self, statement: impl FnOnce(&Connection) -> rusqlite::Result<usize>) {
-        if let Some(connection) = self.lock().as_ref() {
-            // An accelerator that forgets is slower, not wrong.
-            let _ = statement(connection);
-        }
+    /// Returns whether it was written. An accelerator that forgets is slower, not wrong.
+    fn tell(&self, statement: impl FnOnce(&Connection) -> rusqlite::Result<usize>) -> bool {
+        self.lock().as_ref().is_some_and(|connection| statement(connection).is_ok())
+    }
+
+    fn unwritten(&self) -> MutexGuard<'_, BTreeMap<Vec<u8>, Seen>> {
+        self.unwritten.lock().expect("looking things up does not panic")
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Connection>> {

@@ -4,6 +4,7 @@
 //! objects/ab/cdef…        contents by BLAKE3, read-only
 //! results/ab/<key>.json   the truth: one Execution, written once, last
 //! index.db                an accelerator over results/ and stats; rebuilt when missing or damaged
+//! manifests/ab/cdef…      which files a folder had that a result used, to say later which changed
 //! scratch/<key>/          lock, attempt-<id>/ (being written), checkpoint/ (survives a kill)
 //! verify/<id>/            the same for a result that is computed again to compare
 //! lock                    held by runs together, or alone by who removes things
@@ -16,12 +17,15 @@ mod audit;
 mod collect;
 mod hold;
 mod index;
+mod manifests;
 mod objects;
 mod outside;
 mod results;
 mod scratch;
 mod stat;
 mod sweep;
+mod tree;
+mod walk;
 
 use std::{
     collections::BTreeSet,
@@ -35,14 +39,14 @@ use thiserror::Error;
 use crate::{
     digest::{ActionKey, Digest},
     pattern::PatternError,
-    record::{Artifact, Execution},
+    record::{Artifact, Execution, FileChanges},
 };
 use index::Index;
 
 pub use audit::{Audit, Damage};
 pub use collect::{Contents, Removal, StoredResult, removal};
 pub use hold::Hold;
-pub use outside::{Outside, OutsideFile};
+pub use outside::Outside;
 pub use scratch::{Claim, Scratch};
 pub use sweep::Leftovers;
 
@@ -73,13 +77,11 @@ pub enum CacheError {
     /// A pattern is malformed, or a folder below it cannot be read.
     #[error(transparent)]
     Pattern(PatternError),
-    /// A folder cannot be walked.
-    #[error("cannot list `{}`", path.display())]
-    Walk {
-        /// The folder.
+    /// A link leads to a folder above it.
+    #[error("`{}` leads back to a folder above it", path.display())]
+    Loop {
+        /// The link.
         path: PathBuf,
-        /// What the system said.
-        source: walkdir::Error,
     },
 }
 
@@ -284,5 +286,15 @@ impl Cache {
     /// The contents of the files outside the cache that match `pattern`.
     pub fn glob(&self, root: &Path, pattern: &str) -> Result<Outside, CacheError> {
         outside::glob(&self.index, root, pattern)
+    }
+    /// Which files of a folder or pattern are others than those behind the digest `before`, which a
+    /// result used; `None` where that is not known.
+    pub fn file_changes(&self, before: Digest, now: &Outside) -> Option<FileChanges> {
+        manifests::changes(&self.folder, &self.index, before, now)
+    }
+
+    /// Remembers the files of an input that a result used, for [`Self::file_changes`].
+    pub fn keep_manifest(&self, outside: &Outside) -> Result<(), CacheError> {
+        manifests::keep(&self.folder, &self.index, outside)
     }
 }

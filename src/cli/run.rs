@@ -1,6 +1,6 @@
 //! `pipe run`: executes what has changed, records the run, prints what came out.
 
-use std::{collections::BTreeSet, path::PathBuf, process::ExitCode, thread};
+use std::{cell::OnceCell, collections::BTreeSet, path::PathBuf, process::ExitCode, thread};
 
 use anstyle::{AnsiColor, Style};
 use clap::{Args, ValueEnum};
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     cache::{Cache, Hold},
     engine::{
-        self, Capacity, EngineError, Explainer, PlanError, Planned, Request, RunEvent, Summary, Tools,
+        self, Capacity, Earlier, EngineError, Explainer, PlanError, Planned, Request, RunEvent, Summary, Tools,
         Verdict,
     },
     exec::{ProcessExecutor, Stop},
@@ -228,7 +228,7 @@ fn execute(
     view.say("run", Style::new().bold(), &headline(run, pipeline, wanted.len()));
     let mut recorder = Recorder::new(database, cache, run);
     let mut records = Vec::new();
-    let ended = with_explainer(pipeline, &history, |explainer| {
+    let ended = with_explainer(pipeline, &history, Some(run), |explainer| {
         engine::run(request, &tools, explainer, &mut |event| {
             view.observe(&event);
             recorder.observe(&event);
@@ -279,14 +279,30 @@ pub fn stage_exists(pipeline: &Pipeline, name: &str) -> Result<(), Failure> {
     )))
 }
 
-/// Calls `task` with what explains reruns: earlier runs in `history`, places in the file.
-pub fn with_explainer<T>(pipeline: &Pipeline, history: &RunsDb, task: impl FnOnce(&Explainer<'_>) -> T) -> T {
-    let previous = |stage: &str| -> Option<Fingerprint> {
-        let found = history.previous(&pipeline.file, stage, None).ok()??;
-        Fingerprint::parse(&found.hashed)
+/// Calls `task` with what explains reruns: the runs in `history`, up to `before` if given.
+pub fn with_explainer<T>(
+    pipeline: &Pipeline,
+    history: &RunsDb,
+    before: Option<RunId>,
+    task: impl FnOnce(&Explainer<'_>) -> T,
+) -> T {
+    let vanished = OnceCell::new();
+    let renamed = |spec: &StageSpec| {
+        // A name that no run knows may be a new one: of the stages that the latest run had and the
+        // pipeline has no longer, the only one of this kind is meant.
+        let vanished = vanished.get_or_init(|| {
+            let mut results = history.latest_results(&pipeline.file, before).unwrap_or_default();
+            results.retain(|result| !pipeline.stages.contains_key(&result.stage));
+            results
+        });
+        let mut of_kind = vanished.iter().filter(|result| result.kind == spec.kind.name);
+        of_kind.next().filter(|_| of_kind.next().is_none()).cloned()
     };
-    let place = |stage: &str, path: &str| pipeline.places.param(stage, path);
-    task(&Explainer { previous: &previous, place: &place })
+    let previous = |spec: &StageSpec| -> Option<Earlier> {
+        let found = history.previous(&pipeline.file, &spec.name, before).ok()?.or_else(|| renamed(spec))?;
+        Some(Earlier { run: found.run, fingerprint: Fingerprint::parse(&found.hashed)? })
+    };
+    task(&Explainer { previous: &previous })
 }
 
 /// Calls `task` like [`with_explainer`], also where no run was ever recorded.
@@ -294,9 +310,9 @@ pub fn planned<T>(pipeline: &Pipeline, task: impl FnOnce(&Explainer<'_>) -> T) -
     let path = pipeline.root.join("runs.db");
     if path.exists() {
         let history = RunsDb::open_existing(&path)?;
-        Ok(with_explainer(pipeline, &history, task))
+        Ok(with_explainer(pipeline, &history, None, task))
     } else {
-        Ok(task(&Explainer { previous: &|_| None, place: &|_, _| None }))
+        Ok(task(&Explainer { previous: &|_| None }))
     }
 }
 

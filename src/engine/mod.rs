@@ -25,8 +25,8 @@ use crate::{
     cache::{Cache, CacheError},
     exec::{Executor, Stop},
     fingerprint::Fingerprint,
-    names::{Place, RunId},
-    pipeline::Pipeline,
+    names::RunId,
+    pipeline::{Pipeline, StageSpec},
     record::{Execution, Outcome, Reason, RunStatus, StageRecord},
 };
 
@@ -81,10 +81,17 @@ pub struct Tools<'a> {
 
 /// What the engine asks when it explains why a stage runs.
 pub struct Explainer<'a> {
-    /// The latest execution that satisfied a stage of this name.
-    pub previous: &'a dyn Fn(&str) -> Option<Fingerprint>,
-    /// Where the parameter at a dotted path of a stage is written.
-    pub place: &'a dyn Fn(&str, &str) -> Option<Place>,
+    /// The latest result of this stage, also if it had another name.
+    pub previous: &'a dyn Fn(&StageSpec) -> Option<Earlier>,
+}
+
+/// A result of an earlier run to compare with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Earlier {
+    /// The latest run that it satisfied.
+    pub run: RunId,
+    /// What was hashed.
+    pub fingerprint: Fingerprint,
 }
 
 /// Something that happened in a run.

@@ -172,6 +172,10 @@ fn attempt(
     }
     keep_outputs(task, tools, &job, &mut execution)?;
     let differs = if task.is_forced { differing(tools, &execution) } else { Vec::new() };
+    for (_, outside) in &task.decided.outside {
+        // It only serves to name files later; a result without it is as good.
+        let _ = tools.cache.keep_manifest(outside);
+    }
     tools.cache.keep_result(&execution).map_err(|err| failed(&err))?;
     claim.finish().map_err(|err| failed(&err))?;
     Ok(Ending::Ran { execution: Box::new(execution), differs })

@@ -9,7 +9,7 @@ use super::{
     Explainer, Request, Tools,
     decide::{Decision, Known, decide, explain_pending},
 };
-use crate::{cache::CacheError, names::RunId, pipeline::Source, record::Reason};
+use crate::{cache::CacheError, digest::ActionKey, names::RunId, pipeline::Source, record::Reason};
 
 /// What would be done about one stage.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub struct Planned {
     pub verdict: Verdict,
     /// Why.
     pub reasons: Vec<Reason>,
+    /// Its key, where its inputs are known.
+    pub key: Option<ActionKey>,
 }
 
 /// Whether a stage would run.
@@ -77,6 +79,7 @@ pub fn plan(
                 _ => None,
             })
             .collect();
+        let mut key = None;
         if is_selected {
             needed.extend(pending.iter().filter(|pending| lost.contains(*pending)).cloned());
         } else if !pending.is_empty() {
@@ -92,7 +95,9 @@ pub fn plan(
             unsure.insert(stage.clone(), outside.clone());
             (Verdict::Skip, vec![Reason::NotSelected { stage: outside }])
         } else if pending.is_empty() {
-            match decide(request, tools, explainer, spec, &known)?.verdict {
+            let decided = decide(request, tools, explainer, spec, &known)?;
+            key = Some(decided.key);
+            match decided.verdict {
                 Decision::Cached(hit) => {
                     known.insert(stage.clone(), hit.outputs);
                     (Verdict::Cached(hit.run), vec![Reason::Satisfied { since: hit.run }])
@@ -103,7 +108,7 @@ pub fn plan(
             (Verdict::Run, explain_pending(request, tools, explainer, spec, &known, pending))
         };
         if is_selected {
-            planned.push(Planned { stage, verdict, reasons });
+            planned.push(Planned { stage, verdict, reasons, key });
         } else if verdict == Verdict::Run {
             lost.insert(stage);
         }

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     cache::{CacheError, Hit},
     digest::ActionKey,
+    names::RunId,
     pipeline::StageSpec,
     record::{Artifact, Outcome, Reason, RunStatus, StageRecord},
 };
@@ -336,9 +337,21 @@ impl<'r, 'o> Schedule<'r, 'o> {
         let mut record = record(spec, Outcome::Cached, since);
         record.key = Some(key);
         record.execution = Some(hit.execution);
-        record.reasons = vec![Reason::Satisfied { since: hit.run }];
+        record.reasons = self.without_effect(spec, hit.run);
+        record.reasons.push(Reason::Satisfied { since: hit.run });
         self.has_result(&spec.name, hit.outputs);
         self.finish(record, None, Vec::new());
+    }
+
+    /// Says of a stage that has the result of the run `since` which stages before it ran nevertheless.
+    fn without_effect(&self, spec: &StageSpec, since: RunId) -> Vec<Reason> {
+        if since == self.request.run {
+            // A twin of this run ran on the same bytes: they may be new.
+            return Vec::new();
+        }
+        let ran = |stage: &&str| self.outcomes.get(*stage) == Some(&Outcome::Ran);
+        let stages: Vec<String> = spec.upstream().into_iter().filter(ran).map(str::to_owned).collect();
+        if stages.is_empty() { Vec::new() } else { vec![Reason::SameBytes { stages }] }
     }
 
     fn cannot_decide(&mut self, spec: &StageSpec, since: Timestamp, error: &CacheError) {

@@ -166,6 +166,28 @@ impl RunsDb {
         })
     }
 
+    /// The results of the latest run of `file` that had any.
+    ///
+    /// `before` leaves out that run and later ones.
+    pub fn latest_results(&self, file: &Path, before: Option<RunId>) -> Result<Vec<Previous>, RunsError> {
+        let file = file.to_string_lossy();
+        let before = before.map_or(i64::MAX, |run| run.0);
+        self.read(|conn| {
+            conn.prepare_cached(
+                "SELECT latest.id, record.name, execution.hashed, execution.kind
+                 FROM (SELECT max(id) AS id, coalesce(repeats, id) AS records FROM run
+                       WHERE file = ? AND id < ? AND ran + cached > 0) AS latest
+                 JOIN stage_record AS record ON record.run = latest.records
+                 JOIN execution ON execution.id = record.execution",
+            )?
+            .query_map((file, before), |row| {
+                let (run, stage, hashed) = (RunId(row.get(0)?), row.get(1)?, row.get(2)?);
+                Ok(Previous { run, stage, hashed, kind: row.get(3)? })
+            })?
+            .collect()
+        })
+    }
+
     /// The latest run that the execution `id` satisfied, and what the stage was called in it.
     pub fn latest_run_of(&self, id: &str) -> Result<Option<(RunId, String)>, RunsError> {
         self.read(|conn| {

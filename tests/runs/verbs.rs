@@ -62,7 +62,7 @@ fn three_runs() -> Lab {
     let lora = &experiment(32, 0.0)[1];
     let mut failed = record(lora, &execution(run, lora, after(run, 1)), false, after(run, 1));
     (failed.outcome, failed.execution) = (Outcome::Failed, None);
-    let changed = |old, new| Reason::Parameter { path: "rank".into(), old, new, place: None };
+    let changed = |old, new| Reason::Parameter { path: "rank".into(), old, new, place: None, since: None };
     failed.reasons = vec![changed(Some(json!(16)), Some(json!(32)))];
     (failed.exit_code, failed.error) = (Some(1), Some("the loss is not finite at step 12".into()));
     let mut skipped =

@@ -8,3 +8,4 @@ mod example;
 #[cfg(target_os = "linux")]
 mod sandbox;
 mod stages;
+mod why;
