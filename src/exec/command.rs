@@ -5,12 +5,11 @@
 use std::{
     os::{fd::OwnedFd, unix::process::CommandExt},
     path::Path,
-    process::{Command, Stdio},
+    process::Command,
     sync::mpsc::{self, RecvTimeoutError},
     time::{Duration, Instant},
 };
 
-use command_fds::{CommandFdExt, FdMapping};
 use pipe_stages::{
     contract::{Event, StageError},
     kinds::shell::{self, Invocation},
@@ -18,11 +17,7 @@ use pipe_stages::{
 use rustix::process::{Pid, Signal, kill_process_group};
 use wait4::Wait4;
 
-use super::{
-    ExecError, Exit, Finished, Launch, Stop,
-    process::{LOCK_DESCRIPTOR, finished},
-    tail::end_of,
-};
+use super::{ExecError, Exit, Finished, Launch, Stop, launcher, process::finished, tail::end_of};
 
 /// How often a running command is asked for.
 const ASK_EVERY: Duration = Duration::from_millis(100);
@@ -33,7 +28,10 @@ const LINES_TOLD: usize = 10;
 const BYTES_TOLD: usize = 4096;
 
 /// Runs the command of `launch` to its end and hands on the metrics that it wrote.
+///
+/// `program` is `pipe`, which launches it.
 pub(super) fn execute(
+    program: &Path,
     launch: &Launch<'_>,
     stop: &Stop,
     events: &mut dyn FnMut(Event),
@@ -42,8 +40,7 @@ pub(super) fn execute(
         Ok(invocation) => invocation,
         Err(err) => return Ok(failed(None, err, events)),
     };
-    let mut command = prepared(launch, &invocation)?;
-    let program = Path::new(&invocation.words[0]).to_owned();
+    let mut command = prepared(program, launch, &invocation)?;
     let (sender, messages) = mpsc::channel();
     // The thread that starts the process waits for it: the parent-death signal is tied to it.
     let waiter = std::thread::spawn(move || {
@@ -83,7 +80,7 @@ pub(super) fn execute(
         }
     };
     let _ = waiter.join();
-    let usage = ended.map_err(ExecError::io("start", &program))?;
+    let usage = ended.map_err(ExecError::io("start", program))?;
     // What the command left running in its group would write into the next attempt.
     if let Some(group) = group {
         let _ = kill_process_group(group, Signal::KILL);
@@ -115,40 +112,20 @@ enum Message {
     Ended(wait4::ResUse),
 }
 
-fn prepared(launch: &Launch<'_>, invocation: &Invocation) -> Result<Command, ExecError> {
+fn prepared(program: &Path, launch: &Launch<'_>, invocation: &Invocation) -> Result<Command, ExecError> {
     let output = std::fs::File::create(&launch.output).map_err(ExecError::io("create", &launch.output))?;
     let same = output.try_clone().map_err(ExecError::io("share", &launch.output))?;
     let lock: OwnedFd = launch.lock.try_clone().map_err(ExecError::io("share", &launch.output))?.into();
     let variables = invocation.environment.iter();
-    let mut command = Command::new(&invocation.words[0]);
+    let mut command = launcher::command(program, &invocation.words, lock);
     command
-        .args(&invocation.words[1..])
         .current_dir(launch.root)
         .env_clear()
         .envs(variables.filter_map(|name| std::env::var_os(name).map(|value| (name, value))))
-        .stdin(Stdio::null())
         .stdout(output)
         .stderr(same)
-        .process_group(0)
-        .fd_mappings(vec![FdMapping { parent_fd: lock, child_fd: LOCK_DESCRIPTOR }])
-        .expect("one descriptor cannot collide");
-    end_with_parent(&mut command);
+        .process_group(0);
     Ok(command)
-}
-
-/// On Linux the kernel kills the command when `pipe` dies.
-fn end_with_parent(command: &mut Command) {
-    #[cfg(target_os = "linux")]
-    {
-        let ask = || Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?);
-        // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
-        #[allow(unsafe_code, reason = "the standard library has no safe way to ask for this signal")]
-        unsafe {
-            command.pre_exec(ask);
-        }
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = command;
 }
 
 fn failed(finished: Option<Finished>, err: StageError, events: &mut dyn FnMut(Event)) -> Finished {

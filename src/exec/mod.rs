@@ -2,6 +2,7 @@
 
 mod command;
 mod inline;
+mod launcher;
 mod process;
 mod tail;
 
@@ -18,6 +19,7 @@ use pipe_stages::contract::{Event, Job};
 use thiserror::Error;
 
 pub use inline::InlineExecutor;
+pub use launcher::{WORD as LAUNCH, become_command};
 pub use process::ProcessExecutor;
 pub use tail::end_of;
 
