@@ -11,6 +11,7 @@ mod failure;
 mod gc;
 mod globals;
 mod history;
+mod launch;
 mod logs;
 mod metrics;
 mod note;
@@ -113,6 +114,9 @@ impl Verb {
 
 /// Reads the command line, does what it says and returns the exit code.
 pub fn main() -> ExitCode {
+    if let Some(code) = launch::launch(std::env::args_os().skip(1)) {
+        return code;
+    }
     let Cli { globals, verb } = Cli::parse();
     globals.set_colors();
     match verb.run(&globals) {

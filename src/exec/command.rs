@@ -5,7 +5,7 @@
 use std::{
     os::{fd::OwnedFd, unix::process::CommandExt},
     path::Path,
-    process::{Command, Stdio},
+    process::Command,
     sync::{
         Arc,
         mpsc::{self, RecvTimeoutError},
@@ -13,7 +13,6 @@ use std::{
     time::Duration,
 };
 
-use command_fds::{CommandFdExt, FdMapping};
 use pipe_stages::{
     contract::{Event, StageError},
     kinds::shell::{self, Invocation},
@@ -24,7 +23,8 @@ use wait4::Wait4;
 use super::{
     ExecError, Exit, Finished, Launch, Stop,
     ending::Ending,
-    process::{LOCK_DESCRIPTOR, finished},
+    launcher,
+    process::finished,
     sandbox::Sandbox,
     tail::end_of,
 };
@@ -36,7 +36,10 @@ const LINES_TOLD: usize = 10;
 const BYTES_TOLD: usize = 4096;
 
 /// Runs the command of `launch` to its end and hands on the metrics that it wrote.
+///
+/// `program` is `pipe`, which launches it.
 pub(super) fn execute(
+    program: &Path,
     launch: &Launch<'_>,
     stop: &Stop,
     events: &mut dyn FnMut(Event),
@@ -45,10 +48,9 @@ pub(super) fn execute(
         Ok(invocation) => invocation,
         Err(err) => return Ok(failed(None, err, events)),
     };
-    let mut command = prepared(launch, &invocation)?;
-    let sandbox = invocation.is_sandboxed.then(|| sandboxed(launch, &mut command)).transpose()?.map(Arc::new);
+    let mut command = prepared(program, launch, &invocation)?;
+    let sandbox = invocation.is_sandboxed.then(|| sandboxed(program, launch, &mut command)).transpose()?.map(Arc::new);
     let rules = sandbox.clone();
-    let program = Path::new(&invocation.words[0]).to_owned();
     let (sender, messages) = mpsc::channel();
     // The thread that starts the process waits for it: the parent-death signal is tied to it.
     let waiter = std::thread::spawn(move || {
@@ -80,7 +82,7 @@ pub(super) fn execute(
     let _ = waiter.join();
     let reason = ending.reason();
     drop(ending);
-    let usage = ended.map_err(ExecError::io("start", &program))?;
+    let usage = ended.map_err(ExecError::io("start", program))?;
     let finished = finished(&usage, reason);
     match finished.exit {
         Exit::Code(0) => match shell::collect(launch.job, &invocation) {
@@ -109,47 +111,27 @@ enum Message {
     Ended(wait4::ResUse),
 }
 
-fn prepared(launch: &Launch<'_>, invocation: &Invocation) -> Result<Command, ExecError> {
+fn prepared(program: &Path, launch: &Launch<'_>, invocation: &Invocation) -> Result<Command, ExecError> {
     let output = std::fs::File::create(&launch.output).map_err(ExecError::io("create", &launch.output))?;
     let same = output.try_clone().map_err(ExecError::io("share", &launch.output))?;
     let lock: OwnedFd = launch.lock.try_clone().map_err(ExecError::io("share", &launch.output))?.into();
     let variables = invocation.environment.iter();
-    let mut command = Command::new(&invocation.words[0]);
+    let mut command = launcher::command(program, &invocation.words, lock);
     command
-        .args(&invocation.words[1..])
         .current_dir(launch.root)
         .env_clear()
         .envs(variables.filter_map(|name| std::env::var_os(name).map(|value| (name, value))))
-        .stdin(Stdio::null())
         .stdout(output)
         .stderr(same)
-        .process_group(0)
-        .fd_mappings(vec![FdMapping { parent_fd: lock, child_fd: LOCK_DESCRIPTOR }])
-        .expect("one descriptor cannot collide");
-    end_with_parent(&mut command);
+        .process_group(0);
     Ok(command)
 }
 
 /// The rules for `command`, which is told where its own temporary files go.
-fn sandboxed(launch: &Launch<'_>, command: &mut Command) -> Result<Sandbox, ExecError> {
-    let sandbox = Sandbox::new(launch.job, launch.root).map_err(ExecError::io("shut in", &launch.output))?;
+fn sandboxed(program: &Path, launch: &Launch<'_>, command: &mut Command) -> Result<Sandbox, ExecError> {
+    let sandbox = Sandbox::new(program, launch.job, launch.root).map_err(ExecError::io("shut in", &launch.output))?;
     command.env("TMPDIR", &sandbox.temporary);
     Ok(sandbox)
-}
-
-/// On Linux the kernel kills the command when `pipe` dies.
-fn end_with_parent(command: &mut Command) {
-    #[cfg(target_os = "linux")]
-    {
-        let ask = || Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?);
-        // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
-        #[allow(unsafe_code, reason = "the standard library has no safe way to ask for this signal")]
-        unsafe {
-            command.pre_exec(ask);
-        }
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = command;
 }
 
 fn failed(finished: Option<Finished>, err: StageError, events: &mut dyn FnMut(Event)) -> Finished {

@@ -3,6 +3,7 @@
 mod command;
 mod ending;
 mod inline;
+mod launcher;
 mod process;
 mod sandbox;
 mod tail;
@@ -22,6 +23,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use thiserror::Error;
 
 pub use inline::InlineExecutor;
+pub use launcher::{WORD as LAUNCH, become_command};
 pub use process::ProcessExecutor;
 pub use tail::end_of;
 

@@ -27,7 +27,7 @@ use super::{ExecError, Executor, Exit, Finished, Launch, Stop, command, ending::
 /// How often a running stage's events are read.
 const READ_EVERY: Duration = Duration::from_millis(100);
 /// The descriptor under which a worker holds the lock of its key.
-pub(super) const LOCK_DESCRIPTOR: i32 = 3;
+const LOCK_DESCRIPTOR: i32 = 3;
 
 /// Starts a worker program for every stage.
 #[derive(Debug, Clone)]
@@ -70,7 +70,7 @@ impl Executor for ProcessExecutor {
         events: &mut dyn FnMut(Event),
     ) -> Result<Finished, ExecError> {
         if launch.job.kind == Shell::KIND {
-            return command::execute(launch, stop, events);
+            return command::execute(&self.program, launch, stop, events);
         }
         let mut child = self.start(launch)?;
         let mut stdin = child.stdin.take();

@@ -45,6 +45,8 @@ const DEVICES: [&str; 9] = [
 /// What one command may touch.
 #[derive(Debug)]
 pub(super) struct Sandbox {
+    /// The program that becomes the command.
+    launcher: PathBuf,
     /// Where programs and their libraries live, beside [`SYSTEM`].
     programs: BTreeSet<PathBuf>,
     /// The files and folders of the inputs, links followed.
@@ -58,14 +60,15 @@ pub(super) struct Sandbox {
 }
 
 impl Sandbox {
-    /// For the command of `job`, run in `root`.
-    pub fn new(job: &Job, root: &Path) -> io::Result<Self> {
+    /// For the command of `job`, run in `root` by way of the program `launcher`.
+    pub fn new(launcher: &Path, job: &Job, root: &Path) -> io::Result<Self> {
         let attempt = job.events.parent().expect("the event file lies in the attempt's folder");
         let temporary = attempt.join("tmp");
         fs::create_dir_all(&temporary)?;
         let devices = fs::read_dir("/dev")?.filter_map(Result::ok).map(|entry| entry.path());
         let graphics = devices.filter(|path| path.to_string_lossy().starts_with("/dev/nvidia"));
         Ok(Self {
+            launcher: launcher.to_owned(),
             programs: programs(root),
             inputs: job.inputs.values().flat_map(|input| with_targets(input)).collect(),
             written: [attempt.to_owned(), job.checkpoint.clone()]
@@ -104,7 +107,7 @@ impl Sandbox {
         let version = ABI::V3;
         let restricted = || {
             let read = AccessFs::from_read(version);
-            let allowed = self.programs.iter().chain(&self.inputs);
+            let allowed = self.programs.iter().chain(&self.inputs).chain([&self.launcher]);
             Ruleset::default()
                 .set_compatibility(CompatLevel::HardRequirement)
                 .handle_access(AccessFs::from_all(version))?
