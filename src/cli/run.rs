@@ -104,7 +104,7 @@ impl Run {
         let wanted = request.wanted();
         let mut view = View::new(&wanted);
         view.say("run", Style::new().bold(), &headline(run, pipeline, wanted.len()));
-        let mut recorder = Recorder::new(database, cache, run);
+        let mut recorder = Recorder::new(database, cache, run, pipeline);
         let mut records = Vec::new();
         let ended = with_explainer(pipeline, &history, |explainer| {
             engine::run(&request, &tools, explainer, &mut |event| {
