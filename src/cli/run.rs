@@ -19,8 +19,8 @@ use super::{
 use crate::{
     cache::{Cache, Hold},
     engine::{
-        self, Capacity, Earlier, EngineError, Explainer, PlanError, Planned, Request, RunEvent, Summary, Tools,
-        Verdict,
+        self, Capacity, Earlier, EngineError, Explainer, PlanError, Planned, Request, RunEvent, Summary,
+        Tools, Verdict,
     },
     exec::{ProcessExecutor, Stop},
     fingerprint::Fingerprint,
@@ -226,7 +226,7 @@ fn execute(
     let wanted = request.wanted();
     let mut view = View::new(&wanted);
     view.say("run", Style::new().bold(), &headline(run, pipeline, wanted.len()));
-    let mut recorder = Recorder::new(database, cache, run);
+    let mut recorder = Recorder::new(database, cache, run, pipeline);
     let mut records = Vec::new();
     let ended = with_explainer(pipeline, &history, Some(run), |explainer| {
         engine::run(request, &tools, explainer, &mut |event| {

@@ -21,11 +21,7 @@ use rustix::process::{Pid, Signal};
 use wait4::Wait4;
 
 use super::{
-    ExecError, Exit, Finished, Launch, Stop,
-    ending::Ending,
-    launcher,
-    process::finished,
-    sandbox::Sandbox,
+    ExecError, Exit, Finished, Launch, Stop, ending::Ending, launcher, process::finished, sandbox::Sandbox,
     tail::end_of,
 };
 
@@ -49,7 +45,8 @@ pub(super) fn execute(
         Err(err) => return Ok(failed(None, err, events)),
     };
     let mut command = prepared(program, launch, &invocation)?;
-    let sandbox = invocation.is_sandboxed.then(|| sandboxed(program, launch, &mut command)).transpose()?.map(Arc::new);
+    let sandbox =
+        invocation.is_sandboxed.then(|| sandboxed(program, launch, &mut command)).transpose()?.map(Arc::new);
     let rules = sandbox.clone();
     let (sender, messages) = mpsc::channel();
     // The thread that starts the process waits for it: the parent-death signal is tied to it.
@@ -129,7 +126,8 @@ fn prepared(program: &Path, launch: &Launch<'_>, invocation: &Invocation) -> Res
 
 /// The rules for `command`, which is told where its own temporary files go.
 fn sandboxed(program: &Path, launch: &Launch<'_>, command: &mut Command) -> Result<Sandbox, ExecError> {
-    let sandbox = Sandbox::new(program, launch.job, launch.root).map_err(ExecError::io("shut in", &launch.output))?;
+    let sandbox =
+        Sandbox::new(program, launch.job, launch.root).map_err(ExecError::io("shut in", &launch.output))?;
     command.env("TMPDIR", &sandbox.temporary);
     Ok(sandbox)
 }

@@ -101,6 +101,26 @@ pub enum RunsError {
         #[help]
         help: String,
     },
+    /// Runs that are compared were tested on different items.
+    #[error("{a} and {b} were tested on different items: {what}")]
+    OtherTestSet {
+        /// One of them.
+        a: String,
+        /// The other.
+        b: String,
+        /// An item that shows it.
+        what: String,
+        /// The input that differs.
+        #[help]
+        help: String,
+    },
+    /// A run alone has nothing to compare.
+    #[error("{run} has no two methods to compare")]
+    #[diagnostic(help("name a second run, or let a stage of kind `evaluate` take the predictions of both"))]
+    OneMethod {
+        /// The run.
+        run: RunId,
+    },
     /// Records refer to executions that are not recorded.
     #[error("{} of the results are not recorded in `{path}`: {}", ids.len(), ids.join(", "))]
     #[diagnostic(help("this is a bug in `pipe`: results are recorded before the stages they satisfy"))]

@@ -12,14 +12,18 @@
 pub mod compare;
 mod differences;
 mod error;
+pub mod evidence;
 mod load;
+mod methods;
 mod name;
 mod packed;
 mod pairing;
 mod process;
 mod read;
 mod schema;
+pub mod seeds;
 mod tags;
+mod test_set;
 mod words;
 mod write;
 
