@@ -236,6 +236,7 @@ fn job(ready: &Ready<'_>, claim: &Claim, how: &Verification<'_>) -> Result<Job, 
     let outputs = ready.origin.outputs.iter();
     Ok(Job {
         stage: ready.stage.stage.clone(),
+        key: ready.key.to_string(),
         kind: ready.fingerprint.kind.clone(),
         version: ready.fingerprint.version,
         params: ready.stage.params.clone(),
