@@ -163,7 +163,14 @@ fn read(path: &Path, suggestions: &Suggestions) -> Result<Arc<Text>, Finding> {
         let (line, column) = line_and_column(&text, at);
         return Err(found.help(format!("the first is on line {line}, column {column}")));
     }
-    Ok(Text::file(path.to_path_buf(), text))
+    let text = Text::file(path.to_path_buf(), text);
+    // Readers of YAML disagree on what it means there, and nobody sees it.
+    if let Some(at) = text.content.find('\u{feff}') {
+        let found = Finding::new("hidden_character", "the invisible character U+FEFF stands inside the file");
+        let help = "remove it; in a text in double quotes it is written `\\uFEFF`".to_owned();
+        return Err(found.bytes(&text, at..at + '\u{feff}'.len_utf8(), Some("here")).help(help));
+    }
+    Ok(text)
 }
 
 /// The file that was probably meant by one that does not exist.

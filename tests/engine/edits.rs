@@ -330,7 +330,7 @@ fn told(reasons: &[Reason]) -> (BTreeSet<String>, Vec<String>) {
         names.insert(match reason {
             Reason::Parameter { path, .. } => format!("with.{path}"),
             Reason::Input { port, files: changes, .. } => {
-                for changes in changes {
+                if let Some(changes) = changes {
                     for (what, names) in
                         [("+", &changes.added), ("-", &changes.removed), ("~", &changes.changed)]
                     {
