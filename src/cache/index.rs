@@ -1,7 +1,8 @@
 //! `index.db`: answers without reading files what `results/` and the file system also know.
 //!
 //! Every failure here means "not known": the caller then looks at the files themselves.
-//! A missing, damaged or older index is made anew from the results.
+//! A missing, damaged or older index is made anew from the results, also when the damage shows
+//! only in use.
 
 use std::{
     path::{Path, PathBuf},
@@ -9,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use super::{Hit, outside::Snapshot, results, stat::Stat};
 use crate::{
@@ -124,15 +125,26 @@ impl Index {
         values: impl rusqlite::Params,
         read: impl FnOnce(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
     ) -> Option<T> {
-        let connection = self.lock();
-        let mut statement = connection.as_ref()?.prepare_cached(question).ok()?;
-        statement.query_row(values, read).optional().ok().flatten()
+        let mut connection = self.lock();
+        let answer = connection.as_ref().map(|connection| {
+            let mut statement = connection.prepare_cached(question)?;
+            statement.query_row(values, read).optional()
+        });
+        answer?.map_err(|err| self.renew_if_damaged(&mut connection, &err)).ok().flatten()
     }
 
     fn tell(&self, statement: impl FnOnce(&Connection) -> rusqlite::Result<usize>) {
-        if let Some(connection) = self.lock().as_ref() {
+        let mut connection = self.lock();
+        if let Some(Err(err)) = connection.as_ref().map(statement) {
             // An accelerator that forgets is slower, not wrong.
-            let _ = statement(connection);
+            self.renew_if_damaged(&mut connection, &err);
+        }
+    }
+
+    fn renew_if_damaged(&self, connection: &mut Option<Connection>, err: &rusqlite::Error) {
+        if let Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) = err.sqlite_error_code() {
+            *connection = None;
+            *connection = anew(&self.folder);
         }
     }
 
@@ -143,13 +155,14 @@ impl Index {
 
 fn connect(folder: &Path) -> Option<Connection> {
     let file = folder.join("index.db");
-    if let Some(connection) = existing(&file) {
-        return Some(connection);
-    }
+    existing(&file).or_else(|| anew(folder))
+}
+
+fn anew(folder: &Path) -> Option<Connection> {
     for suffix in ["", "-wal", "-shm"] {
         let _ = std::fs::remove_file(folder.join(format!("index.db{suffix}")));
     }
-    rebuilt(folder, &file).ok()
+    rebuilt(folder, &folder.join("index.db")).ok()
 }
 
 fn existing(file: &Path) -> Option<Connection> {

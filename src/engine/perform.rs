@@ -24,6 +24,9 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// How much of a log is kept, bytes.
 const LOG_KEPT: usize = 64 * 1024;
 
+/// A disk with less room than this, bytes, is full.
+const FULL: u64 = 64 * 1024;
+
 /// A stage that is to be executed.
 pub(super) struct Task<'a> {
     pub spec: &'a StageSpec,
@@ -122,7 +125,7 @@ fn attempt(
             return Ok(Ending::Interrupted);
         }
         if finished.exit != Exit::Code(0) {
-            let ending = exit_failure(finished.exit, failure);
+            let ending = on_full_disk(exit_failure(finished.exit, failure), &claim);
             claim.abandon().map_err(|err| failed(&err))?;
             return Ok(ending);
         }
@@ -251,6 +254,20 @@ pub(super) fn exit_failure(exit: Exit, failure: Option<String>) -> Ending {
             Ending::Failed { exit_code: None, error }
         }
         (Exit::Stopped, _) => Ending::Interrupted,
+    }
+}
+
+/// Adds that the disk is full, which a program often cannot say itself: what it prints needs room too.
+fn on_full_disk(ending: Ending, claim: &Claim) -> Ending {
+    let folder = claim.folder();
+    let is_full = rustix::fs::statvfs(&folder).is_ok_and(|room| room.f_bavail * room.f_frsize < FULL);
+    match ending {
+        Ending::Failed { exit_code, error } if is_full => {
+            let error =
+                format!("{error}\nno room is left for `{}`: {}", folder.display(), rustix::io::Errno::NOSPC);
+            Ending::Failed { exit_code, error }
+        }
+        other => other,
     }
 }
 
