@@ -13,6 +13,10 @@ check:
 demo:
     cargo run --release -- run pipelines/all_three.yaml --profile demo
 
+# The whole fault campaign: kills, damage and pairs of runs in 100 projects, some five minutes.
+faults projects="100":
+    PIPE_FAULTS={{projects}} cargo test --release --test faults campaign -- --nocapture
+
 # Exactly what CI runs.
 ci:
     .ci/run

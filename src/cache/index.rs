@@ -1,7 +1,8 @@
 //! `index.db`: answers without reading files what `results/` and the file system also know.
 //!
 //! Every failure here means "not known": the caller then looks at the files themselves.
-//! A missing, damaged or older index is made anew from the results.
+//! A missing, damaged or older index is made anew from the results, also when the damage shows
+//! only in use.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use super::{Hit, results, stat::Stat};
 use crate::{
@@ -157,14 +158,31 @@ impl Index {
         values: impl rusqlite::Params,
         read: impl FnOnce(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
     ) -> Option<T> {
-        let connection = self.lock();
-        let mut statement = connection.as_ref()?.prepare_cached(question).ok()?;
-        statement.query_row(values, read).optional().ok().flatten()
+        let mut connection = self.lock();
+        let answer = connection.as_ref().map(|connection| {
+            let mut statement = connection.prepare_cached(question)?;
+            statement.query_row(values, read).optional()
+        });
+        answer?.map_err(|err| self.renew_if_damaged(&mut connection, &err)).ok().flatten()
     }
 
     /// Returns whether it was written. An accelerator that forgets is slower, not wrong.
     fn tell(&self, statement: impl FnOnce(&Connection) -> rusqlite::Result<usize>) -> bool {
-        self.lock().as_ref().is_some_and(|connection| statement(connection).is_ok())
+        let mut connection = self.lock();
+        match connection.as_ref().map(statement) {
+            Some(Err(err)) => {
+                self.renew_if_damaged(&mut connection, &err);
+                false
+            }
+            written => written.is_some(),
+        }
+    }
+
+    fn renew_if_damaged(&self, connection: &mut Option<Connection>, err: &rusqlite::Error) {
+        if let Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) = err.sqlite_error_code() {
+            *connection = None;
+            *connection = anew(&self.folder);
+        }
     }
 
     fn unwritten(&self) -> MutexGuard<'_, BTreeMap<Vec<u8>, Seen>> {
@@ -178,13 +196,14 @@ impl Index {
 
 fn connect(folder: &Path) -> Option<Connection> {
     let file = folder.join("index.db");
-    if let Some(connection) = existing(&file) {
-        return Some(connection);
-    }
+    existing(&file).or_else(|| anew(folder))
+}
+
+fn anew(folder: &Path) -> Option<Connection> {
     for suffix in ["", "-wal", "-shm"] {
         let _ = std::fs::remove_file(folder.join(format!("index.db{suffix}")));
     }
-    rebuilt(folder, &file).ok()
+    rebuilt(folder, &folder.join("index.db")).ok()
 }
 
 fn existing(file: &Path) -> Option<Connection> {

@@ -250,6 +250,11 @@ impl Cache {
         sweep::sweep(&self.folder, wanted, really)
     }
 
+    /// All results.
+    pub fn executions(&self) -> impl Iterator<Item = Execution> {
+        results::all(&self.folder)
+    }
+
     /// Hashes every object and reads every result again.
     pub fn audit(&self) -> Audit {
         audit::audit(&self.folder, &self.index)

@@ -21,6 +21,7 @@ mod recorder;
 mod report;
 mod run;
 mod runs;
+mod salvage;
 mod schema;
 mod show;
 mod stages;
@@ -119,10 +120,16 @@ pub fn main() -> ExitCode {
     }
     let Cli { globals, verb } = Cli::parse();
     globals.set_colors();
-    match verb.run(&globals) {
-        Ok(code) => code,
-        Err(failure) => failure.report(&globals),
-    }
+    let failure = match verb.run(&globals) {
+        Ok(code) => return code,
+        Err(failure) => failure,
+    };
+    // With what could be saved of a damaged database the same command is done once more.
+    let done = match failure.damaged_database() {
+        Some(path) => salvage::salvage(&globals, path).and_then(|()| Cli::parse().verb.run(&globals)),
+        None => Err(failure),
+    };
+    done.unwrap_or_else(|failure| failure.report(&globals))
 }
 
 #[cfg(test)]

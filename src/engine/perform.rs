@@ -24,6 +24,9 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// How much of a log is kept, bytes.
 const LOG_KEPT: usize = 64 * 1024;
 
+/// A disk with less room than this, bytes, is full.
+const FULL: u64 = 64 * 1024;
+
 /// A stage that is to be executed.
 pub(super) struct Task<'a> {
     pub spec: &'a StageSpec,
@@ -154,6 +157,7 @@ fn attempt(
                 }
                 exit => exit_failure(exit, failure),
             };
+            let ending = on_full_disk(ending, &claim);
             claim.abandon().map_err(|err| failed(&err))?;
             return Ok(ending);
         }
@@ -295,6 +299,20 @@ fn out_of_time(task: &Task<'_>) -> String {
     let place = task.places.timeout(&task.spec.name).map(|place| format!(" ({place})"));
     let help = format!("raise or remove its `timeout`{}", place.unwrap_or_default());
     told(&format!("it was stopped since it took longer than its time limit of {limit}"), &[], Some(&help))
+}
+
+/// Adds that the disk is full, which a program often cannot say itself: what it prints needs room too.
+fn on_full_disk(ending: Ending, claim: &Claim) -> Ending {
+    let folder = claim.folder();
+    let is_full = rustix::fs::statvfs(&folder).is_ok_and(|room| room.f_bavail * room.f_frsize < FULL);
+    match ending {
+        Ending::Failed { exit_code, error, may_retry } if is_full => {
+            let error =
+                format!("{error}\nno room is left for `{}`: {}", folder.display(), rustix::io::Errno::NOSPC);
+            Ending::Failed { exit_code, error, may_retry }
+        }
+        other => other,
+    }
 }
 
 /// What a signal usually means to the person who sees it.

@@ -211,6 +211,14 @@ fn execution_number(conn: &Connection, id: &str) -> rusqlite::Result<Option<i64>
         .optional()
 }
 
+/// The number of an execution that was recorded to its end: one whose `pipe` was killed between
+/// keeping the result and recording it has a row, but no outputs and metrics.
+fn complete_execution(conn: &Connection, id: &str) -> rusqlite::Result<Option<i64>> {
+    conn.prepare_cached("SELECT id FROM execution WHERE name = ? AND duration IS NOT NULL")?
+        .query_row([id], |row| row.get(0))
+        .optional()
+}
+
 fn insert_metrics(
     conn: &Connection,
     execution: i64,
@@ -293,7 +301,7 @@ fn share_records(conn: &Connection, run: RunId, digest: &[u8]) -> rusqlite::Resu
 }
 
 /// Gives `run` records of its own, equal to those of `shared`.
-fn copy_records(conn: &Connection, run: RunId, shared: i64) -> rusqlite::Result<()> {
+pub(super) fn copy_records(conn: &Connection, run: RunId, shared: i64) -> rusqlite::Result<()> {
     conn.execute(
         "INSERT INTO stage_record SELECT ?1, position, name, definition, outcome, execution, key, reasons, started,
            duration, exit_code, error, log FROM stage_record WHERE run = ?2",
@@ -302,7 +310,7 @@ fn copy_records(conn: &Connection, run: RunId, shared: i64) -> rusqlite::Result<
     Ok(())
 }
 
-/// Inserts records at positions from `next`; returns executions that are not recorded.
+/// Inserts records at positions from `next`; returns executions that are not recorded to their end.
 fn insert_stages(
     conn: &Connection,
     run: RunId,
@@ -324,7 +332,7 @@ fn insert_stages(
         let definition = definition(conn, stage, &mut text)?;
         let execution = match &stage.execution {
             Some(id) => {
-                let number = execution_number(conn, id)?;
+                let number = complete_execution(conn, id)?;
                 if number.is_none() {
                     unknown.push(id.clone());
                 }
