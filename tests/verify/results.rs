@@ -118,11 +118,11 @@ fn what_would_be_another_computation_is_not_checked_and_says_why() {
     in: { text: read }
     with: { command: 'echo $MODE | cat - {in.text} > {out.text}', outputs: [text], env: [MODE] }
   reviews: { kind: sample_reviews, with: { train: 2, test: 2 } }
-  bad: { kind: shell, with: { command: 'false' } }
+  bad: { kind: shell, in: { text: again }, with: { command: 'false' } }
 ",
     );
     lab.write("a.txt", "one\n");
-    lab.run(&[]).ends_with_code(1);
+    lab.run(&["-j", "1"]).ends_with_code(1);
     lab.write("a.txt", "two\n");
     for object in lab.files("cache/v1/objects") {
         if std::fs::read_to_string(&object).unwrap() == "one\n" {
