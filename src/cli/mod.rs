@@ -12,12 +12,11 @@ mod gc;
 mod globals;
 mod history;
 mod logs;
-mod metrics;
 mod note;
 mod pipeline_args;
-mod reasons;
 mod recorder;
 mod report;
+mod report_file;
 mod run;
 mod runs;
 mod schema;
@@ -25,7 +24,6 @@ mod show;
 mod stages;
 mod table;
 mod tag;
-mod units;
 mod view;
 mod why;
 mod worker;
@@ -37,6 +35,8 @@ pub use pipeline_args::PipelineArgs;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::{metrics, reasons, units};
 
 /// Runs machine-learning experiments: executes what changed, keeps every result, compares runs.
 #[derive(Debug, Parser)]
@@ -54,6 +54,7 @@ Examples:
   pipe runs                                 what was run
   pipe show @last                           what the latest run did, and its metrics
   pipe compare @last~1 @last                what differed, and what came of it
+  pipe report @last --out report.html       all of it in one file to look at and to mail
 
 Every verb explains itself: `pipe check --help`."
 )]
@@ -75,6 +76,7 @@ enum Verb {
     Show(show::Show),
     Logs(logs::Logs),
     Compare(compare::Compare),
+    Report(report_file::Report),
     Tag(tag::Tag),
     Note(note::Note),
     Gc(gc::Gc),
@@ -95,6 +97,7 @@ impl Verb {
             Verb::Show(verb) => verb.run(globals),
             Verb::Logs(verb) => verb.run(globals),
             Verb::Compare(verb) => verb.run(globals),
+            Verb::Report(verb) => verb.run(globals),
             Verb::Tag(verb) => verb.run(globals),
             Verb::Note(verb) => verb.run(globals),
             Verb::Gc(verb) => verb.run(globals),

@@ -19,6 +19,7 @@ mod pairing;
 mod process;
 mod read;
 mod schema;
+mod series;
 mod tags;
 mod words;
 mod write;
@@ -26,6 +27,7 @@ mod write;
 pub use error::RunsError;
 pub use load::{LoadedRun, LoadedStage, Origin, StageLog};
 pub use read::{Git, Outcomes, Previous, RunInfo, State};
+pub use series::Series;
 pub use tags::{Note, check_tag};
 
 use std::{

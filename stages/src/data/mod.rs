@@ -18,7 +18,7 @@ pub mod tensor_file;
 pub mod tokens;
 
 pub use hidden::{Hidden, HiddenFormat, HiddenType, HiddenWriter};
-pub use predictions::{Prediction, read_predictions, write_predictions};
+pub use predictions::{Prediction, parse_predictions, read_predictions, write_predictions};
 pub use reviews::{Review, read_reviews, write_reviews};
 pub use rows::Rows;
 pub use tokens::Tokens;
