@@ -24,3 +24,8 @@ ci:
 # The JSON Schema that editors use for pipelines/*.yaml.
 schema:
     cargo run --release -- schema --out docs/pipeline.schema.json
+
+# Slow checks against real programs, by hand: a report in headless Chromium (Debian's `chromium`).
+full: demo
+    target/release/pipe report @last --out target/report.html
+    python3 tests/browser/report.py target/report.html target/screenshots

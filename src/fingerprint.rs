@@ -117,7 +117,7 @@ pub fn changes(old: &Fingerprint, new: &Fingerprint) -> Vec<Reason> {
 
 /// The values below a map by dotted path; lists count as one value. A key that has a dot itself, or
 /// could be taken for a path, is quoted.
-fn leaves(value: &Value) -> BTreeMap<String, Value> {
+pub(crate) fn leaves(value: &Value) -> BTreeMap<String, Value> {
     fn walk(path: &str, value: &Value, found: &mut BTreeMap<String, Value>) {
         match value {
             Value::Object(map) if !map.is_empty() || path.is_empty() => {

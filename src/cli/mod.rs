@@ -13,12 +13,11 @@ mod globals;
 mod history;
 mod launch;
 mod logs;
-mod metrics;
 mod note;
 mod pipeline_args;
-mod reasons;
 mod recorder;
 mod report;
+mod report_file;
 mod run;
 mod runs;
 mod salvage;
@@ -28,7 +27,6 @@ mod stages;
 mod table;
 mod tag;
 mod targets;
-mod units;
 mod verify;
 mod verify_cache;
 mod view;
@@ -43,6 +41,8 @@ pub use pipeline_args::PipelineArgs;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::{metrics, reasons, units};
 
 /// Runs machine-learning experiments: executes what changed, keeps every result, compares runs.
 #[derive(Debug, Parser)]
@@ -60,6 +60,7 @@ Examples:
   pipe runs                                 what was run
   pipe show @last                           what the latest run did, and its metrics
   pipe compare @last~1 @last                what differed, and what came of it
+  pipe report @last --out report.html       all of it in one file to look at and to mail
 
 Every verb explains itself: `pipe check --help`."
 )]
@@ -81,6 +82,7 @@ enum Verb {
     Show(show::Show),
     Logs(logs::Logs),
     Compare(compare::Compare),
+    Report(report_file::Report),
     Tag(tag::Tag),
     Note(note::Note),
     Gc(gc::Gc),
@@ -102,6 +104,7 @@ impl Verb {
             Verb::Show(verb) => verb.run(globals),
             Verb::Logs(verb) => verb.run(globals),
             Verb::Compare(verb) => verb.run(globals),
+            Verb::Report(verb) => verb.run(globals),
             Verb::Tag(verb) => verb.run(globals),
             Verb::Note(verb) => verb.run(globals),
             Verb::Gc(verb) => verb.run(globals),

@@ -23,6 +23,7 @@ mod read;
 mod salvage;
 mod schema;
 pub mod seeds;
+mod series;
 mod tags;
 mod test_set;
 mod words;
@@ -32,6 +33,7 @@ pub use error::RunsError;
 pub use load::{LoadedRun, LoadedStage, Origin, StageLog};
 pub use read::{Git, Outcomes, Previous, RunInfo, State};
 pub use salvage::Salvaged;
+pub use series::Series;
 pub use tags::{Note, check_tag};
 
 use std::{

@@ -5,5 +5,6 @@ mod docs;
 mod lab;
 mod names;
 mod record;
+mod report;
 mod speed;
 mod verbs;
