@@ -7,6 +7,7 @@ mod check;
 mod compare;
 mod completions;
 mod dag;
+mod expected;
 mod failure;
 mod gc;
 mod globals;
@@ -18,6 +19,8 @@ mod pipeline_args;
 mod reasons;
 mod recorder;
 mod report;
+mod restore;
+mod rm;
 mod run;
 mod runs;
 mod schema;
@@ -77,6 +80,8 @@ enum Verb {
     Compare(compare::Compare),
     Tag(tag::Tag),
     Note(note::Note),
+    Rm(rm::Rm),
+    Restore(restore::Restore),
     Gc(gc::Gc),
     Schema(schema::Schema),
     Completions(completions::Completions),
@@ -97,6 +102,8 @@ impl Verb {
             Verb::Compare(verb) => verb.run(globals),
             Verb::Tag(verb) => verb.run(globals),
             Verb::Note(verb) => verb.run(globals),
+            Verb::Rm(verb) => verb.run(globals),
+            Verb::Restore(verb) => verb.run(globals),
             Verb::Gc(verb) => verb.run(globals),
             Verb::Schema(verb) => verb.run(globals),
             Verb::Completions(verb) => verb.run(globals),

@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use pipe_stages::contract::{Device, PortType};
 use serde_json::{Value, json};
 
-use super::{Failure, Globals, PipelineArgs, reasons, recorder::Recorder, units, view::View};
+use super::{
+    Failure, Globals, PipelineArgs, expected, history, reasons, recorder::Recorder, units, view::View,
+};
 use crate::{
     cache::Cache,
     engine::{
@@ -20,7 +22,7 @@ use crate::{
     names::RunId,
     pipeline::Pipeline,
     record::{Outcome, RunStart, RunStatus, StageRecord},
-    runs::RunsDb,
+    runs::{RunsDb, expected::expected},
 };
 
 /// Exit code of a run that was stopped by Ctrl-C, as shells have it.
@@ -185,9 +187,18 @@ impl Run {
         summary: &Summary,
         records: &[StageRecord],
     ) -> Result<(), Failure> {
+        let expected = if pipeline.resolved.get("expect").is_some() {
+            let history = RunsDb::open_existing(&pipeline.root.join("runs.db"))?;
+            expected(&history.load(run)?)
+        } else {
+            Vec::new()
+        };
         if self.json {
             let stages: Vec<_> = records.iter().map(record_json).collect();
-            let document = json!({"run": run, "status": summary.status, "stages": stages});
+            let mut document = json!({"run": run, "status": summary.status, "stages": stages});
+            if !expected.is_empty() {
+                document["expected"] = json!(expected);
+            }
             return globals.print(format_args!("{document:#}\n"));
         }
         let dag = pipeline.dag();
@@ -199,6 +210,9 @@ impl Run {
                     globals.print(format_args!("{}\n", text.trim_end()))?;
                 }
             }
+        }
+        if !expected.is_empty() {
+            history::print(globals, &format!("\n{}", expected::text(&expected)))?;
         }
         Ok(())
     }

@@ -9,10 +9,13 @@
 //! A run whose process was killed stays `running` in the table; readers are told
 //! [`State::Killed`] when that process is seen to be gone.
 
+pub mod column;
 pub mod compare;
 mod differences;
 mod error;
 pub mod evidence;
+pub mod expected;
+pub mod filter;
 mod load;
 mod methods;
 mod name;
@@ -22,6 +25,7 @@ mod process;
 mod read;
 mod schema;
 pub mod seeds;
+mod select;
 mod tags;
 mod test_set;
 mod words;
@@ -30,6 +34,7 @@ mod write;
 pub use error::RunsError;
 pub use load::{LoadedRun, LoadedStage, Origin, StageLog};
 pub use read::{Git, Outcomes, Previous, RunInfo, State};
+pub use select::{Cell, Selection};
 pub use tags::{Note, check_tag};
 
 use std::{
