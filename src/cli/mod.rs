@@ -7,6 +7,7 @@ mod check;
 mod compare;
 mod completions;
 mod dag;
+mod expected;
 mod failure;
 mod gc;
 mod globals;
@@ -18,6 +19,8 @@ mod pipeline_args;
 mod recorder;
 mod report;
 mod report_file;
+mod restore;
+mod rm;
 mod run;
 mod runs;
 mod salvage;
@@ -85,6 +88,8 @@ enum Verb {
     Report(report_file::Report),
     Tag(tag::Tag),
     Note(note::Note),
+    Rm(rm::Rm),
+    Restore(restore::Restore),
     Gc(gc::Gc),
     Verify(verify::Verify),
     Schema(schema::Schema),
@@ -107,6 +112,8 @@ impl Verb {
             Verb::Report(verb) => verb.run(globals),
             Verb::Tag(verb) => verb.run(globals),
             Verb::Note(verb) => verb.run(globals),
+            Verb::Rm(verb) => verb.run(globals),
+            Verb::Restore(verb) => verb.run(globals),
             Verb::Gc(verb) => verb.run(globals),
             Verb::Verify(verb) => verb.run(globals),
             Verb::Schema(verb) => verb.run(globals),

@@ -9,7 +9,7 @@ use pipe_stages::contract::{Device, PortType};
 use serde_json::{Value, json};
 
 use super::{
-    Failure, Globals, PipelineArgs, reasons,
+    Failure, Globals, PipelineArgs, expected, history, reasons,
     recorder::Recorder,
     targets::{Targets, command_until},
     units,
@@ -28,7 +28,7 @@ use crate::{
     names::RunId,
     pipeline::{Pipeline, StageSpec, load},
     record::{Outcome, RunStart, RunStatus, StageRecord},
-    runs::RunsDb,
+    runs::{RunsDb, expected::expected},
 };
 
 /// Exit code of a run that was stopped by Ctrl-C, as shells have it.
@@ -190,9 +190,18 @@ impl Run {
         summary: &Summary,
         records: &[StageRecord],
     ) -> Result<(), Failure> {
+        let expected = if pipeline.resolved.get("expect").is_some() {
+            let history = RunsDb::open_existing(&pipeline.root.join("runs.db"))?;
+            expected(&history.load(run)?)
+        } else {
+            Vec::new()
+        };
         if self.json {
             let stages: Vec<_> = records.iter().map(record_json).collect();
-            let document = json!({"run": run, "status": summary.status, "stages": stages});
+            let mut document = json!({"run": run, "status": summary.status, "stages": stages});
+            if !expected.is_empty() {
+                document["expected"] = json!(expected);
+            }
             return globals.print(format_args!("{document:#}\n"));
         }
         let dag = pipeline.dag();
@@ -206,6 +215,9 @@ impl Run {
                     globals.print(format_args!("{}\n", text.trim_end()))?;
                 }
             }
+        }
+        if !expected.is_empty() {
+            history::print(globals, &format!("\n{}", expected::text(&expected)))?;
         }
         Ok(())
     }

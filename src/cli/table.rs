@@ -20,8 +20,9 @@ pub(crate) fn styled(style: Style, text: &str) -> String {
 /// The style of a word that says how something stands.
 pub(crate) fn style_of(word: &str) -> Style {
     match word {
-        "done" | "ran" | "better" => GOOD,
+        "done" | "ran" | "better" | "reproduced" => GOOD,
         "failed" | "killed" | "worse" => BAD,
+        word if word.starts_with("not reproduced") => BAD,
         "interrupted" | "running" | "skipped" => WARN,
         _ => Style::new(),
     }

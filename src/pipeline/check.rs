@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::{
     Source, StageSpec,
     document::Node,
+    expect,
     inputs::{self, Wanted},
     overlay::{RESERVED, parameters},
     places::{Part, Spot},
@@ -42,7 +43,7 @@ pub(super) struct Draft {
 }
 
 /// Fields of a document, and words that people write instead.
-const DOCUMENT_FIELDS: [&str; 5] = ["name", "seed", "vars", "stages", "profiles"];
+const DOCUMENT_FIELDS: [&str; 6] = ["name", "seed", "vars", "stages", "expect", "profiles"];
 const STAGE_FIELDS: [&str; 7] = ["kind", "in", "with", "seed", "resources", "retry", "timeout"];
 const RESOURCE_FIELDS: [&str; 3] = ["cpus", "memory", "gpus"];
 const OTHER_WORDS: [(&str, &str); 10] = [
@@ -102,6 +103,9 @@ impl Checker<'_> {
         let drafts: IndexMap<String, Draft> =
             stages.iter().map(|(name, node)| (name.clone(), self.stage(name, node, stages))).collect();
         inputs::cycles(&drafts, &mut self.findings);
+        if let Some(node) = map.get("expect") {
+            expect::check(node, &drafts, self);
+        }
         let mut checked = IndexMap::with_capacity(drafts.len());
         for (name, draft) in &drafts {
             if let Some(spec) = self.complete(name, draft, &drafts, seed) {

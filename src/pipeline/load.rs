@@ -26,6 +26,8 @@ use crate::root::{project_root, relative_to_root};
 
 /// Largest pipeline file, in bytes.
 const LARGEST: u64 = 16 << 20;
+/// What a profile can change.
+const PROFILE_FIELDS: [&str; 5] = ["name", "seed", "vars", "stages", "expect"];
 
 /// Reads the file, lays profiles and settings over it, puts variables in and checks the result
 /// against `kinds` and against the files it takes from outside.
@@ -218,9 +220,8 @@ fn profiles(document: &Node, suggestions: &Suggestions, findings: &mut Vec<Findi
             }
             continue;
         };
-        for field in map.keys().filter(|field| !["name", "seed", "vars", "stages"].contains(&field.as_str()))
-        {
-            let help = suggestions.help(field, "it can hold", ["name", "seed", "vars", "stages"]);
+        for field in map.keys().filter(|field| !PROFILE_FIELDS.contains(&field.as_str())) {
+            let help = suggestions.help(field, "it can hold", PROFILE_FIELDS);
             let spot = Spot::key(&["profiles", name, field]);
             let message = format!("a profile has no field `{field}`");
             findings.push(Finding::new("unknown_field", message).at(spot).help(help));

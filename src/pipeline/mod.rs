@@ -10,6 +10,7 @@
 mod check;
 mod dag;
 mod document;
+mod expect;
 mod inputs;
 mod load;
 mod marks;

@@ -13,6 +13,7 @@ use super::{
     LoadedRun,
     differences::differences,
     evidence::Evidence,
+    expected::{Expected, expected},
     methods::{is_measured, methods},
     pairing::{Pair, pair_stages},
     seeds::{Group, GroupRow, groups},
@@ -37,6 +38,8 @@ pub struct Comparison {
     pub group_metrics: Vec<GroupRow>,
     /// Pairs of predictions on the same items; filled in from the predictions.
     pub evidence: Vec<Evidence>,
+    /// What the pipeline of each run expected to come out, beside what did.
+    pub expected: Vec<Vec<Expected>>,
 }
 
 /// Something that was not the same in all runs.
@@ -174,7 +177,16 @@ pub fn compare(runs: &[LoadedRun], better: impl Fn(&str, &str) -> Better) -> Com
     }
     let ids: Vec<RunId> = runs.iter().map(|run| run.info.run).collect();
     let columns = ids.iter().map(RunId::to_string).collect();
-    Comparison { runs: ids, columns, differences, metrics, groups, group_metrics, evidence: Vec::new() }
+    Comparison {
+        runs: ids,
+        columns,
+        differences,
+        metrics,
+        groups,
+        group_metrics,
+        evidence: Vec::new(),
+        expected: runs.iter().map(expected).collect(),
+    }
 }
 
 /// Puts the methods that stages of `run` measured side by side; nothing if there are not two.
@@ -215,6 +227,7 @@ pub fn compare_methods(run: &LoadedRun, better: impl Fn(&str, &str) -> Better) -
         groups: Vec::new(),
         group_metrics: Vec::new(),
         evidence: Vec::new(),
+        expected: vec![expected(run)],
     })
 }
 

@@ -9,10 +9,13 @@
 //! A run whose process was killed stays `running` in the table; readers are told
 //! [`State::Killed`] when that process is seen to be gone.
 
+pub mod column;
 pub mod compare;
 mod differences;
 mod error;
 pub mod evidence;
+pub mod expected;
+pub mod filter;
 mod load;
 mod methods;
 mod name;
@@ -23,6 +26,7 @@ mod read;
 mod salvage;
 mod schema;
 pub mod seeds;
+mod select;
 mod series;
 mod tags;
 mod test_set;
@@ -33,6 +37,7 @@ pub use error::RunsError;
 pub use load::{LoadedRun, LoadedStage, Origin, StageLog};
 pub use read::{Git, Outcomes, Previous, RunInfo, State};
 pub use salvage::Salvaged;
+pub use select::{Cell, Selection};
 pub use series::Series;
 pub use tags::{Note, check_tag};
 

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, types::Type};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Note, RunsDb, RunsError, packed, process, tags, words::status_from};
+use super::{Note, RunsDb, RunsError, Selection, packed, process, tags, words::status_from};
 use crate::{
     digest::{ActionKey, Digest},
     names::RunId,
@@ -123,20 +123,19 @@ pub struct Previous {
     pub kind: String,
 }
 
-const RUN_COLUMNS: &str =
+pub(super) const RUN_COLUMNS: &str =
     "id, status, started, ended, file, pipeline, command, profiles, sets, seed, git_commit,
     git_dirty, git_patch, version, host, cpus, process, ran, cached, failed, skipped, interrupted";
+pub(super) const RUN_COLUMN_COUNT: usize = 22;
+
+/// From so many runs on, all tags and notes are read at once.
+const MANY: usize = 200;
 
 impl RunsDb {
-    /// The latest `limit` runs (all without one), latest first.
+    /// The latest `limit` runs (all without one), latest first; not those that were removed.
     pub fn runs(&self, limit: Option<usize>) -> Result<Vec<RunInfo>, RunsError> {
-        self.read(|conn| {
-            let sql = format!("SELECT {RUN_COLUMNS} FROM run ORDER BY id DESC LIMIT ?");
-            let limit = limit.map_or(-1, |limit| limit as i64);
-            let rows =
-                conn.prepare_cached(&sql)?.query_map([limit], run_info)?.collect::<Result<Vec<_>, _>>();
-            rows?.into_iter().map(|run| with_labels(conn, run)).collect()
-        })
+        let found = self.select(&Selection { limit, ..Selection::default() })?;
+        Ok(found.into_iter().map(|(run, _)| run).collect())
     }
 
     /// The run of this number.
@@ -279,7 +278,7 @@ fn previous(
     Ok(Some(Previous { run: RunId(run), stage: stage.into(), hashed, kind }))
 }
 
-fn run_info(row: &Row<'_>) -> rusqlite::Result<RunInfo> {
+pub(super) fn run_info(row: &Row<'_>) -> rusqlite::Result<RunInfo> {
     let started = time(row, 2)?;
     let ended = optional_time(row, 3)?;
     let commit: Option<String> = row.get(10)?;
@@ -322,6 +321,23 @@ fn run_info(row: &Row<'_>) -> rusqlite::Result<RunInfo> {
         tags: Vec::new(),
         notes: Vec::new(),
     })
+}
+
+/// Gives runs their tags and notes.
+pub(super) fn label_all<T>(conn: &Connection, runs: &mut [(RunInfo, T)]) -> rusqlite::Result<()> {
+    if runs.len() < MANY {
+        for (run, _) in runs {
+            run.tags = tags::tags_of(conn, run.run)?;
+            run.notes = tags::notes_of(conn, run.run)?;
+        }
+        return Ok(());
+    }
+    let (mut all_tags, mut all_notes) = tags::all(conn)?;
+    for (run, _) in runs {
+        run.tags = all_tags.remove(&run.run).unwrap_or_default();
+        run.notes = all_notes.remove(&run.run).unwrap_or_default();
+    }
+    Ok(())
 }
 
 fn with_labels(conn: &Connection, mut run: RunInfo) -> rusqlite::Result<RunInfo> {

@@ -7,7 +7,7 @@ use rusqlite::{Connection, TransactionBehavior, backup::Backup};
 use super::RunsError;
 
 /// Step `n` turns version `n` into version `n + 1`; version 0 is an empty file.
-pub(super) const STEPS: &[&str] = &[include_str!("schema_v1.sql")];
+pub(super) const STEPS: &[&str] = &[include_str!("schema_v1.sql"), include_str!("schema_v2.sql")];
 
 /// `pipe` in ASCII: marks the file as ours.
 const APPLICATION_ID: u32 = 0x7069_7065;

@@ -48,7 +48,7 @@ fn json(said: &Said) -> Value {
 fn close(what: &str, found: &Value, wanted: &Value) {
     match (found.as_f64(), wanted.as_f64()) {
         (Some(found), Some(wanted)) => {
-            assert!((found - wanted).abs() <= 1e-9, "{what}: {found}, wanted {wanted}")
+            assert!((found - wanted).abs() <= 1e-9, "{what}: {found}, wanted {wanted}");
         }
         _ => assert_eq!(found, wanted, "{what}"),
     }

@@ -4,5 +4,6 @@
 mod lab;
 
 mod evidence;
+mod expected;
 mod figures;
 mod seeds;

@@ -3,6 +3,7 @@
 mod compare;
 mod docs;
 mod lab;
+mod list;
 mod names;
 mod record;
 mod report;

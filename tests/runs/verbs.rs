@@ -88,7 +88,7 @@ fn runs_lists_the_latest_first() {
     insta::assert_snapshot!(said(&lab, "runs --limit 1"), @"
     RUN    STATUS  WHEN        PIPELINE               RAN  CACHED    TOOK  TAGS
     run_3  failed  2020-03-01  toy demo lora.rank=16    0       0  20.0 s
-    the latest 1; `pipe runs --all` lists every run
+    the first 1; `pipe runs --all` lists every run
     ");
     let json: Value = serde_json::from_str(&said(&lab, "runs --json")).unwrap();
     assert_eq!(json[2]["run"], "run_1");

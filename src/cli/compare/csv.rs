@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::runs::compare::Comparison;
+use crate::{cli::history::csv_line, runs::compare::Comparison};
 
 /// A figure of the group at a place.
 type Figure<'a> = &'a dyn Fn(usize) -> Option<f64>;
@@ -15,7 +15,7 @@ pub(super) fn comma_separated(comparison: &Comparison) -> String {
     cells.extend(columns.iter().cloned());
     cells.extend(others().map(|run| format!("difference_{run}")));
     cells.extend(others().map(|run| format!("verdict_{run}")));
-    let mut text = line(&cells);
+    let mut text = csv_line(&cells);
     let blanks = |count| std::iter::repeat_n(String::new(), count);
     for difference in &comparison.differences {
         let word = word_of(difference.what);
@@ -26,7 +26,7 @@ pub(super) fn comma_separated(comparison: &Comparison) -> String {
             Some(value) => value.to_string(),
         }));
         cells.extend(blanks(2 * others().count()));
-        text.push_str(&line(&cells));
+        text.push_str(&csv_line(&cells));
     }
     let number = |value: &Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
     for row in &comparison.metrics {
@@ -34,7 +34,7 @@ pub(super) fn comma_separated(comparison: &Comparison) -> String {
         cells.extend(row.values.iter().map(number));
         cells.extend(row.differences.iter().skip(1).map(number));
         cells.extend(row.verdicts.iter().skip(1).map(word_of));
-        text.push_str(&line(&cells));
+        text.push_str(&csv_line(&cells));
     }
     // Figures of a group stand in the column of its first run.
     for row in &comparison.group_metrics {
@@ -52,7 +52,7 @@ pub(super) fn comma_separated(comparison: &Comparison) -> String {
             for (at, group) in comparison.groups.iter().enumerate() {
                 cells[3 + group.places[0]] = number(&value(at));
             }
-            text.push_str(&line(&cells));
+            text.push_str(&csv_line(&cells));
         }
     }
     // Figures of a pair stand in the column of the second; the name says what it was set against.
@@ -77,7 +77,7 @@ pub(super) fn comma_separated(comparison: &Comparison) -> String {
             let mut cells = vec!["evidence".into(), pair.stage.clone(), name];
             cells.extend(blanks(3 * columns.len() - 2));
             cells[3 + column] = value.to_string();
-            text.push_str(&line(&cells));
+            text.push_str(&csv_line(&cells));
         }
     }
     text
@@ -87,15 +87,4 @@ pub(super) fn comma_separated(comparison: &Comparison) -> String {
 fn word_of(value: impl serde::Serialize) -> String {
     let word = serde_json::to_value(value).expect("a plain enum is a word");
     word.as_str().unwrap_or_default().into()
-}
-
-fn line(cells: &[String]) -> String {
-    let quoted = cells.iter().map(|cell| {
-        if cell.contains(['"', ',', '\n', '\r']) {
-            format!("\"{}\"", cell.replace('"', "\"\""))
-        } else {
-            cell.clone()
-        }
-    });
-    quoted.collect::<Vec<_>>().join(",") + "\n"
 }

@@ -10,12 +10,14 @@ use super::{
 };
 use crate::{
     cli::{
+        expected,
         metrics::{arrow, is_detail},
         units::{ago, counted, difference, measured, shortened},
     },
     runs::{
         LoadedRun,
         compare::{Comparison, Difference, MetricRow, Verdict, What},
+        expected::Expected,
         seeds::{GroupRow, Spread},
     },
 };
@@ -60,6 +62,7 @@ pub(super) fn sheet(runs: &[LoadedRun], comparison: &Comparison, wanted: &Wanted
         let findings = comparison.evidence.iter().map(|pair| finding(pair, of_several));
         sheet.push(Part::Findings(findings.collect()));
     }
+    sheet.extend(published(comparison).map(Part::Table));
     let remarks = remarks(comparison, &chosen, wanted.lost);
     if !remarks.is_empty() {
         sheet.push(Part::Remarks(remarks));
@@ -181,6 +184,8 @@ fn remarks(comparison: &Comparison, chosen: &Chosen<'_>, lost: usize) -> Vec<Str
             comparison.groups.iter().take(2).map(|group| group.runs[0].to_string()).collect();
         remarks.push(format!("review by review: `pipe compare {}`", pair.join(" ")));
     }
+    let all: Vec<Expected> = comparison.expected.iter().flatten().cloned().collect();
+    remarks.extend(expected::sources(&all).into_iter().map(|source| format!("values: {source}")));
     if lost > 0 {
         remarks.push(format!("{} not kept in runs.db, so nothing is said of them", predictions(lost)));
     }
@@ -305,6 +310,36 @@ fn group_table(comparison: &Comparison, rows: &[&GroupRow]) -> Table {
     Table { headings, fixed: 2, groups: widths, coloured, rows: rows.iter().map(cells).collect() }
 }
 
+/// Values that pipelines expected, and whether each run came near.
+fn published(comparison: &Comparison) -> Option<Table> {
+    let mut stated: Vec<&Expected> = Vec::new();
+    let is_same = |a: &Expected, b: &Expected| {
+        a.metric == b.metric
+            && a.value.to_bits() == b.value.to_bits()
+            && a.tolerance.to_bits() == b.tolerance.to_bits()
+    };
+    for one in comparison.expected.iter().flatten() {
+        if !stated.iter().any(|other| is_same(one, other)) {
+            stated.push(one);
+        }
+    }
+    let rows = stated.iter().map(|one| {
+        let mut cells = vec![one.metric.clone(), measured(Some(one.value))];
+        cells.extend(comparison.expected.iter().map(|of_run| {
+            of_run.iter().find(|other| is_same(one, other)).map_or_else(String::new, expected::verdict)
+        }));
+        cells
+    });
+    let runs = comparison.runs.iter().map(|run| name(&run.to_string()));
+    (!stated.is_empty()).then(|| Table {
+        headings: [word("expected"), word("value").right()].into_iter().chain(runs).collect(),
+        fixed: 2,
+        groups: vec![1; comparison.runs.len()],
+        coloured: None,
+        rows: rows.collect(),
+    })
+}
+
 fn evidence(comparison: &Comparison) -> Table {
     let rows = comparison.evidence.iter().map(|pair| {
         let about = if pair.method.is_empty() {
@@ -345,6 +380,7 @@ mod tests {
             groups: vec![],
             group_metrics: vec![],
             evidence: vec![],
+            expected: vec![],
         }
     }
 
