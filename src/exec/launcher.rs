@@ -66,8 +66,9 @@ fn end_with(parent: &OsStr) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     // It may have died before the kernel was asked.
     let lives = rustix::process::getppid().map(|parent| parent.as_raw_nonzero().to_string());
-    match lives.is_some_and(|lives| *parent == *lives) {
-        true => Ok(()),
-        false => Err(io::Error::other("the `pipe` that started it is gone")),
+    if lives.is_some_and(|lives| *parent == *lives) {
+        Ok(())
+    } else {
+        Err(io::Error::other("the `pipe` that started it is gone"))
     }
 }

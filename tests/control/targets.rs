@@ -85,7 +85,7 @@ fn a_stage_that_takes_from_one_outside_which_turns_out_to_be_old_is_skipped() {
     // `raw` runs and gives other bytes, so that `left` has no result, and is not selected.
     let plan = lab.run(&["-n", "--only", "raw", "--only", "right", "--only", "both"]).success().stdout;
     insta::assert_snapshot!(without_digests(&plan), @r"
-    run     raw    in.x: … → … (x.txt)
+    run     raw    in.x: … → … (x.txt), since run_1
     run     right  takes from raw, which has to run
     skip    both   needs left, which has no result and is not selected
     ");

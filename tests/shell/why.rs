@@ -63,7 +63,7 @@ fn files_of_folders_and_patterns_are_named_and_so_is_the_run_they_changed_since(
 }
 
 #[test]
-fn a_file_a_parameter_a_seed_and_a_variable_are_named_with_their_places() {
+fn a_file_a_parameter_and_a_variable_are_named_with_their_places() {
     let lab = lab();
     lab.write("note.txt", "x");
     let told = why(&lab, "count");
@@ -83,15 +83,6 @@ fn a_file_a_parameter_a_seed_and_a_variable_are_named_with_their_places() {
     insta::assert_snapshot!(command("fast"), @"
     count: will run
       environment COUNT_HOW: unset → fast (pipelines/p.yaml:9:7)
-      since run_1
-    ");
-
-    let lab = Lab::new("seed: 1\nstages: { r: { kind: sample_reviews, with: { train: 2, test: 2 } } }");
-    lab.run(&[]).success();
-    lab.edit("seed: 1", "seed: 2");
-    insta::assert_snapshot!(why(&lab, "r"), @"
-    r: will run
-      seed: 1 → 2 (pipelines/p.yaml:1:1)
       since run_1
     ");
 }
