@@ -13,6 +13,10 @@ check:
 demo:
     cargo run --release -- run pipelines/all_three.yaml --profile demo
 
+# The whole fault campaign: kills, damage and pairs of runs in 100 projects, some five minutes.
+faults projects="100":
+    PIPE_FAULTS={{projects}} cargo test --release --test faults campaign -- --nocapture
+
 # Exactly what CI runs.
 ci:
     .ci/run
@@ -20,3 +24,8 @@ ci:
 # The JSON Schema that editors use for pipelines/*.yaml.
 schema:
     cargo run --release -- schema --out docs/pipeline.schema.json
+
+# Slow checks against real programs, by hand: a report in headless Chromium (Debian's `chromium`).
+full: demo
+    target/release/pipe report @last --out target/report.html
+    python3 tests/browser/report.py target/report.html target/screenshots

@@ -235,7 +235,7 @@ def project(folder, archive, reviews, *more):
 
 def outputs(pipe, folder, arguments, *stages):
     """Runs `stages` and returns the path of each of their outputs by name."""
-    only = [part for stage in stages for part in ("--only", stage)]
+    only = [part for stage in stages for part in ("--until", stage)]
     options = {"cwd": folder, "check": True, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     subprocess.run([pipe, *arguments, *only], **options)
     shown = json.loads(subprocess.run([pipe, "show", "@last", "--json"], **options).stdout)

@@ -84,41 +84,53 @@ impl Serialize for InOrder<'_> {
 
 /// What is different between an earlier execution and `new`; empty if their keys are equal.
 ///
-/// Reasons carry no places and name inputs by port: the caller knows where things are written.
+/// Reasons carry no places and no run, and name inputs by port: the caller knows more.
 pub fn changes(old: &Fingerprint, new: &Fingerprint) -> Vec<Reason> {
     if old.kind != new.kind {
-        return vec![Reason::Kind { old: old.kind.clone(), new: new.kind.clone() }];
+        return vec![Reason::Kind { old: old.kind.clone(), new: new.kind.clone(), since: None }];
     }
     let mut reasons = Vec::new();
     if old.version != new.version {
-        reasons.push(Reason::Version { old: old.version, new: new.version });
+        reasons.push(Reason::Version { old: old.version, new: new.version, since: None });
     }
     let (before, after) = (leaves(&old.with), leaves(&new.with));
     for path in before.keys().chain(after.keys()).collect::<BTreeSet<_>>() {
         let (old, new) = (before.get(path), after.get(path));
-        if old != new {
+        // By the text that was hashed: 0.0 and -0.0 are equal numbers and two keys.
+        let text = |value: Option<&Value>| serde_json::to_string(&value.map(InOrder)).ok();
+        if text(old) != text(new) {
             let (old, new) = (old.cloned(), new.cloned());
-            reasons.push(Reason::Parameter { path: path.clone(), old, new, place: None });
+            reasons.push(Reason::Parameter { path: path.clone(), old, new, place: None, since: None });
         }
     }
     for port in old.inputs.keys().chain(new.inputs.keys()).collect::<BTreeSet<_>>() {
         let (old, new) = (old.inputs.get(port).copied(), new.inputs.get(port).copied());
         if old != new {
-            reasons.push(Reason::Input { port: port.clone(), from: String::new(), old, new });
+            reasons.push(Reason::Input {
+                port: port.clone(),
+                from: String::new(),
+                old,
+                new,
+                files: None,
+                since: None,
+            });
         }
     }
     if old.seed != new.seed {
-        reasons.push(Reason::Seed { old: old.seed, new: new.seed });
+        reasons.push(Reason::Seed { old: old.seed, new: new.seed, place: None, since: None });
     }
     reasons
 }
 
-/// The values below a map by dotted path; lists count as one value.
-fn leaves(value: &Value) -> BTreeMap<String, Value> {
+/// The values below a map by dotted path; lists count as one value. A key that has a dot itself, or
+/// could be taken for a path, is quoted.
+pub(crate) fn leaves(value: &Value) -> BTreeMap<String, Value> {
     fn walk(path: &str, value: &Value, found: &mut BTreeMap<String, Value>) {
         match value {
             Value::Object(map) if !map.is_empty() || path.is_empty() => {
                 for (key, value) in map {
+                    let is_plain = !key.is_empty() && !key.contains(['.', '"']);
+                    let key = if is_plain { key.clone() } else { Value::from(key.as_str()).to_string() };
                     let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
                     walk(&path, value, found);
                 }
@@ -180,19 +192,66 @@ mod tests {
         })
     }
 
+    /// Few values, so that parts are often equal, and names that look like paths and texts.
+    fn any_fingerprint() -> impl Strategy<Value = Fingerprint> {
+        let key = prop_oneof!["[ab]{0,2}", r#"[a.":{},]{0,3}"#];
+        let value = prop_oneof![
+            Just(Value::from(0.0)),
+            Just(Value::from(-0.0)),
+            Just(Value::from(0)),
+            Just(Value::Null),
+            any_value(),
+            prop::collection::btree_map(key.clone(), (0..2u8).prop_map(Value::from), 0..3)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ];
+        let with = prop::collection::btree_map(key, value, 0..3)
+            .prop_map(|map| Value::Object(map.into_iter().collect()));
+        let inputs = prop::collection::btree_map("[ab]", 0..3u8, 0..3).prop_map(|map| {
+            map.into_iter().map(|(port, number)| (port, Digest::from([number; 32]))).collect()
+        });
+        let seed = prop::option::of(0..3u64);
+        ("[ab]", 1..3u32, with, inputs, seed).prop_map(|(kind, version, with, inputs, seed)| Fingerprint {
+            kind,
+            version,
+            with,
+            inputs,
+            seed,
+        })
+    }
+
     proptest! {
         #[test]
-        fn keys_are_equal_exactly_when_nothing_differs(
-            a in prop::collection::btree_map("[a-z]{1,3}", any_value(), 0..4),
-            b in prop::collection::btree_map("[a-z]{1,3}", any_value(), 0..4),
-        ) {
-            let (a, b) = (
-                fingerprint(Value::Object(a.into_iter().collect())),
-                fingerprint(Value::Object(b.into_iter().collect())),
-            );
+        fn keys_are_equal_exactly_when_nothing_differs(a in any_fingerprint(), b in any_fingerprint(), part in 0..6) {
+            // One part of `a` is put in place of that of `b`, or all but one.
+            let (a, b) = match part {
+                0 => (Fingerprint { kind: b.kind, ..a.clone() }, a),
+                1 => (Fingerprint { version: b.version, ..a.clone() }, a),
+                2 => (Fingerprint { with: b.with, ..a.clone() }, a),
+                3 => (Fingerprint { inputs: b.inputs, ..a.clone() }, a),
+                4 => (Fingerprint { seed: b.seed, ..a.clone() }, a),
+                _ => (a, b),
+            };
             let same = action_key(&a.hashed()) == action_key(&b.hashed());
-            prop_assert_eq!(same, changes(&a, &b).is_empty());
+            prop_assert_eq!(same, a.hashed() == b.hashed());
+            prop_assert_eq!(same, changes(&a, &b).is_empty(), "{} {}", a.hashed(), b.hashed());
+            // Equal parts are equal keys and the other way round; -0.0 alone equals a number that it is not.
+            prop_assert!(same == (a == b) || a.hashed().contains("-0.0") || b.hashed().contains("-0.0"));
             prop_assert_eq!(Fingerprint::parse(&a.hashed()).expect("reads back"), a);
+        }
+
+        #[test]
+        fn the_order_in_which_keys_were_written_is_not_in_the_key(
+            entries in prop::collection::btree_map("[a-z]{1,3}", any_value(), 0..6),
+            turn in 0usize..6,
+        ) {
+            let mut turned: Vec<_> = entries.clone().into_iter().collect();
+            let middle = turn.min(turned.len());
+            turned.rotate_left(middle);
+            turned.reverse();
+            let hashed = |entries: Vec<(String, Value)>| {
+                fingerprint(Value::Object(entries.into_iter().collect())).hashed()
+            };
+            prop_assert_eq!(hashed(entries.into_iter().collect()), hashed(turned));
         }
     }
 }

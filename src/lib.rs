@@ -4,12 +4,13 @@
 //!
 //! ```text
 //! 4  cli                              one verb a file; the only place that prints
-//! 3  engine                           decides what happens next
+//! 3  engine | report                  decides what happens next; draws what has happened
 //! 2  pipeline | cache | runs | exec | git   each knows one medium
 //! 1  digest, fingerprint, names, …    nouns, mostly pure
 //! 0  pipe-stages                      the contract of a stage, and the kinds
 //! ```
 
+pub mod attempts;
 pub mod cache;
 pub mod cli;
 pub mod digest;
@@ -17,10 +18,14 @@ pub mod engine;
 pub mod exec;
 pub mod fingerprint;
 pub mod git;
+mod metrics;
 pub mod names;
 pub mod pattern;
 pub mod pipeline;
+mod reasons;
 pub mod record;
+pub mod report;
 pub mod resources;
 pub mod root;
 pub mod runs;
+mod units;

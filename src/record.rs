@@ -230,6 +230,22 @@ pub enum Reason {
         new: Option<Value>,
         /// Where the value is written.
         place: Option<Place>,
+        /// The run that had the earlier value.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<RunId>,
+    },
+    /// An environment variable that a command declares has another value.
+    Environment {
+        /// Its name.
+        variable: String,
+        /// The earlier value; `None` if it was not set or not declared.
+        old: Option<String>,
+        /// The value now; `None` if it is not set or no longer declared.
+        new: Option<String>,
+        /// Where it is declared.
+        place: Option<Place>,
+        /// The run that had the earlier value.
+        since: Option<RunId>,
     },
     /// An input has other bytes.
     Input {
@@ -241,6 +257,12 @@ pub enum Reason {
         old: Option<Digest>,
         /// The bytes now; `None` if the input is gone, or not known before the run.
         new: Option<Digest>,
+        /// Which files of a folder or pattern differ, where that is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        files: Option<FileChanges>,
+        /// The run that had the earlier bytes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<RunId>,
     },
     /// The seed is another.
     Seed {
@@ -248,6 +270,12 @@ pub enum Reason {
         old: Option<u64>,
         /// The seed now.
         new: Option<u64>,
+        /// Where it is written.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        place: Option<Place>,
+        /// The run that had the earlier seed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<RunId>,
     },
     /// The kind's code is another version.
     Version {
@@ -255,6 +283,9 @@ pub enum Reason {
         old: u32,
         /// The version now.
         new: u32,
+        /// The run that had the earlier version.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<RunId>,
     },
     /// The stage is of another kind than in the earlier run.
     Kind {
@@ -262,11 +293,19 @@ pub enum Reason {
         old: String,
         /// The kind now.
         new: String,
+        /// The run that had the earlier kind.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<RunId>,
     },
     /// A stage it takes from will run, so its inputs are not known yet.
     Upstream {
         /// The stages that will run.
         stages: Vec<String>,
+    },
+    /// It failed and was started again, as its `retry` allows.
+    Retried {
+        /// How often it was started.
+        attempts: u32,
     },
     /// `--force` asked for it.
     Forced,
@@ -280,14 +319,72 @@ pub enum Reason {
         /// The run that computed it.
         since: RunId,
     },
+    /// Stages that it takes from ran in this run and wrote what the result was made from.
+    SameBytes {
+        /// Those stages.
+        stages: Vec<String>,
+    },
     /// A stage that it needs, directly or not, failed.
     Blocked {
         /// The stage that failed.
         by: String,
+    },
+    /// A stage that it needs is outside of the run's selection and turned out to have no result.
+    NotSelected {
+        /// The stage outside of the selection.
+        stage: String,
     },
     /// It needs nothing that failed, but a run starts no more stages once one has failed.
     NotStarted {
         /// The stage that failed.
         failed: String,
     },
+}
+
+impl Reason {
+    /// The run that it compares with, for what has changed since.
+    pub fn since(&self) -> Option<RunId> {
+        match self {
+            Reason::Parameter { since, .. }
+            | Reason::Environment { since, .. }
+            | Reason::Input { since, .. }
+            | Reason::Seed { since, .. }
+            | Reason::Version { since, .. }
+            | Reason::Kind { since, .. } => *since,
+            _ => None,
+        }
+    }
+}
+
+/// Which files of a folder or pattern are others than before.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct FileChanges {
+    /// Files that were not there.
+    pub added: FileNames,
+    /// Files that are gone.
+    pub removed: FileNames,
+    /// Files with other bytes.
+    pub changed: FileNames,
+}
+
+/// How many files, and the names of the first.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct FileNames {
+    /// How many there are.
+    pub count: usize,
+    /// The first of them, relative to the folder, in order.
+    pub first: Vec<String>,
+}
+
+impl FileNames {
+    /// How many names are kept.
+    const KEPT: usize = 10;
+
+    /// Counts a file, and keeps its name if it is among the first.
+    pub fn add(&mut self, name: &[u8]) {
+        self.count += 1;
+        if self.first.len() < Self::KEPT {
+            self.first.push(String::from_utf8_lossy(name).into_owned());
+        }
+    }
 }

@@ -217,8 +217,32 @@ fn draw(errors: &PipelineErrors) {
     }
 }
 
+/// 400 cases, or as many as `PROPTEST_CASES` says.
+fn config() -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(400);
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+/// Texts that YAML reads as this number.
+fn spellings(number: f64) -> [String; 4] {
+    [format!("{number:?}"), format!("{number:e}"), format!("{number:E}"), format!("+{number:?}")]
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
+
+    #[test]
+    fn the_spelling_of_a_number_is_not_in_the_key(number in 1e-12..1e12f64, digits in 1usize..17) {
+        let number: f64 = format!("{number:.digits$e}").parse().unwrap();
+        let number = if number.fract() == 0.0 { number + 0.5 } else { number };
+        let hashed = spellings(number).map(|text| {
+            let file = format!(
+                "stages: {{ s: {{ kind: shell, with: {{ command: 'true', params: {{ x: {text} }} }} }} }}"
+            );
+            Lab::new(file).load(&[], &[]).unwrap().stages["s"].hashed.to_string()
+        });
+        prop_assert!(hashed.iter().all(|other| *other == hashed[0]), "{:?}", hashed);
+    }
 
     #[test]
     fn no_text_makes_the_loader_panic(text in prop_oneof![pieces(), any::<String>()], set in "[a-z.=\\[{: ]{0,12}") {

@@ -8,8 +8,11 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{CacheError, index::Index, objects, results};
-use crate::digest::{ActionKey, Digest};
+use super::{CacheError, index::Index, manifests, objects, results};
+use crate::{
+    digest::{ActionKey, Digest},
+    fingerprint::Fingerprint,
+};
 
 /// What lies in a cache.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -96,10 +99,11 @@ pub(super) fn remove(folder: &Path, index: &Index, removal: &Removal) -> Result<
         index.forget_object(*digest);
         remove_file(&objects::path(folder, *digest))?;
     }
-    Ok(())
+    let used = results::all(folder).filter_map(|execution| Fingerprint::parse(&execution.hashed));
+    manifests::keep_only(folder, used.flat_map(|fingerprint| fingerprint.inputs.into_values()))
 }
 
-fn remove_file(path: &Path) -> Result<(), CacheError> {
+pub(super) fn remove_file(path: &Path) -> Result<(), CacheError> {
     match fs::remove_file(path) {
         Err(err) if err.kind() != std::io::ErrorKind::NotFound => Err(CacheError::io("remove", path)(err)),
         _ => Ok(()),

@@ -1,9 +1,11 @@
 //! `index.db`: answers without reading files what `results/` and the file system also know.
 //!
 //! Every failure here means "not known": the caller then looks at the files themselves.
-//! A missing, damaged or older index is made anew from the results.
+//! A missing, damaged or older index is made anew from the results, also when the damage shows
+//! only in use.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
         Mutex, MutexGuard,
@@ -12,20 +14,21 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
-use super::{Hit, outside::Snapshot, results, stat::Stat};
+use super::{Hit, results, stat::Stat};
 use crate::{
     digest::{ActionKey, Digest},
     record::Execution,
 };
 
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 const SCHEMA: &str = "
     CREATE TABLE result  (key BLOB PRIMARY KEY, execution TEXT NOT NULL, run INTEGER NOT NULL,
                           device TEXT, outputs TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE object  (digest BLOB PRIMARY KEY, stat BLOB NOT NULL) WITHOUT ROWID;
-    CREATE TABLE outside (path TEXT PRIMARY KEY, snapshot BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE outside (name BLOB PRIMARY KEY, listing BLOB NOT NULL, digest BLOB NOT NULL,
+                          record BLOB NOT NULL) WITHOUT ROWID;
 ";
 
 /// The open index, or none where there is no folder yet or it cannot be written.
@@ -37,6 +40,19 @@ pub(super) struct Index {
     ///
     /// It only reads: whoever writes ends it first, so that no other `pipe` waits for this one.
     is_reading: AtomicBool,
+    /// What was found outside the cache and could not be written, by its name.
+    unwritten: Mutex<BTreeMap<Vec<u8>, Seen>>,
+}
+
+/// What was found outside the cache.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    /// The hash of its listing.
+    pub listing: [u8; 32],
+    /// The hash of its contents.
+    pub digest: Digest,
+    /// The names, stats and digests of files behind it, for what has more than one.
+    pub record: Vec<u8>,
 }
 
 impl Index {
@@ -47,6 +63,7 @@ impl Index {
             folder: folder.to_owned(),
             connection: Mutex::new(connection),
             is_reading: AtomicBool::new(false),
+            unwritten: Mutex::default(),
         }
     }
 
@@ -55,6 +72,10 @@ impl Index {
         let mut connection = self.lock();
         if connection.is_none() {
             *connection = connect(&self.folder);
+        }
+        drop(connection);
+        for (name, seen) in std::mem::take(&mut *self.unwritten()) {
+            self.add_outside(&name, seen);
         }
     }
 
@@ -125,21 +146,35 @@ impl Index {
         });
     }
 
-    /// What was found at a path outside the cache when it was last hashed.
-    pub fn outside(&self, path: &str) -> Option<Snapshot> {
-        self.ask("SELECT snapshot FROM outside WHERE path = ?", params![path], |row| {
-            Ok(decode(row.get_ref(0)?.as_blob()?))
+    /// The hash of the listing of something outside the cache, and its digest.
+    pub fn outside(&self, name: &[u8]) -> Option<([u8; 32], Digest)> {
+        if let Some(seen) = self.unwritten().get(name) {
+            return Some((seen.listing, seen.digest));
+        }
+        self.ask("SELECT listing, digest FROM outside WHERE name = ?", params![name], |row| {
+            Ok((row.get(0)?, Digest::from(row.get::<_, [u8; 32]>(1)?)))
         })
-        .flatten()
     }
 
-    /// Remembers what was found at a path outside the cache.
-    pub fn add_outside(&self, path: &str, snapshot: &Snapshot) {
-        self.tell(|connection| {
-            connection
-                .prepare_cached("INSERT OR REPLACE INTO outside VALUES (?, ?)")?
-                .execute(params![path, encode(snapshot)])
-        });
+    /// The names, stats and digests of files behind it.
+    pub fn outside_record(&self, name: &[u8]) -> Option<Vec<u8>> {
+        if let Some(seen) = self.unwritten().get(name) {
+            return Some(seen.record.clone());
+        }
+        self.ask("SELECT record FROM outside WHERE name = ?", params![name], |row| row.get(0))
+    }
+
+    /// Remembers what was found outside the cache: while this process lives if nothing can be written.
+    pub fn add_outside(&self, name: &[u8], seen: Seen) {
+        let is_written =
+            self.tell(|connection| {
+                connection
+                    .prepare_cached("INSERT OR REPLACE INTO outside VALUES (?, ?, ?, ?)")?
+                    .execute(params![name, seen.listing, seen.digest.as_bytes(), seen.record])
+            });
+        if !is_written {
+            self.unwritten().insert(name.to_owned(), seen);
+        }
     }
 
     fn ask<T>(
@@ -148,21 +183,43 @@ impl Index {
         values: impl rusqlite::Params,
         read: impl FnOnce(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
     ) -> Option<T> {
-        let connection = self.lock();
-        let connection = connection.as_ref()?;
-        if !self.is_reading.swap(true, Ordering::Relaxed) {
-            let _ = connection.execute_batch("BEGIN");
-        }
-        let mut statement = connection.prepare_cached(question).ok()?;
-        statement.query_row(values, read).optional().ok().flatten()
+        let mut connection = self.lock();
+        let answer = connection.as_ref().map(|connection| {
+            if !self.is_reading.swap(true, Ordering::Relaxed) {
+                connection.execute_batch("BEGIN")?;
+            }
+            let mut statement = connection.prepare_cached(question)?;
+            statement.query_row(values, read).optional()
+        });
+        answer?.map_err(|err| self.renew_if_damaged(&mut connection, &err)).ok().flatten()
     }
 
-    fn tell(&self, statement: impl FnOnce(&Connection) -> rusqlite::Result<usize>) {
-        if let Some(connection) = self.lock().as_ref() {
+    /// Returns whether it was written. An accelerator that forgets is slower, not wrong.
+    fn tell(&self, statement: impl FnOnce(&Connection) -> rusqlite::Result<usize>) -> bool {
+        let mut connection = self.lock();
+        let told = connection.as_ref().map(|connection| {
             self.end_transaction(connection);
-            // An accelerator that forgets is slower, not wrong.
-            let _ = statement(connection);
+            statement(connection)
+        });
+        match told {
+            Some(Err(err)) => {
+                self.renew_if_damaged(&mut connection, &err);
+                false
+            }
+            written => written.is_some(),
         }
+    }
+
+    fn renew_if_damaged(&self, connection: &mut Option<Connection>, err: &rusqlite::Error) {
+        if let Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) = err.sqlite_error_code() {
+            *connection = None;
+            self.is_reading.store(false, Ordering::Relaxed);
+            *connection = anew(&self.folder);
+        }
+    }
+
+    fn unwritten(&self) -> MutexGuard<'_, BTreeMap<Vec<u8>, Seen>> {
+        self.unwritten.lock().expect("looking things up does not panic")
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Connection>> {
@@ -172,13 +229,14 @@ impl Index {
 
 fn connect(folder: &Path) -> Option<Connection> {
     let file = folder.join("index.db");
-    if let Some(connection) = existing(&file) {
-        return Some(connection);
-    }
+    existing(&file).or_else(|| anew(folder))
+}
+
+fn anew(folder: &Path) -> Option<Connection> {
     for suffix in ["", "-wal", "-shm"] {
         let _ = std::fs::remove_file(folder.join(format!("index.db{suffix}")));
     }
-    rebuilt(folder, &file).ok()
+    rebuilt(folder, &folder.join("index.db")).ok()
 }
 
 fn existing(file: &Path) -> Option<Connection> {

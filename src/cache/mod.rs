@@ -4,21 +4,31 @@
 //! objects/ab/cdef…        contents by BLAKE3, read-only
 //! results/ab/<key>.json   the truth: one Execution, written once, last
 //! index.db                an accelerator over results/ and stats; rebuilt when missing or damaged
+//! manifests/ab/cdef…      which files a folder had that a result used, to say later which changed
 //! scratch/<key>/          lock, attempt-<id>/ (being written), checkpoint/ (survives a kill)
+//! verify/<id>/            the same for a result that is computed again to compare
+//! lock                    held by runs together, or alone by who removes things
 //! ```
 //!
 //! A missing or damaged object is a miss, never a wrong answer. Everything here can be
 //! recomputed: deleting the folder costs time, not knowledge.
 
+mod audit;
 mod collect;
+mod hold;
 mod index;
+mod manifests;
 mod objects;
 mod outside;
 mod results;
 mod scratch;
 mod stat;
+mod sweep;
+mod tree;
+mod walk;
 
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
 };
@@ -29,13 +39,16 @@ use thiserror::Error;
 use crate::{
     digest::{ActionKey, Digest},
     pattern::PatternError,
-    record::{Artifact, Execution},
+    record::{Artifact, Execution, FileChanges},
 };
 use index::Index;
 
+pub use audit::{Audit, Damage};
 pub use collect::{Contents, Removal, StoredResult, removal};
-pub use outside::{Outside, OutsideFile};
+pub use hold::Hold;
+pub use outside::Outside;
 pub use scratch::{Claim, Scratch};
+pub use sweep::Leftovers;
 
 /// The folder layout's version, part of the path.
 const LAYOUT: &str = "v1";
@@ -64,13 +77,11 @@ pub enum CacheError {
     /// A pattern is malformed, or a folder below it cannot be read.
     #[error(transparent)]
     Pattern(PatternError),
-    /// A folder cannot be walked.
-    #[error("cannot list `{}`", path.display())]
-    Walk {
-        /// The folder.
+    /// A link leads to a folder above it.
+    #[error("`{}` leads back to a folder above it", path.display())]
+    Loop {
+        /// The link.
         path: PathBuf,
-        /// What the system said.
-        source: walkdir::Error,
     },
 }
 
@@ -131,6 +142,18 @@ impl Cache {
         Self { folder, index }
     }
 
+    /// Joins those who work in the cache, until the value is dropped: nothing is removed meanwhile.
+    ///
+    /// Waits while somebody removes things; `wait` is called before that.
+    pub fn join(&self, wait: &mut dyn FnMut()) -> Result<Hold, CacheError> {
+        hold::join(&self.folder, wait)
+    }
+
+    /// Keeps everybody else out until the value is dropped; `None` while others work in the cache.
+    pub fn alone(&self) -> Result<Option<Hold>, CacheError> {
+        hold::alone(&self.folder)
+    }
+
     /// Makes the folders and an index that can be written, or says why that is not possible.
     pub fn make_writable(&self) -> Result<(), CacheError> {
         for part in ["objects", "results", "scratch"] {
@@ -177,18 +200,27 @@ impl Cache {
 
     /// Says what is wrong with the stored bytes of `output`, if anything.
     fn damage(&self, output: &Artifact) -> Option<String> {
-        let path = self.object(output.digest);
-        let Ok(stat) = stat::Stat::of(&path) else {
-            return Some(format!("object {} of output `{}` is missing", output.digest.short(), output.port));
-        };
-        if self.index.object(output.digest) == Some(stat) {
+        let damage = self.flaw(output.digest)?;
+        Some(format!("object {} of output `{}` is {}", output.digest.short(), output.port, damage.word()))
+    }
+
+    /// The digest of the bytes of any file.
+    pub fn digest(&self, file: &Path) -> Result<Digest, CacheError> {
+        objects::hash_file(file).map_err(CacheError::io("read", file))
+    }
+
+    /// What is wrong with the stored bytes of `digest`, if anything.
+    pub fn flaw(&self, digest: Digest) -> Option<Damage> {
+        let path = self.object(digest);
+        let Ok(stat) = stat::Stat::of(&path) else { return Some(Damage::Missing) };
+        if self.index.object(digest) == Some(stat) {
             return None;
         }
-        if objects::hash_file(&path).is_ok_and(|digest| digest == output.digest) {
-            self.index.add_object(output.digest, stat);
+        if objects::hash_file(&path).is_ok_and(|found| found == digest) {
+            self.index.add_object(digest, stat);
             return None;
         }
-        Some(format!("object {} of output `{}` is damaged", output.digest.short(), output.port))
+        Some(Damage::Damaged)
     }
 
     /// Takes a file that a stage wrote into the store and returns its digest and size.
@@ -211,6 +243,34 @@ impl Cache {
     /// The place where the stage behind `key` works and keeps its checkpoints.
     pub fn scratch(&self, key: ActionKey) -> Scratch {
         Scratch::new(self.folder.join("scratch").join(key.to_string()))
+    }
+
+    /// A place like [`Self::scratch`] for computing again what there is a result of.
+    pub fn bench(&self, id: &str) -> Scratch {
+        Scratch::new(self.folder.join("verify").join(id))
+    }
+
+    /// Removes what killed runs left, or only counts it, but for checkpoints of keys that are `wanted`.
+    pub fn sweep(&self, wanted: &BTreeSet<ActionKey>, really: bool) -> Result<Leftovers, CacheError> {
+        sweep::sweep(&self.folder, wanted, really)
+    }
+
+    /// All results.
+    pub fn executions(&self) -> impl Iterator<Item = Execution> {
+        results::all(&self.folder)
+    }
+
+    /// Hashes every object and reads every result again.
+    pub fn audit(&self) -> Audit {
+        audit::audit(&self.folder, &self.index)
+    }
+
+    /// Removes what `audit` found damaged and is still so, and results that lack an object.
+    pub fn repair(&self, audit: &Audit) -> Result<(), CacheError> {
+        let mut still = audit.clone();
+        still.flawed.retain(|digest, _| self.flaw(*digest).is_some());
+        self.remove(&still.removal())?;
+        still.unreadable.iter().try_for_each(|file| collect::remove_file(file))
     }
 
     /// Everything that lies in the cache.
@@ -236,5 +296,15 @@ impl Cache {
     /// The contents of the files outside the cache that match `pattern`.
     pub fn glob(&self, root: &Path, pattern: &str) -> Result<Outside, CacheError> {
         outside::glob(&self.index, root, pattern)
+    }
+    /// Which files of a folder or pattern are others than those behind the digest `before`, which a
+    /// result used; `None` where that is not known.
+    pub fn file_changes(&self, before: Digest, now: &Outside) -> Option<FileChanges> {
+        manifests::changes(&self.folder, &self.index, before, now)
+    }
+
+    /// Remembers the files of an input that a result used, for [`Self::file_changes`].
+    pub fn keep_manifest(&self, outside: &Outside) -> Result<(), CacheError> {
+        manifests::keep(&self.folder, &self.index, outside)
     }
 }

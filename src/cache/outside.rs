@@ -1,42 +1,35 @@
 //! Files and folders that no stage wrote, known by content behind a stat cache.
 //!
-//! A file is read again only when its stat differs from the one at its last hashing, or
-//! when it changed so shortly before that hashing that a later write could share its stat.
+//! The index keeps one record for each file, folder level and pattern: the hash of its listing
+//! (names and stats) and its digest. While the listing is the same, nothing more is looked at; where it
+//! is not, only the levels that differ are read, and only files whose own stat differs are hashed.
+//! A stat counts only if a write after the hashing must have changed it.
 
 use std::{
+    ffi::OsStr,
     io,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
-use walkdir::WalkDir;
 
-use super::{CacheError, index::Index, objects, stat::Stat};
+use super::{
+    CacheError,
+    index::{Index, Seen},
+    objects,
+    stat::{Stat, has_fine_times},
+    tree::{self, Entry, Tree},
+    walk::Listing,
+};
 use crate::{digest::Digest, pattern::matching_files};
 
-/// BLAKE3's derive-key context for a folder: relative names and contents, in order of the names.
-const FOLDER_CONTEXT: &str = "pipe 2026-11 folder v1";
-/// A stat is trusted when the file was last changed at least this long before it was hashed.
-const SETTLED: i64 = 2_000_000_000;
-
-/// What was found at a path: one nameless file, or the files of a folder.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Snapshot {
-    /// Nanoseconds since 1970 when the hashing began.
-    hashed_at: i64,
-    files: Vec<OutsideFile>,
-}
-
-/// One file outside the cache.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct OutsideFile {
-    /// Path relative to the folder; empty for an input that is a file.
-    pub name: String,
-    stat: Stat,
-    digest: [u8; 32],
-}
+/// Longest wait for a file that was written just now to settle.
+const PATIENCE: i64 = 20_000_000;
+/// The listing of a record that cannot be trusted.
+const NO_LISTING: [u8; 32] = [0; 32];
 
 /// An input outside the cache, as it was when it was looked at.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,14 +38,42 @@ pub struct Outside {
     pub digest: Digest,
     /// The file, or the folder that relative names start from.
     pub path: PathBuf,
-    /// Its files.
-    pub files: Vec<OutsideFile>,
+    what: What,
+    listing: [u8; 32],
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum What {
+    File,
+    Folder,
+    Glob { pattern: String, names: Vec<PathBuf> },
 }
 
 impl Outside {
-    /// Whether a file was written, replaced or removed since it was looked at.
+    /// The files that a pattern named, relative to [`Self::path`]; none for a file or a folder.
+    pub fn names(&self) -> &[PathBuf] {
+        if let What::Glob { names, .. } = &self.what { names } else { &[] }
+    }
+
+    /// Whether a file was written, replaced, added or removed since it was looked at.
     pub fn has_changed(&self) -> bool {
-        self.files.iter().any(|file| Stat::of(&below(&self.path, &file.name)).ok() != Some(file.stat))
+        let listing = match &self.what {
+            What::File => Stat::of(&self.path).map(|stat| of_file(&self.path, stat)).ok(),
+            What::Folder => Listing::of(&self.path).ok(),
+            What::Glob { pattern, .. } => {
+                matching_files(&self.path, pattern).ok().and_then(|names| of_files(&self.path, &names).ok())
+            }
+        };
+        listing.is_none_or(|listing| listing.hash != self.listing)
+    }
+
+    /// The name of its record in the index; none for a file, whose digest says all.
+    pub(super) fn record(&self) -> Option<Vec<u8>> {
+        match &self.what {
+            What::File => None,
+            What::Folder => Some(folder_record(&self.path)),
+            What::Glob { pattern, .. } => Some(glob_record(&self.path, pattern)),
+        }
     }
 }
 
@@ -68,8 +89,20 @@ pub(super) fn file(index: &Index, root: &Path, file: &Path) -> Result<Outside, C
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Err(CacheError::Missing { path }),
         Err(err) => return Err(CacheError::io("read", &path)(err)),
     };
-    let files = hashed(index, &path, &path.to_string_lossy(), vec![(String::new(), stat)])?;
-    Ok(Outside { digest: Digest::from(files[0].digest), path, files })
+    let record = [b"file:", path.as_os_str().as_bytes()].concat();
+    let listing = of_file(&path, stat).hash;
+    let digest = match index.outside(&record) {
+        Some((known, digest)) if known == listing => digest,
+        _ => {
+            let settles = stat.settles(has_fine_times(&path));
+            let hashed_at = now_or_settled([settles].into_iter());
+            let digest = objects::hash_file(&path).map_err(CacheError::io("read", &path))?;
+            let trusted = if settles < hashed_at { listing } else { NO_LISTING };
+            index.add_outside(&record, Seen { listing: trusted, digest, record: Vec::new() });
+            digest
+        }
+    };
+    Ok(Outside { digest, path, what: What::File, listing })
 }
 
 /// Looks at all files of a folder, links followed.
@@ -78,103 +111,174 @@ pub(super) fn folder(index: &Index, root: &Path, folder: &Path) -> Result<Outsid
     if !path.is_dir() {
         return Err(CacheError::Missing { path });
     }
-    let found = walk(&path)?;
-    let files = hashed(index, &path, &path.to_string_lossy(), found)?;
-    Ok(Outside { digest: tree(&files), path, files })
+    let listing = Listing::of(&path)?;
+    let digest = look(index, &folder_record(&path), &listing)?.digest;
+    let digest = digest.unwrap_or_else(|| tree::digest(&[]));
+    Ok(Outside { digest, path, what: What::Folder, listing: listing.hash })
 }
 
 /// Looks at all files that match `pattern`, which is relative to `root`.
 pub(super) fn glob(index: &Index, root: &Path, pattern: &str) -> Result<Outside, CacheError> {
     let names = matching_files(root, pattern).map_err(CacheError::Pattern)?;
-    if names.is_empty() {
+    let listing = of_files(root, &names)?;
+    let Some(digest) = look(index, &glob_record(root, pattern), &listing)?.digest else {
         return Err(CacheError::Missing { path: root.join(pattern) });
-    }
+    };
+    let what = What::Glob { pattern: pattern.to_owned(), names };
+    Ok(Outside { digest, path: root.to_owned(), what, listing: listing.hash })
+}
+
+fn of_file(path: &Path, stat: Stat) -> Listing {
+    Listing::flat(path, [(OsStr::new(""), stat)].into_iter())
+}
+
+fn of_files(root: &Path, names: &[PathBuf]) -> Result<Listing, CacheError> {
     let stat = |name: &PathBuf| {
         let path = root.join(name);
-        let stat = Stat::of(&path).map_err(CacheError::io("read", &path))?;
-        Ok((name.to_string_lossy().into_owned(), stat))
+        Stat::of(&path).map_err(CacheError::io("read", &path))
     };
-    let found = names.iter().map(stat).collect::<Result<_, CacheError>>()?;
-    let files = hashed(index, root, &format!("glob:{}:{pattern}", root.display()), found)?;
-    Ok(Outside { digest: tree(&files), path: root.to_owned(), files })
+    let stats = names.iter().map(stat).collect::<Result<Vec<_>, _>>()?;
+    Ok(Listing::flat(root, names.iter().map(|name| name.as_os_str()).zip(stats)))
 }
 
-/// The files below `folder`, in order of their names.
-fn walk(folder: &Path) -> Result<Vec<(String, Stat)>, CacheError> {
-    let failed = |source| CacheError::Walk { path: folder.to_owned(), source };
-    let mut found = Vec::new();
-    for entry in WalkDir::new(folder).follow_links(true) {
-        let entry = entry.map_err(failed)?;
-        if !entry.file_type().is_file() {
-            continue;
-        }
-        let below = entry.path().strip_prefix(folder).expect("the walk stays below its folder");
-        let name = below.to_string_lossy().into_owned();
-        found.push((name, Stat::from(&entry.metadata().map_err(failed)?)));
+/// The name of the record of a folder.
+pub(super) fn folder_record(path: &Path) -> Vec<u8> {
+    [b"dir:", path.as_os_str().as_bytes()].concat()
+}
+
+fn glob_record(root: &Path, pattern: &str) -> Vec<u8> {
+    [b"glob:", root.as_os_str().as_bytes(), b"\0", pattern.as_bytes()].concat()
+}
+
+/// What a listing contains.
+struct Contents {
+    /// `None` where there is no file at all.
+    digest: Option<Digest>,
+    /// Whether the same listing will mean the same contents.
+    is_settled: bool,
+}
+
+/// The digest of what `listing` lists, from its record or from the files.
+fn look(index: &Index, record: &[u8], listing: &Listing) -> Result<Contents, CacheError> {
+    if let Some((known, digest)) = index.outside(record)
+        && known == listing.hash
+    {
+        return Ok(Contents { digest: Some(digest), is_settled: true });
     }
-    found.sort_by(|a, b| a.0.cmp(&b.0));
-    Ok(found)
+    let below = |folder: &Listing| look(index, &folder_record(&folder.path), folder);
+    let folders: Vec<Contents> = if let [one] = listing.folders.as_slice() {
+        vec![below(one)?]
+    } else {
+        listing.folders.par_iter().map(below).collect::<Result<_, _>>()?
+    };
+    let known = index.outside_record(record).and_then(|bytes| Known::from_bytes(&bytes)).unwrap_or_default();
+    let mut is_settled = folders.iter().all(|folder| folder.is_settled);
+    let mut entries = Vec::new();
+    for (file, stat) in hash_files(listing, &known)? {
+        is_settled &= stat != Stat::NONE;
+        entries.push((file, stat));
+    }
+    for (folder, contents) in listing.folders.iter().zip(&folders) {
+        let name = folder.path.file_name().unwrap_or_default().as_bytes().to_vec();
+        entries.extend(contents.digest.map(|digest| (Entry { name, is_folder: true, digest }, Stat::NONE)));
+    }
+    if entries.is_empty() {
+        return Ok(Contents { digest: None, is_settled });
+    }
+    entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    let (entries, stats) = entries.into_iter().unzip();
+    let known = Known { tree: Tree { entries }, stats };
+    let tree = known.tree.to_bytes();
+    let digest = tree::digest(&tree);
+    let trusted = if is_settled { listing.hash } else { NO_LISTING };
+    index.add_outside(record, Seen { listing: trusted, digest, record: known.to_bytes(&tree) });
+    Ok(Contents { digest: Some(digest), is_settled })
 }
 
-/// Gives each file its digest, hashing only those whose stat is new or cannot be trusted.
-fn hashed(
-    index: &Index,
-    base: &Path,
-    cache_name: &str,
-    found: Vec<(String, Stat)>,
-) -> Result<Vec<OutsideFile>, CacheError> {
-    let known = index.outside(cache_name);
-    let hashed_at = now();
-    let files: Vec<OutsideFile> = found
+/// The files of one level with their digests, hashing those that `known` does not have with the same
+/// stat. The stat returned is [`Stat::NONE`] where it cannot be trusted.
+fn hash_files(listing: &Listing, known: &Known) -> Result<Vec<(Entry, Stat)>, CacheError> {
+    let mut files = Vec::new();
+    let mut unknown = Vec::new();
+    for (name, stat) in listing.files() {
+        match known.digest(name.as_bytes(), stat) {
+            Some(digest) => {
+                files.push((Entry { name: name.as_bytes().to_vec(), is_folder: false, digest }, stat));
+            }
+            None => unknown.push((name, stat)),
+        }
+    }
+    if unknown.is_empty() {
+        return Ok(files);
+    }
+    let is_fine = has_fine_times(&listing.path);
+    let own_device = Stat::of(&listing.path).map_or(0, |stat| stat.device);
+    let settles = |stat: Stat| stat.settles(is_fine && stat.device == own_device);
+    let hashed_at = now_or_settled(unknown.iter().map(|(_, stat)| settles(*stat)));
+    let hashed: Vec<(Entry, Stat)> = unknown
         .into_par_iter()
         .map(|(name, stat)| {
-            if let Some(digest) = known.as_ref().and_then(|known| known.digest(&name, stat)) {
-                return Ok(OutsideFile { name, stat, digest });
-            }
-            let path = below(base, &name);
+            let path = listing.path.join(name);
             let digest = objects::hash_file(&path).map_err(CacheError::io("read", &path))?;
-            Ok(OutsideFile { name, stat, digest: *digest.as_bytes() })
+            let entry = Entry { name: name.as_bytes().to_vec(), is_folder: false, digest };
+            Ok((entry, if settles(stat) < hashed_at { stat } else { Stat::NONE }))
         })
         .collect::<Result<_, CacheError>>()?;
-    if known.is_none_or(|known| known.files != files || !known.is_settled()) {
-        index.add_outside(cache_name, &Snapshot { hashed_at, files: files.clone() });
-    }
+    files.extend(hashed);
     Ok(files)
 }
 
-impl Snapshot {
-    /// The digest of the file called `name` if it still has the stat it was hashed with.
-    fn digest(&self, name: &str, stat: Stat) -> Option<[u8; 32]> {
-        let at = self.files.binary_search_by(|file| file.name.as_str().cmp(name)).ok()?;
-        let file = &self.files[at];
-        (file.stat == stat && self.trusts(stat)).then_some(file.digest)
-    }
-
-    fn trusts(&self, stat: Stat) -> bool {
-        stat.modified.max(stat.changed) + SETTLED < self.hashed_at
-    }
-
-    fn is_settled(&self) -> bool {
-        self.files.iter().all(|file| self.trusts(file.stat))
-    }
-}
-
-/// `base` itself for the nameless file.
-fn below(base: &Path, name: &str) -> PathBuf {
-    if name.is_empty() { base.to_owned() } else { base.join(name) }
-}
-
-fn tree(files: &[OutsideFile]) -> Digest {
-    let mut hasher = blake3::Hasher::new_derive_key(FOLDER_CONTEXT);
-    for file in files {
-        hasher.update(&(file.name.len() as u64).to_le_bytes());
-        hasher.update(file.name.as_bytes());
-        hasher.update(&file.digest);
-    }
-    Digest::from(hasher.finalize())
+/// The time, once those of `settles` have passed that lie less than [`PATIENCE`] ahead.
+fn now_or_settled(settles: impl Iterator<Item = i64>) -> i64 {
+    let now = now();
+    let near = settles.map(|at| at - now).filter(|left| (0..=PATIENCE).contains(left)).max();
+    let Some(left) = near else { return now };
+    thread::sleep(Duration::from_nanos(left.unsigned_abs() + 1));
+    self::now()
 }
 
 fn now() -> i64 {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_1970.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// What the index keeps of one level: its tree, and the stat that each file was hashed with.
+#[derive(Default)]
+struct Known {
+    tree: Tree,
+    stats: Vec<Stat>,
+}
+
+impl Known {
+    /// The digest of the file called `name` if it still has the stat that it was hashed with.
+    fn digest(&self, name: &[u8], stat: Stat) -> Option<Digest> {
+        let at = self.tree.place(name)?;
+        let entry = &self.tree.entries[at];
+        (!entry.is_folder && self.stats[at] == stat).then_some(entry.digest)
+    }
+
+    fn to_bytes(&self, tree: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(4 + self.stats.len() * Stat::BYTES + tree.len());
+        bytes.extend_from_slice(&(self.stats.len() as u32).to_le_bytes());
+        self.stats.iter().for_each(|stat| bytes.extend_from_slice(&stat.to_bytes()));
+        bytes.extend_from_slice(tree);
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (stats, tree) = split_record(bytes)?;
+        let stats: Vec<Stat> = stats.as_chunks().0.iter().map(|stat| Stat::from_bytes(*stat)).collect();
+        let tree = Tree::from_bytes(tree)?;
+        (tree.entries.len() == stats.len()).then_some(Self { tree, stats })
+    }
+}
+
+/// The tree in a record of the index.
+pub(super) fn tree_in(record: &[u8]) -> Option<&[u8]> {
+    split_record(record).map(|(_, tree)| tree)
+}
+
+fn split_record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (count, rest) = bytes.split_first_chunk()?;
+    rest.split_at_checked((u32::from_le_bytes(*count) as usize).checked_mul(Stat::BYTES)?)
 }

@@ -43,9 +43,20 @@ pub(super) fn write(folder: &Path, execution: &Execution, sync: bool) -> Result<
 /// All readable executions.
 pub(super) fn all(folder: &Path) -> impl Iterator<Item = Execution> {
     let folder = folder.to_owned();
-    walkdir::WalkDir::new(folder.join("results"))
-        .into_iter()
-        .filter_map(Result::ok)
-        .filter_map(|entry| entry.path().file_stem()?.to_str()?.parse::<ActionKey>().ok())
-        .filter_map(move |key| read(&folder, key))
+    files(&folder).filter_map(|file| key_of(&file)).filter_map(move |key| read(&folder, key))
+}
+
+/// Files that are no result: cut short, damaged, or being written when `pipe` was killed.
+pub(super) fn unreadable(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let folder = folder.to_owned();
+    files(&folder).filter(move |file| key_of(file).and_then(|key| read(&folder, key)).is_none())
+}
+
+fn files(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let entries = walkdir::WalkDir::new(folder.join("results")).into_iter().filter_map(Result::ok);
+    entries.filter(|entry| entry.file_type().is_file()).map(walkdir::DirEntry::into_path)
+}
+
+fn key_of(file: &Path) -> Option<ActionKey> {
+    file.file_stem()?.to_str()?.parse().ok()
 }

@@ -64,6 +64,12 @@ impl Scratch {
         }
     }
 
+    /// Whether a process works here.
+    pub(super) fn is_held(&self) -> bool {
+        let lock = File::open(self.folder.join("lock"));
+        lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
     /// Who holds the key, as it said itself; empty if nobody does.
     pub fn holder(&self) -> String {
         let mut text = String::new();
@@ -93,14 +99,13 @@ impl Claim {
     /// Makes a folder of links to the files of `outside`, under their relative names.
     pub fn link(&self, input: &str, outside: &Outside) -> Result<PathBuf, CacheError> {
         let folder = self.folder().join("in").join(input);
-        for file in &outside.files {
+        for name in outside.names() {
             // Of a pattern that leaves the project, only the names of folders and files are kept.
-            let names =
-                Path::new(&file.name).components().filter(|part| matches!(part, Component::Normal(_)));
+            let names = name.components().filter(|part| matches!(part, Component::Normal(_)));
             let link = folder.join(names.collect::<PathBuf>());
             let parent = link.parent().expect("a link lies in the folder");
             fs::create_dir_all(parent).map_err(CacheError::io("create", parent))?;
-            symlink(outside.path.join(&file.name), &link).map_err(CacheError::io("create", &link))?;
+            symlink(outside.path.join(name), &link).map_err(CacheError::io("create", &link))?;
         }
         Ok(folder)
     }

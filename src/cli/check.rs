@@ -81,7 +81,7 @@ fn profiles(options: &LoadOptions, pipeline: &Pipeline) -> Result<Vec<(String, P
     if wrong.is_empty() {
         Ok(lacking)
     } else {
-        Err(PipelineErrors { file: options.file.clone(), total: wrong.len(), problems: wrong })
+        Err(PipelineErrors { file: options.file.clone(), total: wrong.len(), problems: wrong, outside: None })
     }
 }
 

@@ -1,11 +1,11 @@
 //! Why a verb could not do what it was asked, and how that is told.
 
-use std::{error::Error, fmt, process::ExitCode};
+use std::{error::Error, fmt, path::Path, process::ExitCode};
 
 use miette::Diagnostic;
 
 use super::{Globals, report};
-use crate::pipeline::PipelineErrors;
+use crate::{pipeline::PipelineErrors, runs::RunsError};
 
 /// Why a verb could not do what it was asked.
 ///
@@ -59,6 +59,15 @@ impl Failure {
             *exit = code;
         }
         self
+    }
+
+    /// The database of runs, if it is damaged and that is why.
+    pub(super) fn damaged_database(&self) -> Option<&Path> {
+        let Failure::Told { diagnostics, .. } = self else { return None };
+        diagnostics.iter().find_map(|one| {
+            let error: &(dyn Error + 'static) = one.as_ref();
+            error.downcast_ref::<RunsError>()?.damaged()
+        })
     }
 
     /// Tells what happened and returns the exit code.

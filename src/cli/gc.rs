@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{Failure, Globals, history, units};
 use crate::{
-    cache::{Cache, removal},
+    cache::{Cache, Hold, removal},
     digest::ActionKey,
     names::RunId,
     resources::Bytes,
@@ -18,7 +18,8 @@ use crate::{
 ///
 /// The history in `runs.db` is not touched: metrics, parameters, logs and predictions of every run
 /// stay, and so does what `pipe compare` says of them. A result that is removed is computed again when
-/// a run needs it.
+/// a run needs it. What killed runs left half-written goes as well; a checkpoint stays while a kept run
+/// can go on from it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -44,28 +45,26 @@ impl Gc {
     pub fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
         let root = globals.project_root(None)?;
         let database = RunsDb::open_existing(&root.join("runs.db"))?;
-        let runs = database.runs(None)?;
-        if let Some(busy) = runs.iter().find(|info| info.state == State::Running && !self.dry_run) {
-            return Err(Failure::input(format!(
-                "{} is running and may need what would be removed",
-                busy.run
-            ))
-            .help("wait until it has ended, or look with -n"));
-        }
-        let kept = kept_runs(&runs, self.keep);
+        let cache = Cache::open(&root.join("cache"));
+        // What is kept is asked only when nobody else can change it any more.
+        let _alone = if self.dry_run { None } else { Some(alone(&cache, Some(&database))?) };
+        let kept = kept_runs(&database.runs(None)?, self.keep);
         let mut keys: BTreeSet<ActionKey> = BTreeSet::new();
         for run in &kept {
             keys.extend(database.load(*run)?.stages.iter().filter_map(|stage| stage.key));
+            keys.extend(database.begun(*run)?);
         }
-        let cache = Cache::open(&root.join("cache"));
         let removal = removal(&cache.contents(), &keys, self.max_size.map(|size| size.0));
+        let failed = |err| Failure::error(err).exit(1);
         if !self.dry_run {
-            cache.remove(&removal).map_err(|err| Failure::error(err).exit(1))?;
+            cache.remove(&removal).map_err(failed)?;
         }
+        let leftovers = cache.sweep(&keys, !self.dry_run).map_err(failed)?;
         let (results, freed, left) = (removal.results.len(), removal.freed, removal.left);
         if self.json {
             let document = json!({
                 "removed": !self.dry_run, "results": removal.results, "freed": freed, "left": left, "kept_runs": kept,
+                "leftovers": leftovers.count, "leftover_bytes": leftovers.bytes,
             });
             globals.print(history::json_text(&document))?;
         } else {
@@ -78,6 +77,10 @@ impl Gc {
                 units::counted(kept.len(), "run"),
             );
             globals.print(line)?;
+            if leftovers.count > 0 {
+                let what = units::counted(leftovers.count, "leftover");
+                globals.print(format!("{verb} {what} of killed runs, {}\n", units::size(leftovers.bytes)))?;
+            }
         }
         if self.max_size.is_some_and(|size| left > size.0) {
             globals
@@ -85,6 +88,18 @@ impl Gc {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Keeps runs from starting; where one goes on already, the error names it.
+pub(super) fn alone(cache: &Cache, database: Option<&RunsDb>) -> Result<Hold, Failure> {
+    if let Some(hold) = cache.alone().map_err(|err| Failure::error(err).exit(1))? {
+        return Ok(hold);
+    }
+    let runs = database.map_or(Ok(Vec::new()), |database| database.runs(None))?;
+    let busy = runs.iter().find(|info| info.state == State::Running);
+    let who = busy.map_or_else(|| "another `pipe`".into(), |info| info.run.to_string());
+    Err(Failure::input(format!("{who} is running and may need what would be removed"))
+        .help("wait until it has ended, or look with -n"))
 }
 
 /// The last `keep` runs and all that have a tag, latest first; `runs` are all, latest first.

@@ -28,3 +28,15 @@ pub(super) fn json_text(value: &impl Serialize) -> String {
     text.push('\n');
     text
 }
+
+/// A line of comma-separated values, quoted where that is needed (RFC 4180).
+pub(super) fn csv_line(cells: &[String]) -> String {
+    let quoted = cells.iter().map(|cell| {
+        if cell.contains(['"', ',', '\n', '\r']) {
+            format!("\"{}\"", cell.replace('"', "\"\""))
+        } else {
+            cell.clone()
+        }
+    });
+    quoted.collect::<Vec<_>>().join(",") + "\n"
+}

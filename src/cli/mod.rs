@@ -7,27 +7,33 @@ mod check;
 mod compare;
 mod completions;
 mod dag;
+mod expected;
 mod failure;
 mod gc;
 mod globals;
 mod history;
 mod launch;
 mod logs;
-mod metrics;
 mod note;
 mod pipeline_args;
-mod reasons;
 mod recorder;
 mod report;
+mod report_file;
+mod restore;
+mod rm;
 mod run;
 mod runs;
+mod salvage;
 mod schema;
 mod show;
 mod stages;
 mod table;
 mod tag;
-mod units;
+mod targets;
+mod verify;
+mod verify_cache;
 mod view;
+mod watch;
 mod why;
 mod worker;
 
@@ -38,6 +44,8 @@ pub use pipeline_args::PipelineArgs;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::{metrics, reasons, units};
 
 /// Runs machine-learning experiments: executes what changed, keeps every result, compares runs.
 #[derive(Debug, Parser)]
@@ -55,6 +63,7 @@ Examples:
   pipe runs                                 what was run
   pipe show @last                           what the latest run did, and its metrics
   pipe compare @last~1 @last                what differed, and what came of it
+  pipe report @last --out report.html       all of it in one file to look at and to mail
 
 Every verb explains itself: `pipe check --help`."
 )]
@@ -76,9 +85,13 @@ enum Verb {
     Show(show::Show),
     Logs(logs::Logs),
     Compare(compare::Compare),
+    Report(report_file::Report),
     Tag(tag::Tag),
     Note(note::Note),
+    Rm(rm::Rm),
+    Restore(restore::Restore),
     Gc(gc::Gc),
+    Verify(verify::Verify),
     Schema(schema::Schema),
     Completions(completions::Completions),
     Worker(worker::Worker),
@@ -96,9 +109,13 @@ impl Verb {
             Verb::Show(verb) => verb.run(globals),
             Verb::Logs(verb) => verb.run(globals),
             Verb::Compare(verb) => verb.run(globals),
+            Verb::Report(verb) => verb.run(globals),
             Verb::Tag(verb) => verb.run(globals),
             Verb::Note(verb) => verb.run(globals),
+            Verb::Rm(verb) => verb.run(globals),
+            Verb::Restore(verb) => verb.run(globals),
             Verb::Gc(verb) => verb.run(globals),
+            Verb::Verify(verb) => verb.run(globals),
             Verb::Schema(verb) => verb.run(globals),
             Verb::Completions(verb) => verb.run(globals),
             Verb::Worker(verb) => verb.run(globals),
@@ -113,10 +130,16 @@ pub fn main() -> ExitCode {
     }
     let Cli { globals, verb } = Cli::parse();
     globals.set_colors();
-    match verb.run(&globals) {
-        Ok(code) => code,
-        Err(failure) => failure.report(&globals),
-    }
+    let failure = match verb.run(&globals) {
+        Ok(code) => return code,
+        Err(failure) => failure,
+    };
+    // With what could be saved of a damaged database the same command is done once more.
+    let done = match failure.damaged_database() {
+        Some(path) => salvage::salvage(&globals, path).and_then(|()| Cli::parse().verb.run(&globals)),
+        None => Err(failure),
+    };
+    done.unwrap_or_else(|failure| failure.report(&globals))
 }
 
 #[cfg(test)]

@@ -2,16 +2,21 @@
 
 use std::{
     collections::HashMap,
+    path::Path,
     time::{Duration, Instant},
 };
 
+use indexmap::IndexMap;
 use jiff::Timestamp;
 use pipe_stages::contract::{Event, PortType};
 
 use crate::{
     cache::Cache,
+    digest::Digest,
     engine::RunEvent,
+    fingerprint::Fingerprint,
     names::RunId,
+    pipeline::{Pipeline, Source, StageSpec},
     record::{Execution, Histogram, Metric, Outcome, RunStatus, StageRecord},
     runs::{RunsDb, RunsError},
 };
@@ -29,6 +34,8 @@ pub struct Recorder<'a> {
     database: RunsDb,
     cache: &'a Cache,
     run: RunId,
+    root: &'a Path,
+    stages: &'a IndexMap<String, StageSpec>,
     records: Vec<StageRecord>,
     /// Executions that go on and are not recorded yet, with what the stage is called.
     begun: HashMap<String, (String, Execution)>,
@@ -39,12 +46,14 @@ pub struct Recorder<'a> {
 }
 
 impl<'a> Recorder<'a> {
-    /// Records the run that `database` gave the number `run`.
-    pub fn new(database: RunsDb, cache: &'a Cache, run: RunId) -> Self {
+    /// Records the run of `pipeline` that `database` gave the number `run`.
+    pub fn new(database: RunsDb, cache: &'a Cache, run: RunId, pipeline: &'a Pipeline) -> Self {
         Self {
             database,
             cache,
             run,
+            root: &pipeline.root,
+            stages: &pipeline.stages,
             records: Vec::new(),
             begun: HashMap::new(),
             completed: Vec::new(),
@@ -73,7 +82,7 @@ impl<'a> Recorder<'a> {
                     return;
                 }
             }
-            RunEvent::Waiting { .. } | RunEvent::Idle => {}
+            RunEvent::Waiting { .. } | RunEvent::Retrying { .. } | RunEvent::Idle => {}
         }
         if self.written.elapsed() >= WRITE_EVERY {
             self.write();
@@ -126,6 +135,30 @@ impl<'a> Recorder<'a> {
         for output in outputs.filter(|output| output.port_type == PortType::Predictions) {
             if let Ok(csv) = std::fs::read(self.cache.object(output.digest)) {
                 let kept = self.database.keep_predictions(output.digest, &csv);
+                self.keep_error(kept);
+            }
+        }
+        completed.iter().for_each(|execution| self.keep_measured_predictions(execution));
+    }
+
+    /// Keeps the predictions that a stage takes from where no other kept them: a file from outside,
+    /// or what a program wrote.
+    fn keep_measured_predictions(&mut self, execution: &Execution) {
+        let Some(spec) = self.stages.get(&execution.stage) else { return };
+        let Some(fingerprint) = Fingerprint::parse(&execution.hashed) else { return };
+        for (port, digest) in fingerprint.inputs {
+            if spec.ports.input_type(&port) != Some(PortType::Predictions) {
+                continue;
+            }
+            let path = match spec.inputs.get(&port) {
+                Some(Source::File(file)) => self.root.join(file),
+                _ => self.cache.object(digest),
+            };
+            // A file that was changed since is another one.
+            if let Ok(csv) = std::fs::read(path)
+                && Digest::from(blake3::hash(&csv)) == digest
+            {
+                let kept = self.database.keep_predictions(digest, &csv);
                 self.keep_error(kept);
             }
         }

@@ -56,6 +56,12 @@ fn speaks_unicode() -> bool {
     })
 }
 
+/// Columns that tables may take: those of the terminal behind standard output, else 80.
+pub(super) fn table_width() -> usize {
+    let size = io::stdout().is_terminal().then(|| rustix::termios::tcgetwinsize(io::stdout()));
+    size.and_then(Result::ok).map_or(80, |size| usize::from(size.ws_col).max(40))
+}
+
 /// Columns of the terminal behind standard error.
 pub(super) fn terminal_width() -> usize {
     rustix::termios::tcgetwinsize(io::stderr()).map_or(WIDTH, |size| usize::from(size.ws_col).max(1))

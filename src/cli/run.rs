@@ -1,6 +1,6 @@
 //! `pipe run`: executes what has changed, records the run, prints what came out.
 
-use std::{collections::BTreeSet, path::PathBuf, process::ExitCode, thread};
+use std::{cell::OnceCell, collections::BTreeSet, path::PathBuf, process::ExitCode, thread};
 
 use anstyle::{AnsiColor, Style};
 use clap::{Args, ValueEnum};
@@ -8,41 +8,52 @@ use jiff::Timestamp;
 use pipe_stages::contract::{Device, PortType};
 use serde_json::{Value, json};
 
-use super::{Failure, Globals, PipelineArgs, reasons, recorder::Recorder, units, view::View};
+use super::{
+    Failure, Globals, PipelineArgs, expected, history, reasons,
+    recorder::Recorder,
+    targets::{Targets, command_until},
+    units,
+    view::View,
+    watch::{Waited, Wake, Watch},
+};
 use crate::{
-    cache::Cache,
+    cache::{Cache, Hold},
     engine::{
-        self, Capacity, EngineError, Explainer, Force, Planned, Request, RunEvent, Summary, Tools, Verdict,
+        self, Capacity, Earlier, EngineError, Explainer, PlanError, Planned, Request, RunEvent, Summary,
+        Tools, Verdict,
     },
     exec::{ProcessExecutor, Stop},
     fingerprint::Fingerprint,
     git,
     names::RunId,
-    pipeline::{Pipeline, StageSpec},
+    pipeline::{Pipeline, StageSpec, load},
     record::{Outcome, RunStart, RunStatus, StageRecord},
-    runs::RunsDb,
+    runs::{RunsDb, expected::expected},
 };
 
 /// Exit code of a run that was stopped by Ctrl-C, as shells have it.
-const INTERRUPTED: u8 = 130;
+pub const INTERRUPTED: u8 = 130;
 
 /// Execute what has changed; everything else comes from the cache
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub struct Run {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// Run this stage and what it needs, nothing else; may be given more than once
-    #[arg(long, value_name = "STAGE")]
-    only: Vec<String>,
+    #[command(flatten)]
+    targets: Targets,
     /// Say for every stage whether it would run and why, and run nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
     /// Cores that stages may use together [default: all]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
-    /// Run stages even if they have a result: all, or those named by --force=STAGE
-    #[arg(long, value_name = "STAGE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
-    force: Vec<String>,
+    /// Then wait, and run again whenever the file or something that it takes from outside changes
+    #[arg(long, conflicts_with = "dry_run")]
+    watch: bool,
+    /// After a failure, still run everything that does not need what failed
+    #[arg(short, long)]
+    keep_going: bool,
     /// Where models compute
     #[arg(long, value_enum, default_value_t = DeviceChoice::Auto)]
     device: DeviceChoice,
@@ -65,19 +76,70 @@ enum DeviceChoice {
 impl Run {
     /// Runs the verb.
     pub fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
+        let stop = Stop::default();
+        if self.watch {
+            return self.run_on_changes(globals, &stop);
+        }
         let pipeline = self.pipeline.load(globals)?;
-        let device = self.device()?;
-        self.stages_exist(&pipeline)?;
+        if !self.dry_run {
+            stop_on_signals(&stop, || {});
+        }
+        self.once(globals, &pipeline, &stop)
+    }
+
+    /// Runs, and runs again on every change until Ctrl-C.
+    fn run_on_changes(&self, globals: &Globals, stop: &Stop) -> Result<ExitCode, Failure> {
+        let (mut watch, wake) = Watch::new(&self.pipeline.file)?;
+        stop_on_signals(stop, move || {
+            let _ = wake.send(Wake::Stop);
+        });
+        loop {
+            // How the file looks is noted before it is read, and so are its inputs.
+            watch.look_from_now_on()?;
+            let code = match load(&self.pipeline.options(globals), pipe_stages::kinds()) {
+                Ok(pipeline) => {
+                    let stages = pipeline.stages.values();
+                    let outside = stages.flat_map(StageSpec::outside).cloned().collect();
+                    watch.sources(&pipeline.root, outside)?;
+                    self.once(globals, &pipeline, stop).unwrap_or_else(|failure| failure.report(globals))
+                }
+                Err(mut errors) => {
+                    if let Some((root, outside)) = errors.outside.take() {
+                        watch.sources(&root, outside)?;
+                    }
+                    Failure::from(errors).report(globals)
+                }
+            };
+            if stop.is_requested() {
+                return Ok(code);
+            }
+            globals.say(format_args!(" watching {}; Ctrl-C ends", units::counted(watch.len(), "path")));
+            match watch.wait()? {
+                Waited::Stopped => return Ok(ExitCode::SUCCESS),
+                Waited::Changed(files) => globals.say(format_args!("\n  changed {}", changed(&files))),
+            }
+        }
+    }
+
+    fn once(&self, globals: &Globals, pipeline: &Pipeline, stop: &Stop) -> Result<ExitCode, Failure> {
+        // A dry run is no run: it has no number.
+        let mut request = self.request(pipeline, RunId(0))?;
         let cache = Cache::open(&pipeline.root.join("cache"));
         if self.dry_run {
-            return self.plan(globals, &pipeline, &cache, device);
+            return self.print_plan(globals, &plan(&request, &cache)?);
+        }
+        let _hold = join(&cache, globals)?;
+        // What cannot be done is said before anything is; a whole pipeline can be.
+        if request.selected.is_some() {
+            plan(&request, &cache)?;
         }
         let mut database = RunsDb::open(&pipeline.root.join("runs.db"))?;
-        let start = run_start(&pipeline);
+        let start = run_start(pipeline);
         let run = database.begin(&start)?;
-        let outcome = self.execute(&pipeline, &cache, device, database, run);
+        request.run = run;
+        let outcome = execute(&request, &cache, stop, database);
         let (summary, records) = outcome?;
-        self.print(globals, &pipeline, &cache, run, &summary, &records)?;
+        self.print(globals, pipeline, &cache, run, &summary, &records)?;
         Ok(match summary.status {
             RunStatus::Done | RunStatus::Running => ExitCode::SUCCESS,
             RunStatus::Failed => ExitCode::FAILURE,
@@ -85,59 +147,7 @@ impl Run {
         })
     }
 
-    fn execute(
-        &self,
-        pipeline: &Pipeline,
-        cache: &Cache,
-        device: Device,
-        database: RunsDb,
-        run: RunId,
-    ) -> Result<(Summary, Vec<StageRecord>), Failure> {
-        let started = Timestamp::now();
-        let history = RunsDb::open_existing(&pipeline.root.join("runs.db"))?;
-        let request = self.request(pipeline, device, run);
-        let stop = Stop::default();
-        stop_on_signals(&stop);
-        let program = std::env::current_exe().map_err(Failure::error)?;
-        let executor = ProcessExecutor::new(program, &["worker"]);
-        let tools = Tools { cache, executor: &executor, stop: &stop, root: &pipeline.root };
-        let wanted = request.wanted();
-        let mut view = View::new(&wanted);
-        view.say("run", Style::new().bold(), &headline(run, pipeline, wanted.len()));
-        let mut recorder = Recorder::new(database, cache, run);
-        let mut records = Vec::new();
-        let ended = with_explainer(pipeline, &history, |explainer| {
-            engine::run(&request, &tools, explainer, &mut |event| {
-                view.observe(&event);
-                recorder.observe(&event);
-                if let RunEvent::Finished { record, .. } = event {
-                    records.push(*record);
-                }
-            })
-        });
-        view.close();
-        let status = ended.as_ref().map_or(RunStatus::Failed, |summary| summary.status);
-        let recorded = recorder.finish(status);
-        let summary = ended.map_err(refused)?;
-        let took = Timestamp::now().duration_since(started).as_secs_f64();
-        let (verb, style, text) = closing(run, &summary, took);
-        view.say(verb, style, &text);
-        recorded.map_err(|err| Failure::from(err).exit(1))?;
-        Ok((summary, records))
-    }
-
-    fn plan(
-        &self,
-        globals: &Globals,
-        pipeline: &Pipeline,
-        cache: &Cache,
-        device: Device,
-    ) -> Result<ExitCode, Failure> {
-        // A dry run is no run: it has no number and executes nothing.
-        let request = self.request(pipeline, device, RunId(0));
-        let (executor, stop) = (ProcessExecutor::new(PathBuf::new(), &[]), Stop::default());
-        let tools = Tools { cache, executor: &executor, stop: &stop, root: &pipeline.root };
-        let planned = planned(pipeline, |explainer| engine::plan(&request, &tools, explainer))??;
+    fn print_plan(&self, globals: &Globals, planned: &[Planned]) -> Result<ExitCode, Failure> {
         if self.json {
             let document = planned.iter().map(plan_json).collect::<Value>();
             globals.print(format_args!("{document:#}\n"))?;
@@ -149,15 +159,17 @@ impl Run {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn request<'a>(&self, pipeline: &'a Pipeline, device: Device, run: RunId) -> Request<'a> {
-        let force = match self.force.as_slice() {
-            [] => Force::None,
-            named if named.iter().any(String::is_empty) => Force::All,
-            named => Force::Stages(named.iter().cloned().collect()),
-        };
-        let capacity =
-            Capacity { cpus: self.jobs.map_or_else(all_cpus, usize::from), memory: total_memory(), gpus: 0 };
-        Request { pipeline, only: self.only.clone(), force, device, capacity, run }
+    fn request<'a>(&self, pipeline: &'a Pipeline, run: RunId) -> Result<Request<'a>, Failure> {
+        let cpus = self.jobs.map_or_else(all_cpus, usize::from);
+        Ok(Request {
+            pipeline,
+            selected: self.targets.selected(pipeline)?,
+            keep_going: self.keep_going,
+            force: self.targets.force(pipeline)?,
+            device: self.device()?,
+            capacity: Capacity { cpus, memory: total_memory(), gpus: 0 },
+            run,
+        })
     }
 
     fn device(&self) -> Result<Device, Failure> {
@@ -166,13 +178,6 @@ impl Run {
             DeviceChoice::Cuda => Err(Failure::input("this build of `pipe` has no CUDA worker")
                 .help("leave out --device, or use --device cpu")),
         }
-    }
-
-    /// Stages named by `--only` and `--force` are stages of the pipeline.
-    fn stages_exist(&self, pipeline: &Pipeline) -> Result<(), Failure> {
-        let named: BTreeSet<&String> =
-            self.only.iter().chain(self.force.iter().filter(|name| !name.is_empty())).collect();
-        named.into_iter().try_for_each(|name| stage_exists(pipeline, name))
     }
 
     /// What came out: the tables of the last stages, or everything as JSON.
@@ -185,15 +190,25 @@ impl Run {
         summary: &Summary,
         records: &[StageRecord],
     ) -> Result<(), Failure> {
+        let expected = if pipeline.resolved.get("expect").is_some() {
+            let history = RunsDb::open_existing(&pipeline.root.join("runs.db"))?;
+            expected(&history.load(run)?)
+        } else {
+            Vec::new()
+        };
         if self.json {
             let stages: Vec<_> = records.iter().map(record_json).collect();
-            let document = json!({"run": run, "status": summary.status, "stages": stages});
+            let mut document = json!({"run": run, "status": summary.status, "stages": stages});
+            if !expected.is_empty() {
+                document["expected"] = json!(expected);
+            }
             return globals.print(format_args!("{document:#}\n"));
         }
         // Reading the results of thousands of stages takes longer than all the rest of a run without work.
         let outputs = |stage: &str| pipeline.stages[stage].ports.outputs.iter();
         let may_print = |stage: &str| outputs(stage).any(|port| port.port_type == PortType::Table);
-        let taken: BTreeSet<&str> = pipeline.stages.values().flat_map(StageSpec::upstream).collect();
+        let done = records.iter().map(|record| &pipeline.stages[&record.stage]);
+        let taken: BTreeSet<&str> = done.flat_map(StageSpec::upstream).collect();
         let last = |stage: &str| may_print(stage) && !taken.contains(stage);
         for record in records.iter().filter(|record| last(&record.stage)) {
             let known = record.execution.is_some().then(|| record.key.and_then(|key| cache.execution(key)));
@@ -204,8 +219,67 @@ impl Run {
                 }
             }
         }
+        if !expected.is_empty() {
+            history::print(globals, &format!("\n{}", expected::text(&expected)))?;
+        }
         Ok(())
     }
+}
+
+fn execute(
+    request: &Request<'_>,
+    cache: &Cache,
+    stop: &Stop,
+    database: RunsDb,
+) -> Result<(Summary, Vec<StageRecord>), Failure> {
+    let started = Timestamp::now();
+    let (pipeline, run) = (request.pipeline, request.run);
+    let history = RunsDb::open_existing(&pipeline.root.join("runs.db"))?;
+    let program = std::env::current_exe().map_err(Failure::error)?;
+    let executor = ProcessExecutor::new(program, &["worker"]);
+    let tools = Tools { cache, executor: &executor, stop, root: &pipeline.root };
+    let wanted = request.wanted();
+    let mut view = View::new(&wanted);
+    view.say("run", Style::new().bold(), &headline(run, pipeline, wanted.len()));
+    let mut recorder = Recorder::new(database, cache, run, pipeline);
+    let mut records = Vec::new();
+    let ended = with_explainer(pipeline, &history, Some(run), |explainer| {
+        engine::run(request, &tools, explainer, &mut |event| {
+            view.observe(&event);
+            recorder.observe(&event);
+            if let RunEvent::Finished { record, .. } = event {
+                records.push(*record);
+            }
+        })
+    });
+    view.close();
+    let status = ended.as_ref().map_or(RunStatus::Failed, |summary| summary.status);
+    let recorded = recorder.finish(status);
+    let summary = ended.map_err(refused)?;
+    let took = Timestamp::now().duration_since(started).as_secs_f64();
+    let (verb, style, text) = closing(run, &summary, &records, took);
+    view.say(verb, style, &text);
+    recorded.map_err(|err| Failure::from(err).exit(1))?;
+    Ok((summary, records))
+}
+
+fn plan(request: &Request<'_>, cache: &Cache) -> Result<Vec<Planned>, Failure> {
+    let pipeline = request.pipeline;
+    let (executor, stop) = (ProcessExecutor::new(PathBuf::new(), &[]), Stop::default());
+    let tools = Tools { cache, executor: &executor, stop: &stop, root: &pipeline.root };
+    planned(pipeline, |explainer| engine::plan(request, &tools, explainer))?.map_err(|err| match &err {
+        PlanError::NotSelected { needed } => {
+            let command = command_until(pipeline, needed);
+            Failure::from(err).help(format!("`{command}` computes what is missing"))
+        }
+        PlanError::Cache(_) => err.into(),
+    })
+}
+
+/// Joins those who work in the cache; says so if that means to wait.
+pub fn join(cache: &Cache, globals: &Globals) -> Result<Hold, Failure> {
+    let mut wait = || globals.say("waiting until another `pipe` has removed things from the cache");
+    cache.join(&mut wait).map_err(|err| Failure::error(err).exit(1))
 }
 
 /// An error with the nearest name if `name` is no stage of the pipeline.
@@ -220,14 +294,30 @@ pub fn stage_exists(pipeline: &Pipeline, name: &str) -> Result<(), Failure> {
     )))
 }
 
-/// Calls `task` with what explains reruns: earlier runs in `history`, places in the file.
-pub fn with_explainer<T>(pipeline: &Pipeline, history: &RunsDb, task: impl FnOnce(&Explainer<'_>) -> T) -> T {
-    let previous = |stage: &str| -> Option<Fingerprint> {
-        let found = history.previous(&pipeline.file, stage, None).ok()??;
-        Fingerprint::parse(&found.hashed)
+/// Calls `task` with what explains reruns: the runs in `history`, up to `before` if given.
+pub fn with_explainer<T>(
+    pipeline: &Pipeline,
+    history: &RunsDb,
+    before: Option<RunId>,
+    task: impl FnOnce(&Explainer<'_>) -> T,
+) -> T {
+    let vanished = OnceCell::new();
+    let renamed = |spec: &StageSpec| {
+        // A name that no run knows may be a new one: of the stages that the latest run had and the
+        // pipeline has no longer, the only one of this kind is meant.
+        let vanished = vanished.get_or_init(|| {
+            let mut results = history.latest_results(&pipeline.file, before).unwrap_or_default();
+            results.retain(|result| !pipeline.stages.contains_key(&result.stage));
+            results
+        });
+        let mut of_kind = vanished.iter().filter(|result| result.kind == spec.kind.name);
+        of_kind.next().filter(|_| of_kind.next().is_none()).cloned()
     };
-    let place = |stage: &str, path: &str| pipeline.places.param(stage, path);
-    task(&Explainer { previous: &previous, place: &place })
+    let previous = |spec: &StageSpec| -> Option<Earlier> {
+        let found = history.previous(&pipeline.file, &spec.name, before).ok()?.or_else(|| renamed(spec))?;
+        Some(Earlier { run: found.run, fingerprint: Fingerprint::parse(&found.hashed)? })
+    };
+    task(&Explainer { previous: &previous })
 }
 
 /// Calls `task` like [`with_explainer`], also where no run was ever recorded.
@@ -235,9 +325,9 @@ pub fn planned<T>(pipeline: &Pipeline, task: impl FnOnce(&Explainer<'_>) -> T) -
     let path = pipeline.root.join("runs.db");
     if path.exists() {
         let history = RunsDb::open_existing(&path)?;
-        Ok(with_explainer(pipeline, &history, task))
+        Ok(with_explainer(pipeline, &history, None, task))
     } else {
-        Ok(task(&Explainer { previous: &|_| None, place: &|_, _| None }))
+        Ok(task(&Explainer { previous: &|_| None }))
     }
 }
 
@@ -267,15 +357,27 @@ fn total_memory() -> u64 {
     u64::from(system.mem_unit).saturating_mul(system.totalram)
 }
 
-/// The first Ctrl-C stops the stages and records the run; a second one ends at once.
-fn stop_on_signals(stop: &Stop) {
+/// The names of what has changed.
+fn changed(files: &[PathBuf]) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    let short = |file: &PathBuf| file.strip_prefix(&here).unwrap_or(file).display().to_string();
+    let names: Vec<String> = files.iter().take(3).map(short).collect();
+    let more = if files.len() > 3 { format!(" and {} more", files.len() - 3) } else { String::new() };
+    format!("{}{more}", names.join(", "))
+}
+
+/// The first Ctrl-C stops the stages and records the run, and calls `stopped`; a second one ends
+/// at once.
+pub fn stop_on_signals(stop: &Stop, stopped: impl Fn() + Send + 'static) {
     let stop = stop.clone();
     // A handler can be set once in a process; one run is one process.
     let _ = ctrlc::set_handler(move || {
         if stop.is_requested() {
+            stop.kill();
             std::process::exit(i32::from(INTERRUPTED));
         }
         stop.request();
+        stopped();
     });
 }
 
@@ -294,11 +396,17 @@ fn headline(run: RunId, pipeline: &Pipeline, stages: usize) -> String {
         [] => String::new(),
         names => format!(" with {}", units::list(names)),
     };
-    let stages = units::counted(stages, "stage");
+    let all = units::counted(pipeline.stages.len(), "stage");
+    let stages = if stages == pipeline.stages.len() { all } else { format!("{stages} of {all}") };
     format!("{run}: {}{profiles}, {stages}", pipeline.file.display())
 }
 
-fn closing(run: RunId, summary: &Summary, seconds: f64) -> (&'static str, Style, String) {
+fn closing(
+    run: RunId,
+    summary: &Summary,
+    records: &[StageRecord],
+    seconds: f64,
+) -> (&'static str, Style, String) {
     let took = units::duration(seconds);
     let counts = format!("{} ran, {} cached", summary.ran, summary.cached);
     let (verb, color, text) = match summary.status {
@@ -309,7 +417,10 @@ fn closing(run: RunId, summary: &Summary, seconds: f64) -> (&'static str, Style,
             ("done", AnsiColor::Green, format!("{run}: {counts}, in {took}"))
         }
         RunStatus::Failed => {
-            let rest = format!("{} failed, {} not run", summary.failed, summary.skipped);
+            let failed = records.iter().filter(|record| record.outcome == Outcome::Failed);
+            let names: Vec<String> = failed.map(|record| record.stage.clone()).collect();
+            let names = if names.is_empty() { names.concat() } else { format!(" ({})", names.join(", ")) };
+            let rest = format!("{} failed{names}, {} not run", summary.failed, summary.skipped);
             ("failed", AnsiColor::Red, format!("{run}: {rest}, {counts}, in {took}; what is done is kept"))
         }
         RunStatus::Interrupted => {
@@ -322,13 +433,20 @@ fn closing(run: RunId, summary: &Summary, seconds: f64) -> (&'static str, Style,
 }
 
 fn plan_line(plan: &Planned, width: usize) -> String {
-    let verb = if plan.verdict == Verdict::Run { "run" } else { "cached" };
+    let verb = verdict_word(plan.verdict);
     format!("{verb:<6}  {:<width$}  {}\n", plan.stage, reasons::line(&plan.reasons))
 }
 
+fn verdict_word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Run => "run",
+        Verdict::Cached(_) => "cached",
+        Verdict::Skip => "skip",
+    }
+}
+
 fn plan_json(plan: &Planned) -> Value {
-    let verdict = if plan.verdict == Verdict::Run { "run" } else { "cached" };
-    json!({"stage": plan.stage, "verdict": verdict, "reasons": plan.reasons})
+    json!({"stage": plan.stage, "verdict": verdict_word(plan.verdict), "reasons": plan.reasons})
 }
 
 fn record_json(record: &StageRecord) -> Value {

@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, fmt::Write, process::ExitCode};
 use clap::Args;
 use jiff::Timestamp;
 use pipe_stages::contract::Better;
+use serde_json::json;
 
 use super::{
-    Failure, Globals,
+    Failure, Globals, expected,
     history::{self, json_text},
     metrics::{arrow, better, is_detail},
     reasons,
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::{
     record::{Outcome, Reason},
-    runs::{LoadedRun, LoadedStage, RunInfo, RunsDb, RunsError, compare::natural},
+    runs::{LoadedRun, LoadedStage, RunInfo, RunsDb, RunsError, compare::natural, expected::expected},
 };
 
 /// How many stages say why they ran.
@@ -48,7 +49,9 @@ impl Show {
     fn text(&self, db: &RunsDb, now: Timestamp) -> Result<String, RunsError> {
         let run = db.load(db.find(&self.run)?)?;
         if self.json {
-            return Ok(json_text(&run));
+            let mut json = serde_json::to_value(&run).expect("a run serializes to JSON");
+            json["expected"] = json!(expected(&run));
+            return Ok(json_text(&json));
         }
         let mut text = header(&run.info, now);
         if !run.stages.is_empty() {
@@ -60,6 +63,11 @@ impl Show {
             text.push_str(&failure(&run.info, stage));
         }
         text.push_str(&metrics(&run.stages, self.all));
+        let expected = expected::text(&expected(&run));
+        if !expected.is_empty() {
+            text.push('\n');
+            text.push_str(&expected);
+        }
         Ok(text)
     }
 }

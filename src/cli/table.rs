@@ -20,8 +20,9 @@ pub(crate) fn styled(style: Style, text: &str) -> String {
 /// The style of a word that says how something stands.
 pub(crate) fn style_of(word: &str) -> Style {
     match word {
-        "done" | "ran" | "better" => GOOD,
+        "done" | "ran" | "better" | "reproduced" => GOOD,
         "failed" | "killed" | "worse" => BAD,
+        word if word.starts_with("not reproduced") => BAD,
         "interrupted" | "running" | "skipped" => WARN,
         _ => Style::new(),
     }
@@ -30,10 +31,12 @@ pub(crate) fn style_of(word: &str) -> Style {
 /// Rows under headings, columns two blanks apart.
 pub(crate) struct Columns {
     table: Table,
+    /// The columns that are aligned to the right.
+    right: Vec<usize>,
     /// The column of words that [`style_of`] gives a colour.
     coloured: Option<usize>,
     rows: Vec<Vec<String>>,
-    headings: usize,
+    headings: Vec<String>,
 }
 
 impl Columns {
@@ -42,15 +45,17 @@ impl Columns {
         table.load_style(comfy_table::presets::NOTHING);
         table.set_content_arrangement(ContentArrangement::Disabled);
         table.set_header(headings);
-        Self { table, coloured: None, rows: Vec::new(), headings: headings.len() }
+        let headings = headings.iter().map(|heading| (*heading).to_owned()).collect();
+        Self { table, right: Vec::new(), coloured: None, rows: Vec::new(), headings }
     }
 
     /// Aligns these columns to the right.
     pub fn right(mut self, columns: impl IntoIterator<Item = usize>) -> Self {
         for column in columns {
-            if let Some(column) = self.table.column_mut(column) {
-                column.set_cell_alignment(CellAlignment::Right);
+            if let Some(found) = self.table.column_mut(column) {
+                found.set_cell_alignment(CellAlignment::Right);
             }
+            self.right.push(column);
         }
         self
     }
@@ -62,8 +67,51 @@ impl Columns {
     }
 
     pub fn row(&mut self, cells: Vec<String>) {
-        debug_assert_eq!(cells.len(), self.headings);
+        debug_assert_eq!(cells.len(), self.headings.len());
         self.rows.push(cells);
+    }
+
+    /// The table, cut into several below each other where it is wider than `width`.
+    ///
+    /// The first `fixed` columns name the rows and begin each of them; `groups` says how many of
+    /// the others stay together.
+    pub fn text_within(self, width: usize, fixed: usize, groups: &[usize]) -> String {
+        let wide = |column: usize| {
+            let cells = self.rows.iter().map(|row| &row[column]).chain([&self.headings[column]]);
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0) + 2
+        };
+        let names: usize = (0..fixed).map(wide).sum();
+        let mut blocks: Vec<Vec<usize>> = Vec::new();
+        let (mut taken, mut next) = (0, fixed);
+        for count in groups {
+            let columns = next..next + count;
+            let wanted: usize = columns.clone().map(wide).sum();
+            next += count;
+            // The blanks after a last column are none.
+            if blocks.is_empty() || names + taken + wanted > width + 2 {
+                blocks.push(Vec::new());
+                taken = 0;
+            }
+            taken += wanted;
+            blocks.last_mut().expect("one was just made").extend(columns);
+        }
+        if blocks.len() < 2 {
+            return self.text();
+        }
+        let parts = blocks.into_iter().map(|block| self.part((0..fixed).chain(block).collect()).text());
+        parts.collect::<Vec<_>>().join("\n")
+    }
+
+    /// The table of these columns alone.
+    fn part(&self, columns: Vec<usize>) -> Self {
+        let headings: Vec<&str> = columns.iter().map(|column| self.headings[*column].as_str()).collect();
+        let place = |of: &usize| columns.iter().position(|column| column == of);
+        let mut part = Self::new(&headings).right(self.right.iter().filter_map(place));
+        part.coloured = self.coloured.as_ref().and_then(place);
+        for row in &self.rows {
+            part.row(columns.iter().map(|column| row[*column].clone()).collect());
+        }
+        part
     }
 
     /// The table, each line ended and free of blanks at its end.
@@ -72,7 +120,7 @@ impl Columns {
             self.table.add_row(row);
         }
         for (at, column) in self.table.column_iter_mut().enumerate() {
-            column.set_padding((0, if at + 1 == self.headings { 0 } else { 2 }));
+            column.set_padding((0, if at + 1 == self.headings.len() { 0 } else { 2 }));
         }
         let mut text = String::new();
         for (at, line) in self.table.lines().enumerate() {

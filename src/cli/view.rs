@@ -72,11 +72,13 @@ impl View {
                 );
             }
             RunEvent::Reported { stage, event, .. } => self.reported(stage, event),
+            RunEvent::Retrying { stage, retry, of, error } => {
+                self.end_bar(stage);
+                let error = error.lines().next().unwrap_or_default();
+                self.stage("retrying", AnsiColor::Yellow, stage, &format!("retry {retry} of {of}: {error}"));
+            }
             RunEvent::Finished { record, execution, differs } => {
-                if let Some(Running { bar: Some(bar), .. }) = self.running.remove(&record.stage) {
-                    bar.finish_and_clear();
-                    self.bars.remove(&bar);
-                }
+                self.end_bar(&record.stage);
                 let peak = execution.as_ref().map_or(0, |execution| execution.peak_memory);
                 self.finished(record, peak);
                 if !differs.is_empty() {
@@ -111,6 +113,13 @@ impl View {
         self.running.insert(stage.to_owned(), Running { bar, latest: None });
     }
 
+    fn end_bar(&mut self, stage: &str) {
+        if let Some(Running { bar: Some(bar), .. }) = self.running.remove(stage) {
+            bar.finish_and_clear();
+            self.bars.remove(&bar);
+        }
+    }
+
     fn reported(&mut self, stage: &str, event: &Event) {
         let Some(Running { bar: Some(bar), latest }) = self.running.get_mut(stage) else { return };
         match event {
@@ -135,9 +144,11 @@ impl View {
     fn finished(&mut self, record: &StageRecord, peak_memory: u64) {
         let took = units::duration(record.duration);
         let stage = &record.stage;
+        let retried = record.reasons.iter().find(|reason| matches!(reason, Reason::Retried { .. }));
+        let attempts = retried.map(|reason| format!(", {}", reasons::words(reason))).unwrap_or_default();
         match record.outcome {
             Outcome::Ran => {
-                let text = format!("{took:<12} {}", units::size(peak_memory));
+                let text = format!("{took:<12} {}{attempts}", units::size(peak_memory));
                 self.stage("done", AnsiColor::Green, stage, &text);
             }
             Outcome::Cached => {
@@ -152,7 +163,7 @@ impl View {
                 }
             }
             Outcome::Failed => {
-                self.stage("failed", AnsiColor::Red, stage, &format!("after {took}"));
+                self.stage("failed", AnsiColor::Red, stage, &format!("after {took}{attempts}"));
                 for line in record.error.as_deref().unwrap_or_default().lines() {
                     self.say("", Style::new(), line);
                 }

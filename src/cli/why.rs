@@ -3,22 +3,34 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use jiff::Timestamp;
 use pipe_stages::contract::Device;
 use serde_json::json;
 
 use super::{
     Failure, Globals, PipelineArgs, reasons,
     run::{planned, stage_exists},
+    units,
 };
 use crate::{
     cache::Cache,
-    engine::{self, Capacity, Force, Request, Tools, Verdict},
+    engine::{self, Capacity, Force, Request, Selection, Tools, Verdict},
     exec::{ProcessExecutor, Stop},
     names::RunId,
+    record::{Execution, Reason},
 };
 
 /// Say whether a stage would run, and why
+///
+/// A stage that would run is compared with its latest result: parameters with the place they are
+/// written at, files of its inputs, seed, version of its kind, environment variables. Of a stage that
+/// would not, the result that it has is told: which run made it, when, and on what.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pipe why pipelines/all_three.yaml lora
+  pipe why pipelines/all_three.yaml lora --set lora.rank=16
+  pipe why pipelines/all_three.yaml lora --json | jq '.reasons[]'")]
 pub struct Why {
     #[command(flatten)]
     pipeline: PipelineArgs,
@@ -37,7 +49,8 @@ impl Why {
         let cache = Cache::open(&pipeline.root.join("cache"));
         let request = Request {
             pipeline: &pipeline,
-            only: vec![self.stage.clone()],
+            selected: Selection { until: vec![self.stage.clone()], ..Selection::default() }.of(&pipeline)?,
+            keep_going: false,
             force: Force::None,
             device: Device::Cpu,
             capacity: Capacity { cpus: 1, memory: 0, gpus: 0 },
@@ -49,15 +62,35 @@ impl Why {
         let plan =
             plans.into_iter().find(|plan| plan.stage == self.stage).expect("the stage that was asked for");
         let verdict = if plan.verdict == Verdict::Run { "run" } else { "cached" };
+        let known = plan.key.filter(|_| plan.verdict != Verdict::Run).and_then(|key| cache.execution(key));
         if self.json {
-            let document = json!({"stage": plan.stage, "verdict": verdict, "reasons": plan.reasons});
+            let execution = known.map(|made| {
+                json!({"run": made.run, "stage": made.stage, "started": made.started,
+                       "seconds": made.duration, "device": made.device})
+            });
+            let document = json!({"stage": plan.stage, "verdict": verdict, "reasons": plan.reasons,
+                                  "execution": execution});
             globals.print(format_args!("{document:#}\n"))?;
         } else {
-            let reasons: String =
-                plan.reasons.iter().map(|reason| format!("  {}\n", reasons::words(reason))).collect();
-            let verdict = if plan.verdict == Verdict::Run { "will run" } else { verdict };
-            globals.print(format_args!("{}: {verdict}\n{reasons}", plan.stage))?;
+            let mut lines: Vec<String> = plan.reasons.iter().map(reasons::words).collect();
+            lines.extend(reasons::since(&plan.reasons).map(|run| format!("since {run}")));
+            lines.extend(known.map(|made| computed(&made, &self.stage)));
+            let verdict = match plan.reasons.as_slice() {
+                [Reason::Upstream { .. }] => "runs if its inputs change",
+                _ if plan.verdict == Verdict::Run => "will run",
+                _ => verdict,
+            };
+            let lines: String = lines.iter().map(|line| format!("  {line}\n")).collect();
+            globals.print(format_args!("{}: {verdict}\n{lines}", plan.stage))?;
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// `computed 3 hours ago in 8.5 s on cpu (avx2, 2 threads)`.
+fn computed(made: &Execution, stage: &str) -> String {
+    let ago = units::ago(made.started, Timestamp::now());
+    let device = made.device.as_ref().map(|device| format!(" on {device}")).unwrap_or_default();
+    let name = if made.stage == stage { String::new() } else { format!(", as stage {}", made.stage) };
+    format!("computed {ago} in {}{device}{name}", units::duration(made.duration))
 }

@@ -5,7 +5,10 @@ use std::{
     path::PathBuf,
 };
 
-use super::{Explainer, Request, Tools};
+use pipe_stages::{contract::Stage, kinds::shell::Shell};
+use serde_json::Value;
+
+use super::{Earlier, Explainer, Request, Tools};
 use crate::{
     cache::{CacheError, Lookup, Outside},
     digest::{ActionKey, Digest},
@@ -73,10 +76,19 @@ pub(super) fn decide(
     let hashed = fingerprint.hashed();
     let key = action_key(&hashed);
     let verdict = match tools.cache.get(key) {
-        _ if request.force.includes(&spec.name) => Decision::Run(vec![Reason::Forced]),
+        _ if request.forces(&spec.name) => Decision::Run(vec![Reason::Forced]),
         Lookup::Hit(hit) => Decision::Cached(hit),
         Lookup::Lost(what) => Decision::Run(vec![Reason::ResultLost { what }]),
-        Lookup::Miss => Decision::Run(explain(explainer, spec, &fingerprint)),
+        Lookup::Miss => match (explainer.previous)(spec) {
+            None => Decision::Run(vec![Reason::NeverRun]),
+            Some(old) => {
+                let mut reasons = changed(request, tools, spec, &old, &fingerprint, &outside);
+                if reasons.is_empty() {
+                    reasons.push(Reason::ResultLost { what: "it is no longer in the cache".into() });
+                }
+                Decision::Run(reasons)
+            }
+        },
     };
     Ok(Decided { hashed, key, inputs, outside, verdict })
 }
@@ -90,23 +102,28 @@ pub(super) fn explain_pending(
     known: &Known,
     pending: Vec<String>,
 ) -> Vec<Reason> {
-    if request.force.includes(&spec.name) {
+    if request.forces(&spec.name) {
         return vec![Reason::Forced];
     }
     let mut reasons = vec![Reason::NeverRun];
-    if let Some(old) = (explainer.previous)(&spec.name) {
+    if let Some(old) = (explainer.previous)(spec) {
         // What is not known yet counts as unchanged, so that only what is certain is told.
         let mut inputs = BTreeMap::new();
+        let mut outside = Vec::new();
         for (port, source) in &spec.inputs {
             let now = match source {
                 Source::Output { stage, port } => output(known, stage, port),
-                other => look_outside(tools, other).ok().map(|found| found.digest),
+                other => look_outside(tools, other).ok().map(|found| {
+                    let digest = found.digest;
+                    outside.push((port.clone(), found));
+                    digest
+                }),
             };
-            if let Some(digest) = now.or_else(|| old.inputs.get(port).copied()) {
+            if let Some(digest) = now.or_else(|| old.fingerprint.inputs.get(port).copied()) {
                 inputs.insert(port.clone(), digest);
             }
         }
-        reasons = with_places(explainer, spec, changes(&old, &fingerprint(spec, inputs)));
+        reasons = changed(request, tools, spec, &old, &fingerprint(spec, inputs), &outside);
     }
     reasons.push(Reason::Upstream { stages: pending });
     reasons
@@ -127,33 +144,55 @@ fn fingerprint(spec: &StageSpec, inputs: BTreeMap<String, Digest>) -> Fingerprin
     }
 }
 
-/// Why a stage without a result runs: what differs from the latest run of its name.
-fn explain(explainer: &Explainer<'_>, spec: &StageSpec, new: &Fingerprint) -> Vec<Reason> {
-    let Some(old) = (explainer.previous)(&spec.name) else {
-        return vec![Reason::NeverRun];
-    };
-    let found = changes(&old, new);
-    if found.is_empty() {
-        return vec![Reason::ResultLost { what: "it is no longer in the cache".into() }];
-    }
-    with_places(explainer, spec, found)
-}
-
-/// Adds where parameters are written and where inputs come from.
-fn with_places(explainer: &Explainer<'_>, spec: &StageSpec, mut reasons: Vec<Reason>) -> Vec<Reason> {
+/// What is different from an earlier result, with places, runs and names of files.
+fn changed(
+    request: &Request<'_>,
+    tools: &Tools<'_>,
+    spec: &StageSpec,
+    old: &Earlier,
+    new: &Fingerprint,
+    outside: &[(String, Outside)],
+) -> Vec<Reason> {
+    let places = &request.pipeline.places;
+    let run = Some(old.run);
+    let mut reasons = changes(&old.fingerprint, new);
     for reason in &mut reasons {
         match reason {
-            Reason::Parameter { path, place, .. } => *place = (explainer.place)(&spec.name, path),
-            Reason::Input { port, from, .. } => {
-                *from = spec.inputs.get(port).map(ToString::to_string).unwrap_or_default();
+            Reason::Parameter { path, old, new, place, since } => {
+                let variable = path.strip_prefix("env.").filter(|_| spec.kind.name == Shell::KIND);
+                if let Some(variable) = variable {
+                    let text = |value: &Option<Value>| value.as_ref()?.as_str().map(str::to_owned);
+                    *reason = Reason::Environment {
+                        variable: variable.to_owned(),
+                        old: text(old),
+                        new: text(new),
+                        place: places.param(&spec.name, "env"),
+                        since: run,
+                    };
+                } else {
+                    *place = places.param(&spec.name, path);
+                    *since = run;
+                }
             }
+            Reason::Input { port, from, old, files, since, .. } => {
+                *from = spec.inputs.get(port).map(ToString::to_string).unwrap_or_default();
+                let found = outside.iter().find(|(outside, _)| outside == port);
+                *files = found.zip(*old).and_then(|((_, now), old)| tools.cache.file_changes(old, now));
+                *since = run;
+            }
+            Reason::Seed { place, since, .. } => {
+                *place = places.seed(&spec.name);
+                *since = run;
+            }
+            Reason::Version { since, .. } | Reason::Kind { since, .. } => *since = run,
             _ => {}
         }
     }
     reasons
 }
 
-fn look_outside(tools: &Tools<'_>, source: &Source) -> Result<Outside, CacheError> {
+/// Looks at an input that no stage wrote.
+pub(super) fn look_outside(tools: &Tools<'_>, source: &Source) -> Result<Outside, CacheError> {
     match source {
         Source::File(path) => tools.cache.file(tools.root, path),
         Source::Dir(path) => tools.cache.folder(tools.root, path),

@@ -13,6 +13,8 @@ mod perform;
 mod plan;
 mod resources;
 mod schedule;
+mod selection;
+mod verify;
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -23,22 +25,26 @@ use crate::{
     cache::{Cache, CacheError},
     exec::{Executor, Stop},
     fingerprint::Fingerprint,
-    names::{Place, RunId},
-    pipeline::Pipeline,
+    names::RunId,
+    pipeline::{Pipeline, StageSpec},
     record::{Execution, Outcome, Reason, RunStatus, StageRecord},
 };
 
-pub use plan::{Planned, Verdict, plan};
+pub use plan::{PlanError, Planned, Verdict, plan};
 pub use resources::Capacity;
 pub use schedule::run;
+pub use selection::{Selection, SelectionError, matching};
+pub use verify::{Difference, Ready, Subject, Unchecked, Verification, Verified, prepare, verify};
 
 /// What is to be done.
 #[derive(Debug)]
 pub struct Request<'a> {
     /// The pipeline.
     pub pipeline: &'a Pipeline,
-    /// The stages asked for, with all they need; empty for the whole pipeline.
-    pub only: Vec<String>,
+    /// The stages that may be executed; `None` for the whole pipeline.
+    pub selected: Option<BTreeSet<String>>,
+    /// Whether stages that do not need what failed are still started after a failure.
+    pub keep_going: bool,
     /// Stages that run even if a result exists.
     pub force: Force,
     /// Where models compute.
@@ -57,18 +63,8 @@ pub enum Force {
     None,
     /// These.
     Stages(BTreeSet<String>),
-    /// All that are wanted.
+    /// All that are selected.
     All,
-}
-
-impl Force {
-    fn includes(&self, stage: &str) -> bool {
-        match self {
-            Force::None => false,
-            Force::Stages(stages) => stages.contains(stage),
-            Force::All => true,
-        }
-    }
 }
 
 /// What the engine works with.
@@ -85,10 +81,17 @@ pub struct Tools<'a> {
 
 /// What the engine asks when it explains why a stage runs.
 pub struct Explainer<'a> {
-    /// The latest execution that satisfied a stage of this name.
-    pub previous: &'a dyn Fn(&str) -> Option<Fingerprint>,
-    /// Where the parameter at a dotted path of a stage is written.
-    pub place: &'a dyn Fn(&str, &str) -> Option<Place>,
+    /// The latest result of this stage, also if it had another name.
+    pub previous: &'a dyn Fn(&StageSpec) -> Option<Earlier>,
+}
+
+/// A result of an earlier run to compare with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Earlier {
+    /// The latest run that it satisfied.
+    pub run: RunId,
+    /// What was hashed.
+    pub fingerprint: Fingerprint,
 }
 
 /// Something that happened in a run.
@@ -120,6 +123,17 @@ pub enum RunEvent {
         execution: String,
         /// What it reported.
         event: Event,
+    },
+    /// A stage failed and is started again.
+    Retrying {
+        /// The stage's name.
+        stage: String,
+        /// Which retry this is, from 1.
+        retry: u32,
+        /// How many there may be.
+        of: u32,
+        /// Why the attempt before it failed.
+        error: String,
     },
     /// A stage has its result, or will have none.
     Finished {
@@ -181,12 +195,36 @@ pub enum EngineError {
 }
 
 impl Request<'_> {
-    /// The stages to consider, each after those it takes from.
+    /// The stages that this run is about, each after those it takes from.
     pub fn wanted(&self) -> Vec<String> {
         let dag = self.pipeline.dag();
-        if self.only.is_empty() {
-            return dag.order().map(str::to_owned).collect();
+        dag.order().filter(|stage| self.selects(stage)).map(str::to_owned).collect()
+    }
+
+    /// The wanted stages and those whose results they need, each after those it takes from.
+    fn considered(&self) -> Vec<String> {
+        let dag = self.pipeline.dag();
+        match &self.selected {
+            None => dag.order().map(str::to_owned).collect(),
+            Some(selected) => {
+                let closure = dag.closure(selected.iter().map(String::as_str));
+                closure.into_iter().map(str::to_owned).collect()
+            }
         }
-        dag.closure(self.only.iter().map(String::as_str)).into_iter().map(str::to_owned).collect()
+    }
+
+    /// Whether `stage` may be executed.
+    fn selects(&self, stage: &str) -> bool {
+        self.selected.as_ref().is_none_or(|selected| selected.contains(stage))
+    }
+
+    /// Whether `stage` is to run even if a result exists.
+    fn forces(&self, stage: &str) -> bool {
+        self.selects(stage)
+            && match &self.force {
+                Force::None => false,
+                Force::Stages(stages) => stages.contains(stage),
+                Force::All => true,
+            }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     cache::{CacheError, Claim, Hit, Lookup},
     exec::{Exit, Launch, end_of},
     names::RunId,
-    pipeline::{Source, StageSpec},
+    pipeline::{Places, Source, StageSpec},
     record::{Artifact, Execution, Histogram, Metric},
 };
 
@@ -24,9 +24,13 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// How much of a log is kept, bytes.
 const LOG_KEPT: usize = 64 * 1024;
 
+/// A disk with less room than this, bytes, is full.
+const FULL: u64 = 64 * 1024;
+
 /// A stage that is to be executed.
 pub(super) struct Task<'a> {
     pub spec: &'a StageSpec,
+    pub places: &'a Places,
     pub decided: Decided,
     pub run: RunId,
     pub device: Device,
@@ -39,11 +43,15 @@ pub(super) enum Notice {
     Waiting(String),
     Started(Box<Execution>),
     Reported(String, Event),
+    Retrying { retry: u32, of: u32, error: String },
 }
 
 /// How a task ended.
 pub(super) struct Performed {
     pub ending: Ending,
+    /// How often it was started.
+    pub attempts: u32,
+    /// The end of what all attempts have logged.
     pub log: String,
 }
 
@@ -53,8 +61,8 @@ pub(super) enum Ending {
     Ran { execution: Box<Execution>, differs: Vec<String> },
     /// Another process computed the key meanwhile.
     Satisfied(Hit),
-    /// It failed.
-    Failed { exit_code: Option<i32>, error: String },
+    /// It failed; `may_retry` where another attempt may end otherwise.
+    Failed { exit_code: Option<i32>, error: String, may_retry: bool },
     /// The run is ending.
     Interrupted,
 }
@@ -62,13 +70,29 @@ pub(super) enum Ending {
 /// Executes `task` to its end.
 pub(super) fn perform(task: &Task<'_>, tools: &Tools<'_>, notify: &dyn Fn(Notice)) -> Performed {
     let mut log = Log::default();
-    let attempted = panic::catch_unwind(AssertUnwindSafe(|| attempt(task, tools, notify, &mut log)));
-    // A bug here must not leave the scheduler waiting for an answer.
-    let ending = attempted.unwrap_or_else(|_| {
-        let error = "`pipe` itself failed while it ran the stage: this is a bug".to_owned();
-        Err(Ending::Failed { exit_code: None, error })
-    });
-    Performed { ending: ending.unwrap_or_else(|failure| failure), log: log.into_end() }
+    let of = task.spec.attempts.retry;
+    let mut attempts = 1;
+    let ending = loop {
+        let tried = panic::catch_unwind(AssertUnwindSafe(|| attempt(task, tools, notify, &mut log)));
+        // A bug here must not leave the scheduler waiting for an answer.
+        let ending = tried.unwrap_or_else(|_| {
+            let error = "`pipe` itself failed while it ran the stage: this is a bug".to_owned();
+            Err(Ending::Failed { exit_code: None, error, may_retry: false })
+        });
+        match ending.unwrap_or_else(|failure| failure) {
+            Ending::Failed { error, may_retry: true, .. } if attempts <= of => {
+                if tools.stop.is_requested() {
+                    break Ending::Interrupted;
+                }
+                let first_line = error.lines().next().unwrap_or_default();
+                log.append(&format!("attempt {attempts} failed: {first_line}\nretry {attempts} of {of}\n"));
+                notify(Notice::Retrying { retry: attempts, of, error });
+                attempts += 1;
+            }
+            ending => break ending,
+        }
+    };
+    Performed { ending, attempts, log: log.into_end() }
 }
 
 fn attempt(
@@ -108,8 +132,13 @@ fn attempt(
     notify(Notice::Started(Box::new(execution.clone())));
     let job = job(task, &claim).map_err(|err| failed(&err))?;
     let finished = {
-        let launch =
-            Launch { job: &job, root: tools.root, output: claim.folder().join("output"), lock: claim.lock() };
+        let launch = Launch {
+            job: &job,
+            root: tools.root,
+            output: claim.folder().join("output"),
+            lock: claim.lock(),
+            timeout: task.spec.attempts.timeout.map(|limit| limit.0),
+        };
         let mut failure = None;
         let result = tools.executor.execute(&launch, tools.stop, &mut |event| {
             note(&mut execution, &event, log, &mut failure);
@@ -122,7 +151,13 @@ fn attempt(
             return Ok(Ending::Interrupted);
         }
         if finished.exit != Exit::Code(0) {
-            let ending = exit_failure(finished.exit, failure);
+            let ending = match finished.exit {
+                Exit::TimedOut => {
+                    Ending::Failed { exit_code: None, error: out_of_time(task), may_retry: true }
+                }
+                exit => exit_failure(exit, failure),
+            };
+            let ending = on_full_disk(ending, &claim);
             claim.abandon().map_err(|err| failed(&err))?;
             return Ok(ending);
         }
@@ -137,10 +172,14 @@ fn attempt(
             "input `{port}` (`{}`) changed while the stage ran, so its result was not kept; run again",
             outside.path.display()
         );
-        return Ok(Ending::Failed { exit_code: None, error });
+        return Ok(Ending::Failed { exit_code: None, error, may_retry: false });
     }
     keep_outputs(task, tools, &job, &mut execution)?;
     let differs = if task.is_forced { differing(tools, &execution) } else { Vec::new() };
+    for (_, outside) in &task.decided.outside {
+        // It only serves to name files later; a result without it is as good.
+        let _ = tools.cache.keep_manifest(outside);
+    }
     tools.cache.keep_result(&execution).map_err(|err| failed(&err))?;
     claim.finish().map_err(|err| failed(&err))?;
     Ok(Ending::Ran { execution: Box::new(execution), differs })
@@ -182,6 +221,7 @@ fn job(task: &Task<'_>, claim: &Claim) -> Result<Job, CacheError> {
     }
     Ok(Job {
         stage: task.spec.name.clone(),
+        key: task.decided.key.to_string(),
         kind: task.spec.kind.name.to_owned(),
         version: task.spec.kind.version,
         params: task.spec.params.clone(),
@@ -196,7 +236,7 @@ fn job(task: &Task<'_>, claim: &Claim) -> Result<Job, CacheError> {
 }
 
 /// Writes an event into the execution or the log.
-fn note(execution: &mut Execution, event: &Event, log: &mut Log, failure: &mut Option<String>) {
+pub(super) fn note(execution: &mut Execution, event: &Event, log: &mut Log, failure: &mut Option<String>) {
     match event.clone() {
         Event::Metric { name, step, value } => execution.metrics.push(Metric { name, step, value }),
         Event::Histogram { name, step, edges, counts } => {
@@ -239,18 +279,39 @@ fn differing(tools: &Tools<'_>, execution: &Execution) -> Vec<String> {
     execution.outputs.iter().filter(differs).map(|output| output.port.clone()).collect()
 }
 
-fn exit_failure(exit: Exit, failure: Option<String>) -> Ending {
-    match (exit, failure) {
-        (Exit::Code(code), Some(error)) => Ending::Failed { exit_code: Some(code), error },
+/// What the end of a process means that did not end well; the time limit is the caller's to tell.
+pub(super) fn exit_failure(exit: Exit, failure: Option<String>) -> Ending {
+    let (exit_code, error) = match (exit, failure) {
+        (Exit::Code(code), Some(error)) => (Some(code), error),
         (Exit::Code(code), None) => {
-            let error = format!("its process ended with exit code {code} and gave no reason; see its log");
-            Ending::Failed { exit_code: Some(code), error }
+            (Some(code), format!("its process ended with exit code {code} and gave no reason; see its log"))
         }
         (Exit::Signal(signal), _) => {
-            let error = format!("its process was ended by signal {signal}{}", meaning(signal));
-            Ending::Failed { exit_code: None, error }
+            (None, format!("its process was ended by signal {signal}{}", meaning(signal)))
         }
-        (Exit::Stopped, _) => Ending::Interrupted,
+        (Exit::Stopped | Exit::TimedOut, _) => return Ending::Interrupted,
+    };
+    Ending::Failed { exit_code, error, may_retry: true }
+}
+
+fn out_of_time(task: &Task<'_>) -> String {
+    let limit = task.spec.attempts.timeout.map(|limit| limit.to_string()).unwrap_or_default();
+    let place = task.places.timeout(&task.spec.name).map(|place| format!(" ({place})"));
+    let help = format!("raise or remove its `timeout`{}", place.unwrap_or_default());
+    told(&format!("it was stopped since it took longer than its time limit of {limit}"), &[], Some(&help))
+}
+
+/// Adds that the disk is full, which a program often cannot say itself: what it prints needs room too.
+fn on_full_disk(ending: Ending, claim: &Claim) -> Ending {
+    let folder = claim.folder();
+    let is_full = rustix::fs::statvfs(&folder).is_ok_and(|room| room.f_bavail * room.f_frsize < FULL);
+    match ending {
+        Ending::Failed { exit_code, error, may_retry } if is_full => {
+            let error =
+                format!("{error}\nno room is left for `{}`: {}", folder.display(), rustix::io::Errno::NOSPC);
+            Ending::Failed { exit_code, error, may_retry }
+        }
+        other => other,
     }
 }
 
@@ -267,13 +328,18 @@ fn meaning(signal: i32) -> &'static str {
 }
 
 fn failed(error: &dyn Error) -> Ending {
+    Ending::Failed { exit_code: None, error: told_error(error), may_retry: false }
+}
+
+/// An error with its causes, a line each.
+pub(super) fn told_error(error: &dyn Error) -> String {
     let mut causes = Vec::new();
     let mut next = error.source();
     while let Some(cause) = next {
         causes.push(cause.to_string());
         next = cause.source();
     }
-    Ending::Failed { exit_code: None, error: told(&error.to_string(), &causes, None) }
+    told(&error.to_string(), &causes, None)
 }
 
 /// A message with its causes and its help, a line each.
@@ -285,7 +351,7 @@ fn told(message: &str, causes: &[String], help: Option<&str>) -> String {
 
 /// The end of a growing text.
 #[derive(Default)]
-struct Log {
+pub(super) struct Log {
     text: String,
 }
 
@@ -315,7 +381,7 @@ fn seconds_since(started: Timestamp) -> f64 {
 }
 
 /// 32 hexadecimal digits that no other attempt has.
-fn attempt_id() -> String {
+pub(super) fn attempt_id() -> String {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the system gives random bytes");
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

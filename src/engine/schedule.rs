@@ -17,6 +17,7 @@ use super::{
 use crate::{
     cache::{CacheError, Hit},
     digest::ActionKey,
+    names::RunId,
     pipeline::StageSpec,
     record::{Artifact, Outcome, Reason, RunStatus, StageRecord},
 };
@@ -42,7 +43,7 @@ pub fn run(
     }
     let (sender, messages) = mpsc::channel();
     thread::scope(|scope| {
-        let mut schedule = Schedule::new(request, tools, explainer, observe, &wanted);
+        let mut schedule = Schedule::new(request, tools, explainer, observe);
         schedule.run(scope, &sender, &messages)
     })
 }
@@ -69,7 +70,7 @@ struct Running {
     share: Capacity,
     reasons: Vec<Reason>,
     started: Timestamp,
-    followers: Vec<String>,
+    followers: Vec<Ready>,
 }
 
 struct Schedule<'r, 'o> {
@@ -77,7 +78,10 @@ struct Schedule<'r, 'o> {
     tools: &'r Tools<'r>,
     explainer: &'r Explainer<'r>,
     observe: &'o mut dyn FnMut(RunEvent),
+    /// The wanted stages and, unless they are all, those whose results they need.
     order: Vec<String>,
+    /// Stages outside of the selection that have no result.
+    lost: BTreeSet<String>,
     /// How many stages without a result each undecided stage takes from.
     missing: HashMap<&'r str, usize>,
     /// The stages that take from each stage, by their place in the order.
@@ -99,23 +103,24 @@ impl<'r, 'o> Schedule<'r, 'o> {
         tools: &'r Tools<'r>,
         explainer: &'r Explainer<'r>,
         observe: &'o mut dyn FnMut(RunEvent),
-        wanted: &[String],
     ) -> Self {
+        let order = request.considered();
         let mut missing = HashMap::new();
         let mut takers: HashMap<&str, Vec<usize>> = HashMap::new();
-        for (at, stage) in wanted.iter().enumerate() {
+        for (at, stage) in order.iter().enumerate() {
             let spec = &request.pipeline.stages[stage];
             let upstream = spec.upstream();
             missing.insert(spec.name.as_str(), upstream.len());
             upstream.into_iter().for_each(|source| takers.entry(source).or_default().push(at));
         }
-        let decidable = (0..wanted.len()).filter(|at| missing[wanted[*at].as_str()] == 0).collect();
+        let decidable = (0..order.len()).filter(|at| missing[order[*at].as_str()] == 0).collect();
         Self {
             request,
             tools,
             explainer,
             observe,
-            order: wanted.to_vec(),
+            order,
+            lost: BTreeSet::new(),
             missing,
             takers,
             decidable,
@@ -139,7 +144,8 @@ impl<'r, 'o> Schedule<'r, 'o> {
         'r: 'scope,
     {
         loop {
-            let may_start = self.failed.is_none() && !self.tools.stop.is_requested();
+            let is_failing = self.failed.is_some() && !self.request.keep_going;
+            let may_start = !is_failing && !self.tools.stop.is_requested();
             if may_start {
                 self.decide_all()?;
                 self.start_what_fits(scope, sender);
@@ -156,9 +162,10 @@ impl<'r, 'o> Schedule<'r, 'o> {
         }
         self.give_up_on_the_rest();
         let mut summary = Summary::of(self.outcomes.values());
+        let goes_on = self.failed.is_none() || self.request.keep_going;
         summary.status = match () {
-            () if self.failed.is_some() => RunStatus::Failed,
-            () if self.tools.stop.is_requested() && summary.skipped > 0 => RunStatus::Interrupted,
+            () if self.tools.stop.is_requested() && summary.skipped > 0 && goes_on => RunStatus::Interrupted,
+            () if self.failed.is_some() || summary.skipped > 0 => RunStatus::Failed,
             () => RunStatus::Done,
         };
         Ok(summary)
@@ -189,7 +196,19 @@ impl<'r, 'o> Schedule<'r, 'o> {
     fn decide_one(&mut self, stage: String) -> Result<(), EngineError> {
         let spec = &self.request.pipeline.stages[&stage];
         let looked_at = Timestamp::now();
-        match decide(self.request, self.tools, self.explainer, spec, &self.known) {
+        let decided = decide(self.request, self.tools, self.explainer, spec, &self.known);
+        if !self.request.selects(&stage) {
+            match decided {
+                Ok(Decided { verdict: Decision::Cached(hit), .. }) => {
+                    self.has_result(&spec.name, hit.outputs);
+                }
+                _ => {
+                    self.lost.insert(stage);
+                }
+            }
+            return Ok(());
+        }
+        match decided {
             Err(err) => self.cannot_decide(spec, looked_at, &err),
             Ok(Decided { verdict: Decision::Cached(hit), key, .. }) => {
                 self.satisfied(spec, key, looked_at, hit);
@@ -222,7 +241,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
         {
             let twin = self.running.values_mut().find(|running| running.key == ready.decided.key);
             if let Some(twin) = twin {
-                twin.followers.push(ready.stage);
+                twin.followers.push(ready);
                 continue;
             }
             let spec = &self.request.pipeline.stages[&ready.stage];
@@ -241,11 +260,12 @@ impl<'r, 'o> Schedule<'r, 'o> {
             self.running.insert(ready.stage.clone(), running);
             let task = Task {
                 spec,
+                places: &self.request.pipeline.places,
                 decided: ready.decided,
                 run: self.request.run,
                 device: self.request.device,
                 threads: share.cpus,
-                is_forced: self.request.force.includes(&ready.stage),
+                is_forced: self.request.forces(&ready.stage),
             };
             let (tools, sender, stage) = (self.tools, sender.clone(), ready.stage);
             scope.spawn(move || {
@@ -262,6 +282,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
         (self.observe)(match notice {
             Notice::Waiting(holder) => RunEvent::Waiting { stage, holder },
             Notice::Reported(execution, event) => RunEvent::Reported { stage, execution, event },
+            Notice::Retrying { retry, of, error } => RunEvent::Retrying { stage, retry, of, error },
             Notice::Started(execution) => {
                 let reasons = self.running[&stage].reasons.clone();
                 RunEvent::Started { stage, execution, reasons }
@@ -276,6 +297,9 @@ impl<'r, 'o> Schedule<'r, 'o> {
         let mut record = record(spec, Outcome::Ran, running.started);
         record.key = Some(running.key);
         record.reasons = running.reasons;
+        if performed.attempts > 1 {
+            record.reasons.push(Reason::Retried { attempts: performed.attempts });
+        }
         record.log = performed.log;
         let mut satisfied_by = None;
         match performed.ending {
@@ -291,7 +315,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
                 self.satisfied(spec, running.key, running.started, hit.clone());
                 satisfied_by = Some(hit);
             }
-            Ending::Failed { exit_code, error } => {
+            Ending::Failed { exit_code, error, .. } => {
                 record.outcome = Outcome::Failed;
                 record.exit_code = exit_code;
                 record.error = Some(error);
@@ -303,12 +327,15 @@ impl<'r, 'o> Schedule<'r, 'o> {
                 self.finish(record, None, Vec::new());
             }
         }
-        // Without a result the run ends, and followers are among the stages that it did not reach.
-        if let Some(hit) = satisfied_by {
-            for follower in running.followers {
-                let spec = &self.request.pipeline.stages[&follower];
-                self.satisfied(spec, running.key, running.started, hit.clone());
+        // Where there is no result, each follower has to try for itself, if the run goes on.
+        match satisfied_by {
+            Some(hit) => {
+                for follower in running.followers {
+                    let spec = &self.request.pipeline.stages[&follower.stage];
+                    self.satisfied(spec, running.key, running.started, hit.clone());
+                }
             }
+            None => self.ready.extend(running.followers),
         }
     }
 
@@ -316,9 +343,21 @@ impl<'r, 'o> Schedule<'r, 'o> {
         let mut record = record(spec, Outcome::Cached, since);
         record.key = Some(key);
         record.execution = Some(hit.execution);
-        record.reasons = vec![Reason::Satisfied { since: hit.run }];
+        record.reasons = self.without_effect(spec, hit.run);
+        record.reasons.push(Reason::Satisfied { since: hit.run });
         self.has_result(&spec.name, hit.outputs);
         self.finish(record, None, Vec::new());
+    }
+
+    /// Says of a stage that has the result of the run `since` which stages before it ran nevertheless.
+    fn without_effect(&self, spec: &StageSpec, since: RunId) -> Vec<Reason> {
+        if since == self.request.run {
+            // A twin of this run ran on the same bytes: they may be new.
+            return Vec::new();
+        }
+        let ran = |stage: &&str| self.outcomes.get(*stage) == Some(&Outcome::Ran);
+        let stages: Vec<String> = spec.upstream().into_iter().filter(ran).map(str::to_owned).collect();
+        if stages.is_empty() { Vec::new() } else { vec![Reason::SameBytes { stages }] }
     }
 
     fn cannot_decide(&mut self, spec: &StageSpec, since: Timestamp, error: &CacheError) {
@@ -329,27 +368,28 @@ impl<'r, 'o> Schedule<'r, 'o> {
         self.finish(record, None, Vec::new());
     }
 
-    /// Records the stages that this run did not reach, and says for each whether what failed is to blame.
+    /// Records the stages that this run did not reach, and says for each what it lacks.
     fn give_up_on_the_rest(&mut self) {
-        // The failed stage that each stage needs, itself included; the order puts needs first.
-        let mut lacks: HashMap<String, String> = HashMap::new();
+        // What each stage without a result is to others; the order puts needs first.
+        let mut lacks: HashMap<String, Reason> = HashMap::new();
         for stage in self.order.clone() {
             let spec = &self.request.pipeline.stages[&stage];
-            let blocked_by = spec.upstream().into_iter().find_map(|needed| lacks.get(needed).cloned());
-            match (self.outcomes.get(&stage), blocked_by) {
-                (Some(Outcome::Failed), _) => {
-                    lacks.insert(stage.clone(), stage);
-                }
-                (Some(_), _) => {}
-                (None, blocked_by) => {
+            let lacking = spec.upstream().into_iter().find_map(|needed| lacks.get(needed).cloned());
+            let reason = match self.outcomes.get(&stage) {
+                Some(Outcome::Failed) => Some(Reason::Blocked { by: stage.clone() }),
+                Some(_) => None,
+                None if self.request.selects(&stage) => {
                     let mut record = record(spec, Outcome::Skipped, Timestamp::now());
-                    let not_started = || self.failed.clone().map(|failed| Reason::NotStarted { failed });
-                    let blocked = blocked_by.clone().map(|by| Reason::Blocked { by });
-                    record.reasons.extend(blocked.or_else(not_started));
+                    let failed = self.failed.clone().filter(|_| !self.request.keep_going);
+                    let not_started = failed.map(|failed| Reason::NotStarted { failed });
+                    record.reasons.extend(lacking.clone().or(not_started));
                     self.finish(record, None, Vec::new());
-                    lacks.extend(blocked_by.map(|by| (stage, by)));
+                    lacking
                 }
-            }
+                None if self.lost.contains(&stage) => Some(Reason::NotSelected { stage: stage.clone() }),
+                None => lacking,
+            };
+            lacks.extend(reason.map(|reason| (stage, reason)));
         }
     }
 

@@ -6,23 +6,27 @@ use std::{
     os::{fd::OwnedFd, unix::process::CommandExt},
     path::Path,
     process::Command,
-    sync::mpsc::{self, RecvTimeoutError},
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError},
+    },
+    time::Duration,
 };
 
 use pipe_stages::{
     contract::{Event, StageError},
     kinds::shell::{self, Invocation},
 };
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal};
 use wait4::Wait4;
 
-use super::{ExecError, Exit, Finished, Launch, Stop, launcher, process::finished, tail::end_of};
+use super::{
+    ExecError, Exit, Finished, Launch, Stop, ending::Ending, launcher, process::finished, sandbox::Sandbox,
+    tail::end_of,
+};
 
 /// How often a running command is asked for.
 const ASK_EVERY: Duration = Duration::from_millis(100);
-/// How long a command may take to end once it was asked to.
-const GRACE: Duration = Duration::from_secs(5);
 /// How many of a failed command's last lines are told, and how much of its output they come from.
 const LINES_TOLD: usize = 10;
 const BYTES_TOLD: usize = 4096;
@@ -41,10 +45,13 @@ pub(super) fn execute(
         Err(err) => return Ok(failed(None, err, events)),
     };
     let mut command = prepared(program, launch, &invocation)?;
+    let sandbox =
+        invocation.is_sandboxed.then(|| sandboxed(program, launch, &mut command)).transpose()?.map(Arc::new);
+    let rules = sandbox.clone();
     let (sender, messages) = mpsc::channel();
     // The thread that starts the process waits for it: the parent-death signal is tied to it.
     let waiter = std::thread::spawn(move || {
-        let started = command.spawn();
+        let started = rules.map_or(Ok(()), |rules| rules.enter()).and_then(|()| command.spawn());
         drop(command);
         match started {
             Ok(child) => {
@@ -56,36 +63,24 @@ pub(super) fn execute(
             }
         }
     });
-    let mut group = None;
-    let mut asked: Option<Instant> = None;
+    let mut ending = Ending::new(stop, launch.timeout);
     let ended = loop {
         match messages.recv_timeout(ASK_EVERY) {
-            Ok(Ok(Message::Started(process))) => group = Some(process),
+            Ok(Ok(Message::Started(process))) => ending.watch(process),
             Ok(Ok(Message::Ended(usage))) => break Ok(usage),
             Ok(Err(err)) => break Err(err),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => unreachable!("the waiter says how it ended"),
         }
-        if let Some(group) = group.filter(|_| stop.is_requested()) {
-            match asked {
-                None => {
-                    asked = Some(Instant::now());
-                    let _ = kill_process_group(group, Signal::TERM);
-                }
-                Some(since) if since.elapsed() > GRACE => {
-                    let _ = kill_process_group(group, Signal::KILL);
-                }
-                Some(_) => {}
-            }
+        if ending.due().is_some() {
+            ending.send(Signal::TERM);
         }
     };
     let _ = waiter.join();
+    let reason = ending.reason();
+    drop(ending);
     let usage = ended.map_err(ExecError::io("start", program))?;
-    // What the command left running in its group would write into the next attempt.
-    if let Some(group) = group {
-        let _ = kill_process_group(group, Signal::KILL);
-    }
-    let finished = finished(&usage, asked.is_some());
+    let finished = finished(&usage, reason);
     match finished.exit {
         Exit::Code(0) => match shell::collect(launch.job, &invocation) {
             Ok(metrics) => {
@@ -100,10 +95,11 @@ pub(super) fn execute(
                 "" => format!("the command ended with exit code {code} and printed nothing"),
                 lines => format!("the command ended with exit code {code}; its last lines:\n{lines}"),
             };
-            events(Event::Failed { message, causes: Vec::new(), help: None });
+            let help = sandbox.map(|sandbox| sandbox.told());
+            events(Event::Failed { message, causes: Vec::new(), help });
             Ok(finished)
         }
-        Exit::Signal(_) | Exit::Stopped => Ok(finished),
+        Exit::Signal(_) | Exit::Stopped | Exit::TimedOut => Ok(finished),
     }
 }
 
@@ -126,6 +122,14 @@ fn prepared(program: &Path, launch: &Launch<'_>, invocation: &Invocation) -> Res
         .stderr(same)
         .process_group(0);
     Ok(command)
+}
+
+/// The rules for `command`, which is told where its own temporary files go.
+fn sandboxed(program: &Path, launch: &Launch<'_>, command: &mut Command) -> Result<Sandbox, ExecError> {
+    let sandbox =
+        Sandbox::new(program, launch.job, launch.root).map_err(ExecError::io("shut in", &launch.output))?;
+    command.env("TMPDIR", &sandbox.temporary);
+    Ok(sandbox)
 }
 
 fn failed(finished: Option<Finished>, err: StageError, events: &mut dyn FnMut(Event)) -> Finished {

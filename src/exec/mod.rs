@@ -1,21 +1,25 @@
 //! Runs one stage somewhere and says how it ended.
 
 mod command;
+mod ending;
 mod inline;
 mod launcher;
 mod process;
+mod sandbox;
 mod tail;
 
 use std::{
     io,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use pipe_stages::contract::{Event, Job};
+use rustix::process::{Pid, Signal, kill_process_group};
 use thiserror::Error;
 
 pub use inline::InlineExecutor;
@@ -34,6 +38,8 @@ pub struct Launch<'a> {
     pub output: PathBuf,
     /// A locked file that the process and its descendants inherit.
     pub lock: &'a std::fs::File,
+    /// How long it may take.
+    pub timeout: Option<Duration>,
 }
 
 /// How a stage ended and what it took.
@@ -56,6 +62,8 @@ pub enum Exit {
     Signal(i32),
     /// It was stopped because the run was.
     Stopped,
+    /// It was stopped because its time was up.
+    TimedOut,
 }
 
 /// A stage that could not be started, or a worker that does not fit.
@@ -89,17 +97,43 @@ impl ExecError {
 
 /// A request to stop, shared by all who should hear it.
 #[derive(Debug, Clone, Default)]
-pub struct Stop(Arc<AtomicBool>);
+pub struct Stop(Arc<Running>);
+
+#[derive(Debug, Default)]
+struct Running {
+    is_stopping: AtomicBool,
+    groups: Mutex<Vec<Pid>>,
+}
 
 impl Stop {
     /// Asks everybody to stop.
     pub fn request(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.0.is_stopping.store(true, Ordering::SeqCst);
     }
 
     /// Whether stopping was asked for.
     pub fn is_requested(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        self.0.is_stopping.load(Ordering::SeqCst)
+    }
+
+    /// Kills every process that a stage has started, for those who cannot wait until they end.
+    pub fn kill(&self) {
+        self.request();
+        for group in self.groups().iter() {
+            let _ = kill_process_group(*group, Signal::KILL);
+        }
+    }
+
+    fn add(&self, group: Pid) {
+        self.groups().push(group);
+    }
+
+    fn remove(&self, group: Pid) {
+        self.groups().retain(|other| *other != group);
+    }
+
+    fn groups(&self) -> std::sync::MutexGuard<'_, Vec<Pid>> {
+        self.0.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

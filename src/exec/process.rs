@@ -19,9 +19,10 @@ use pipe_stages::{
     contract::{Event, Hello, Job, PROTOCOL, Stage},
     kinds::shell::Shell,
 };
+use rustix::process::{Pid, Signal};
 use wait4::{ResUse, Wait4};
 
-use super::{ExecError, Executor, Exit, Finished, Launch, Stop, command, tail::Tail};
+use super::{ExecError, Executor, Exit, Finished, Launch, Stop, command, ending::Ending, tail::Tail};
 
 /// How often a running stage's events are read.
 const READ_EVERY: Duration = Duration::from_millis(100);
@@ -84,25 +85,28 @@ impl Executor for ProcessExecutor {
         // The worker may have died already: then how it ended says more than the broken pipe.
         let line = serde_json::to_string(launch.job).expect("a job serializes to JSON");
         let _ = stdin.as_mut().map(|stdin| writeln!(stdin, "{line}").and_then(|()| stdin.flush()));
+        let process = Pid::from_child(&child);
         let waiter = std::thread::spawn(move || ended.send(child.wait4()));
         let mut tail = Tail::new(&launch.job.events);
-        let mut is_stopped = false;
+        let mut ending = Ending::new(stop, launch.timeout);
+        ending.watch(process);
         let usage = loop {
             match end.recv_timeout(READ_EVERY) {
                 Ok(usage) => break usage,
                 Err(_) => tail.read(events),
             }
-            if stop.is_requested() && !is_stopped {
-                is_stopped = true;
+            match ending.due() {
                 // A worker ends when its standard input does.
-                stdin = None;
+                Some(Exit::Stopped) => stdin = None,
+                Some(_) => ending.send(Signal::TERM),
+                None => {}
             }
         };
         tail.read(events);
         drop(stdin);
         let _ = waiter.join();
         let usage = usage.map_err(ExecError::io("wait for", &self.program))?;
-        Ok(finished(&usage, is_stopped))
+        Ok(finished(&usage, ending.reason()))
     }
 }
 
@@ -132,10 +136,11 @@ fn greet(program: &Path, stdout: &mut impl BufRead, job: &Job) -> Result<(), Exe
     }
 }
 
-pub(super) fn finished(usage: &ResUse, is_stopped: bool) -> Finished {
+/// How a process ended that used this much; `reason` is why it was made to, if it was.
+pub(super) fn finished(usage: &ResUse, reason: Option<Exit>) -> Finished {
     let seconds = usage.rusage.utime + usage.rusage.stime;
     Finished {
-        exit: if is_stopped { Exit::Stopped } else { exit(usage.status) },
+        exit: reason.unwrap_or_else(|| exit(usage.status)),
         cpu: seconds.as_secs_f64(),
         peak_memory: usage.rusage.maxrss,
     }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::{
     Source, StageSpec,
     document::Node,
+    expect,
     inputs::{self, Wanted},
     overlay::{RESERVED, parameters},
     places::{Part, Spot},
@@ -17,7 +18,10 @@ use super::{
     suggest::Suggestions,
     words,
 };
-use crate::resources::{Bytes, NotBytes, Resources};
+use crate::{
+    attempts::{Attempts, TimeLimit},
+    resources::{Bytes, NotBytes, Resources},
+};
 
 /// What a checked document says.
 pub(super) struct Checked {
@@ -34,12 +38,13 @@ pub(super) struct Draft<'d> {
     pub resolved: Option<Resolved>,
     pub wanted: BTreeMap<String, Wanted>,
     resources: Resources,
+    attempts: Attempts,
     seed: Option<u64>,
 }
 
 /// Fields of a document, and words that people write instead.
-const DOCUMENT_FIELDS: [&str; 5] = ["name", "seed", "vars", "stages", "profiles"];
-const STAGE_FIELDS: [&str; 5] = ["kind", "in", "with", "seed", "resources"];
+const DOCUMENT_FIELDS: [&str; 6] = ["name", "seed", "vars", "stages", "expect", "profiles"];
+const STAGE_FIELDS: [&str; 7] = ["kind", "in", "with", "seed", "resources", "retry", "timeout"];
 const RESOURCE_FIELDS: [&str; 3] = ["cpus", "memory", "gpus"];
 const OTHER_WORDS: [(&str, &str); 10] = [
     ("inputs", "in"),
@@ -72,6 +77,7 @@ fn complete(name: &str, draft: Draft<'_>, inputs: BTreeMap<String, Source>, seed
         inputs,
         seed: kind.draws.then(|| draft.seed.unwrap_or(seed)),
         resources: draft.resources,
+        attempts: draft.attempts,
     })
 }
 
@@ -121,6 +127,9 @@ impl Checker<'_> {
         inputs::cycles(&drafts, &mut self.findings);
         let sources: Vec<_> =
             drafts.iter().map(|(name, draft)| inputs::resolve(name, draft, &drafts, self)).collect();
+        if let Some(node) = map.get("expect") {
+            expect::check(node, &drafts, self);
+        }
         let mut checked = IndexMap::with_capacity(drafts.len());
         for ((name, draft), inputs) in drafts.into_iter().zip(sources) {
             if let Some(spec) = complete(&name, draft, inputs, seed) {
@@ -137,6 +146,7 @@ impl Checker<'_> {
             resolved: None,
             wanted: BTreeMap::new(),
             resources: Resources::default(),
+            attempts: Attempts::default(),
             seed: None,
         };
         self.name(name, "stage", Spot::key(&["stages", name]));
@@ -167,6 +177,13 @@ impl Checker<'_> {
         }
         if let Some(node) = map.get("resources").filter(|node| **node != Node::Null) {
             draft.resources = self.resources(name, node);
+        }
+        if let Some(node) = map.get("retry").filter(|node| **node != Node::Null) {
+            let retry = self.count(node, 0, &[path[0], path[1], "retry"]);
+            draft.attempts.retry = retry.and_then(|count| count.try_into().ok()).unwrap_or(0);
+        }
+        if let Some(node) = map.get("timeout").filter(|node| **node != Node::Null) {
+            draft.attempts.timeout = self.time_limit(node, &[path[0], path[1], "timeout"]);
         }
         if let Some(node) = map.get("seed") {
             draft.seed = self.seed(node, &[path[0], path[1], "seed"]);
@@ -268,6 +285,25 @@ impl Checker<'_> {
             }
         };
         resources
+    }
+
+    fn time_limit(&mut self, node: &Node, path: &[&str]) -> Option<TimeLimit> {
+        let found = match node {
+            Node::Text(text) => match text.parse::<TimeLimit>() {
+                Ok(limit) => return Some(limit),
+                Err(err) => Finding::new("wrong_value", err.to_string()),
+            },
+            Node::Number(number) => {
+                let message = format!("`timeout` is a time with a unit, not the number {number}");
+                Finding::new("wrong_type", message).help(format!("write `{number}s` or `{number}m`"))
+            }
+            other => {
+                self.wrong_type("timeout", other, "a time such as `30m`", path);
+                return None;
+            }
+        };
+        self.findings.push(found.at(Spot::value(path)));
+        None
     }
 
     fn count(&mut self, node: &Node, least: u64, path: &[&str]) -> Option<usize> {

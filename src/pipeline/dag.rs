@@ -86,12 +86,21 @@ impl Dag {
 
     /// `stages` and all they need, directly or not, in the order of [`Self::order`].
     pub fn closure<'a>(&self, stages: impl IntoIterator<Item = &'a str>) -> Vec<&str> {
+        self.reached(stages, Direction::Incoming)
+    }
+
+    /// `stages` and all that takes from them, directly or not, in the order of [`Self::order`].
+    pub fn dependents<'a>(&self, stages: impl IntoIterator<Item = &'a str>) -> Vec<&str> {
+        self.reached(stages, Direction::Outgoing)
+    }
+
+    fn reached<'a>(&self, stages: impl IntoIterator<Item = &'a str>, along: Direction) -> Vec<&str> {
         let mut wanted = vec![false; self.graph.node_count()];
         let mut open: Vec<NodeIndex> =
             stages.into_iter().filter_map(|name| self.index.get(name).copied()).collect();
         while let Some(node) = open.pop() {
             if !std::mem::replace(&mut wanted[node.index()], true) {
-                open.extend(self.graph.neighbors_directed(node, Direction::Incoming));
+                open.extend(self.graph.neighbors_directed(node, along));
             }
         }
         let order = self.order.iter().filter(|node| wanted[node.index()]);
@@ -196,6 +205,7 @@ mod tests {
         assert_eq!(dag.upstream("eval"), ["b", "a"]);
         assert_eq!(dag.downstream("raw"), ["b", "a"]);
         assert_eq!(dag.closure(["a"]), ["raw", "a"]);
+        assert_eq!(dag.dependents(["a", "other"]), ["other", "a", "eval"]);
         assert_eq!(dag.layers(), [vec!["other", "raw"], vec!["b", "a"], vec!["eval"]]);
         assert!(dag.upstream("nobody").is_empty());
     }

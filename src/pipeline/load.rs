@@ -13,7 +13,7 @@ use pipe_stages::contract::StageKind;
 use serde_json::Value;
 
 use super::{
-    LoadOptions, Pipeline,
+    LoadOptions, Pipeline, StageSpec,
     check::{Checked, Checker},
     document::{self, Node},
     outside, overlay,
@@ -26,6 +26,8 @@ use crate::root::{project_root, relative_to_root};
 
 /// Largest pipeline file, in bytes.
 const LARGEST: u64 = 16 << 20;
+/// What a profile can change.
+const PROFILE_FIELDS: [&str; 5] = ["name", "seed", "vars", "stages", "expect"];
 
 /// Reads the file, lays profiles and settings over it, puts variables in and checks the result
 /// against `kinds` and against the files it takes from outside.
@@ -38,7 +40,7 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
     let suggestions = Suggestions::default();
     let fail = |findings: Vec<Finding>, places: &Places| {
         let (problems, total) = locate(findings, places);
-        PipelineErrors { file: options.file.clone(), problems, total }
+        PipelineErrors { file: options.file.clone(), problems, total, outside: None }
     };
     let nowhere = Places::default();
     let text = read(&options.file, &suggestions).map_err(|found| fail(vec![found], &nowhere))?;
@@ -98,7 +100,8 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
     }
     if !findings.is_empty() {
         name_variables(&mut findings, &used);
-        return Err(fail(findings, &places));
+        let outside = checked.stages.values().flat_map(StageSpec::outside).cloned().collect();
+        return Err(PipelineErrors { outside: Some((root, outside)), ..fail(findings, &places) });
     }
 
     let Checked { name, seed, stages } = checked;
@@ -162,7 +165,14 @@ fn read(path: &Path, suggestions: &Suggestions) -> Result<Arc<Text>, Finding> {
         let (line, column) = line_and_column(&text, at);
         return Err(found.help(format!("the first is on line {line}, column {column}")));
     }
-    Ok(Text::file(path.to_path_buf(), text))
+    let text = Text::file(path.to_path_buf(), text);
+    // Readers of YAML disagree on what it means there, and nobody sees it.
+    if let Some(at) = text.content.find('\u{feff}') {
+        let found = Finding::new("hidden_character", "the invisible character U+FEFF stands inside the file");
+        let help = "remove it; in a text in double quotes it is written `\\uFEFF`".to_owned();
+        return Err(found.bytes(&text, at..at + '\u{feff}'.len_utf8(), Some("here")).help(help));
+    }
+    Ok(text)
 }
 
 /// The file that was probably meant by one that does not exist.
@@ -210,9 +220,8 @@ fn profiles(document: &Node, suggestions: &Suggestions, findings: &mut Vec<Findi
             }
             continue;
         };
-        for field in map.keys().filter(|field| !["name", "seed", "vars", "stages"].contains(&field.as_str()))
-        {
-            let help = suggestions.help(field, "it can hold", ["name", "seed", "vars", "stages"]);
+        for field in map.keys().filter(|field| !PROFILE_FIELDS.contains(&field.as_str())) {
+            let help = suggestions.help(field, "it can hold", PROFILE_FIELDS);
             let spot = Spot::key(&["profiles", name, field]);
             let message = format!("a profile has no field `{field}`");
             findings.push(Finding::new("unknown_field", message).at(spot).help(help));

@@ -10,6 +10,7 @@
 mod check;
 mod dag;
 mod document;
+mod expect;
 mod inputs;
 mod load;
 mod marks;
@@ -27,6 +28,7 @@ pub use load::load;
 pub use places::Places;
 pub use problem::{PipelineErrors, Problem};
 pub use schema::schema;
+pub use suggest::Suggestions;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,7 +40,7 @@ use indexmap::IndexMap;
 use pipe_stages::contract::{Ports, StageKind};
 use serde_json::Value;
 
-use crate::resources::Resources;
+use crate::{attempts::Attempts, resources::Resources};
 
 /// What to load, as the command line says it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -99,6 +101,8 @@ pub struct StageSpec {
     pub seed: Option<u64>,
     /// What it may use.
     pub resources: Resources,
+    /// How often and how long it may try.
+    pub attempts: Attempts,
 }
 
 /// Where an input comes from.
@@ -129,7 +133,28 @@ impl fmt::Display for Source {
     }
 }
 
+impl Source {
+    /// The file, folder or pattern that an input of a resolved pipeline names; `None` for what a
+    /// stage writes.
+    pub fn outside(resolved: &Value, stage: &str, port: &str) -> Option<Self> {
+        let written = resolved.get("stages")?.get(stage)?.get("in")?.get(port)?.as_object()?;
+        let (what, path) = written.iter().next()?;
+        let path = path.as_str()?;
+        match what.as_str() {
+            "file" => Some(Source::File(path.into())),
+            "dir" => Some(Source::Dir(path.into())),
+            "glob" => Some(Source::Glob(path.to_owned())),
+            _ => None,
+        }
+    }
+}
+
 impl StageSpec {
+    /// The inputs that no stage writes.
+    pub fn outside(&self) -> impl Iterator<Item = &Source> {
+        self.inputs.values().filter(|source| !matches!(source, Source::Output { .. }))
+    }
+
     /// The names of the stages that it takes inputs from.
     pub fn upstream(&self) -> BTreeSet<&str> {
         let stages = self.inputs.values().filter_map(|source| match source {

@@ -14,9 +14,9 @@ use super::{
 };
 
 /// Words that `--set` reads as parts of the document; no stage can be called so.
-pub(super) const RESERVED: [&str; 5] = ["name", "seed", "vars", "stages", "profiles"];
+pub(super) const RESERVED: [&str; 6] = ["name", "seed", "vars", "stages", "expect", "profiles"];
 /// What a stage can say besides its parameters.
-const STAGE_FIELDS: [&str; 4] = ["kind", "in", "with", "resources"];
+const STAGE_FIELDS: [&str; 6] = ["kind", "in", "with", "resources", "retry", "timeout"];
 
 /// Lays `over` over the whole document `base`.
 pub(super) fn lay(base: &mut Node, over: Node) {
@@ -39,6 +39,8 @@ impl Level {
         match (self, key) {
             (Level::Document, "stages") => Level::Stages,
             (Level::Stages, _) => Level::Stage,
+            // An expectation, too, is replaced as a whole: another value has another source.
+            (Level::Document, "expect") => Level::Inputs,
             (Level::Stage, "in") => Level::Inputs,
             (Level::Inputs, _) => Level::Input,
             _ => Level::Plain,
@@ -129,7 +131,9 @@ fn resolve_path(
     let no_stages = IndexMap::new();
     let stages = document.get("stages").and_then(Node::as_map).unwrap_or(&no_stages);
     match segments {
-        ["name" | "seed" | "vars" | "stages"] | ["stages", _] => Ok(owned(segments)),
+        ["name" | "seed" | "vars" | "stages" | "expect"] | ["stages", _] => Ok(owned(segments)),
+        ["expect", ..] => Err(Finding::new("not_a_setting", "an expectation cannot be set by itself")
+            .help("set all: `--set \"expect={eval.lora.accuracy: {value: 0.9, tolerance: 0.01}}\"`, or `--set expect=null`".to_owned())),
         ["vars", variable, ..] => {
             let vars = document.get("vars").and_then(Node::as_map);
             if vars.is_some_and(|vars| vars.contains_key(*variable)) {

@@ -162,6 +162,11 @@ impl Places {
         own.or_else(|| self.exact(&Spot::key(&["seed"])))
     }
 
+    /// Where the time limit of a stage was written.
+    pub fn timeout(&self, stage: &str) -> Option<Place> {
+        self.exact(&Spot::key(&["stages", stage, "timeout"]))
+    }
+
     fn place(&self, spot: &Spot) -> Option<Place> {
         self.find(spot).map(|(text, range)| text.place(range.start))
     }

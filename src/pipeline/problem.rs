@@ -1,7 +1,7 @@
 //! What is wrong with a pipeline, where it was written, and what to write instead.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     fmt,
     ops::Range,
     path::{Path, PathBuf},
@@ -13,7 +13,10 @@ use miette::{
 };
 use thiserror::Error;
 
-use super::places::{Places, Spot, Text, line_and_column};
+use super::{
+    Source,
+    places::{Places, Spot, Text, line_and_column},
+};
 use crate::names::Place;
 
 /// Longest line that is drawn whole, in bytes.
@@ -33,6 +36,8 @@ pub struct PipelineErrors {
     pub problems: Vec<Problem>,
     /// How many problems there are.
     pub total: usize,
+    /// The project root, and what its stages would take from outside, as far as that could be read.
+    pub outside: Option<(PathBuf, BTreeSet<Source>)>,
 }
 
 fn count(total: usize, shown: usize) -> String {

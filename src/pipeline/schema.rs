@@ -24,6 +24,8 @@ struct PipelineFile {
     vars: Option<BTreeMap<String, Value>>,
     /// The stages by name.
     stages: Map<String, Value>,
+    /// Published values to compare with, by metric (`eval.lora.accuracy`).
+    expect: Option<BTreeMap<String, Option<Expectation>>>,
     /// Named changes to all of the above, chosen with `--profile`. Maps merge, scalars and
     /// lists replace, `null` removes, a new `kind` replaces the whole stage.
     profiles: Option<BTreeMap<String, Profile>>,
@@ -42,6 +44,30 @@ struct Profile {
     vars: Option<BTreeMap<String, Value>>,
     /// Changes to stages; `null` removes one.
     stages: Option<BTreeMap<String, Option<BTreeMap<String, Value>>>>,
+    /// Other published values; `null` removes one, or all.
+    expect: Option<BTreeMap<String, Option<Expectation>>>,
+}
+
+/// A published value that a metric should come near.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[allow(dead_code, reason = "only its schema is used")]
+struct Expectation {
+    /// The published value.
+    value: NumberOrVariable,
+    /// How far off ours may be and still count as reproduced.
+    tolerance: NumberOrVariable,
+    /// Where it was published.
+    source: Option<String>,
+}
+
+/// A number, or a variable.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[allow(dead_code, reason = "only its schema is used")]
+enum NumberOrVariable {
+    Number(f64),
+    Variable(Variable),
 }
 
 /// What a stage may use while it runs.
@@ -124,6 +150,8 @@ pub fn schema(kinds: &[StageKind]) -> Value {
             "with": { "description": "The parameters of the kind; `pipe stages KIND` explains them.", "type": ["object", "null"] },
             "seed": { "description": "The stage's own seed, for kinds that draw.", "$ref": "#/$defs/WholeNumber" },
             "resources": { "description": "What the stage may use.", "$ref": "#/$defs/Resources" },
+            "retry": { "description": "How often the stage is started again after it failed; 0 unless given.", "$ref": "#/$defs/WholeNumber" },
+            "timeout": { "description": "How long each attempt may take, such as `90s`, `30m` or `1h 30m`.", "type": "string", "minLength": 1 },
         },
     });
     if !summaries.is_empty() {

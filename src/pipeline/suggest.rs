@@ -5,7 +5,7 @@ use std::cell::Cell;
 /// Finds near names, for a bounded number of comparisons, so that ten thousand wrong names
 /// among ten thousand right ones stay quick.
 #[derive(Debug)]
-pub(super) struct Suggestions {
+pub struct Suggestions {
     budget: Cell<usize>,
 }
 

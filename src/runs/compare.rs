@@ -12,19 +12,34 @@ use serde_json::Value;
 use super::{
     LoadedRun,
     differences::differences,
+    evidence::Evidence,
+    expected::{Expected, expected},
+    methods::{is_measured, methods},
     pairing::{Pair, pair_stages},
+    seeds::{Group, GroupRow, groups},
 };
 use crate::names::RunId;
 
-/// Runs side by side.
+/// Runs side by side, or the methods of one run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
-    /// The runs, in the order asked for; every list of values below has one for each.
+    /// The runs, in the order asked for.
     pub runs: Vec<RunId>,
+    /// What is side by side: the runs, or the methods of the one run; every list of values below
+    /// has one for each.
+    pub columns: Vec<String>,
     /// What was not the same.
     pub differences: Vec<Difference>,
     /// Final metrics.
     pub metrics: Vec<MetricRow>,
+    /// The runs by configuration, where some differ in their seeds alone.
+    pub groups: Vec<Group>,
+    /// Final metrics over the seeds of each group.
+    pub group_metrics: Vec<GroupRow>,
+    /// Pairs of predictions on the same items; filled in from the predictions.
+    pub evidence: Vec<Evidence>,
+    /// What the pipeline of each run expected to come out, beside what did.
+    pub expected: Vec<Vec<Expected>>,
 }
 
 /// Something that was not the same in all runs.
@@ -146,14 +161,83 @@ pub enum Verdict {
 /// Compares `runs` with the first of them; `better(kind, metric)` says where a metric should go.
 pub fn compare(runs: &[LoadedRun], better: impl Fn(&str, &str) -> Better) -> Comparison {
     let pairs = pair_stages(runs);
+    let differences = differences(runs, &pairs);
+    let groups = groups(runs, &differences);
+    let mut metrics = Vec::new();
+    let mut group_metrics = Vec::new();
+    for pair in &pairs {
+        for row in measured(pair, &better) {
+            if !groups.is_empty() && !row.shared {
+                let MetricRow { stage, name, better, values, .. } = &row;
+                let executions = executions(pair);
+                group_metrics.push(GroupRow::new(stage, name, *better, &groups, values, &executions));
+            }
+            metrics.push(row);
+        }
+    }
+    let ids: Vec<RunId> = runs.iter().map(|run| run.info.run).collect();
+    let columns = ids.iter().map(RunId::to_string).collect();
     Comparison {
-        runs: runs.iter().map(|run| run.info.run).collect(),
-        differences: differences(runs, &pairs),
-        metrics: pairs.iter().flat_map(|pair| metrics(pair, &better)).collect(),
+        runs: ids,
+        columns,
+        differences,
+        metrics,
+        groups,
+        group_metrics,
+        evidence: Vec::new(),
+        expected: runs.iter().map(expected).collect(),
     }
 }
 
-fn metrics<'a>(pair: &'a Pair<'a>, better: &'a impl Fn(&str, &str) -> Better) -> Vec<MetricRow> {
+/// Puts the methods that stages of `run` measured side by side; nothing if there are not two.
+///
+/// Metrics of a method begin with its name, as those of `evaluate` do.
+pub fn compare_methods(run: &LoadedRun, better: impl Fn(&str, &str) -> Better) -> Option<Comparison> {
+    let mut columns = Vec::new();
+    let mut metrics = Vec::new();
+    for stage in &run.stages {
+        let methods = methods(stage, &|digest| is_measured(run, digest));
+        let (Some(execution), true) = (&stage.execution, methods.len() > 1) else { continue };
+        if columns.is_empty() {
+            columns = methods.iter().map(|method| method.name.clone()).collect();
+        } else if methods.iter().map(|method| &method.name).ne(&columns) {
+            continue;
+        }
+        let figure = |name: &str| {
+            let method = columns
+                .iter()
+                .find(|method| name.strip_prefix(*method).is_some_and(|it| it.starts_with('.')));
+            method.map(|method| name[method.len() + 1..].to_owned())
+        };
+        let figures: BTreeSet<String> = execution.metrics.keys().filter_map(|name| figure(name)).collect();
+        let mut figures: Vec<String> = figures.into_iter().collect();
+        figures.sort_by_cached_key(|name| natural(name));
+        metrics.extend(figures.iter().map(|figure| {
+            let names = columns.iter().map(|method| format!("{method}.{figure}"));
+            let values = names.map(|name| execution.metrics.get(&name).copied().flatten()).collect();
+            let direction = better(&stage.kind, &format!("{}.{figure}", columns[0]));
+            MetricRow::new(&stage.stage, figure, direction, values, false)
+        }));
+    }
+    (!columns.is_empty()).then(|| Comparison {
+        runs: vec![run.info.run],
+        columns,
+        differences: Vec::new(),
+        metrics,
+        groups: Vec::new(),
+        group_metrics: Vec::new(),
+        evidence: Vec::new(),
+        expected: vec![expected(run)],
+    })
+}
+
+/// The execution that each run has a stage from.
+fn executions<'a>(pair: &Pair<'a>) -> Vec<Option<&'a str>> {
+    let executions = pair.stages.iter().map(|stage| stage.and_then(|stage| stage.execution.as_ref()));
+    executions.map(|execution| execution.map(|execution| execution.id.as_str())).collect()
+}
+
+fn measured<'a>(pair: &'a Pair<'a>, better: &'a impl Fn(&str, &str) -> Better) -> Vec<MetricRow> {
     let executions: Vec<_> =
         pair.stages.iter().map(|stage| stage.and_then(|stage| stage.execution.as_ref())).collect();
     let shared = executions.len() > 1

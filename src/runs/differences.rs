@@ -140,7 +140,7 @@ fn input_digests(stage: Option<&LoadedStage>) -> BTreeMap<&str, &Value> {
 }
 
 /// What the pipeline of `run` says after `in:` for `port`: `stage.port`, or a map with a path.
-fn source<'a>(run: &'a LoadedRun, stage: &LoadedStage, port: &str) -> Option<&'a Value> {
+pub(super) fn source<'a>(run: &'a LoadedRun, stage: &LoadedStage, port: &str) -> Option<&'a Value> {
     run.resolved.get("stages")?.get(&stage.stage)?.get("in")?.get(port)
 }
 

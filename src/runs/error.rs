@@ -1,11 +1,22 @@
 //! What can go wrong with `runs.db`.
 
-use std::path::PathBuf;
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use miette::Diagnostic;
+use rusqlite::ErrorCode;
+use rustix::{
+    fs::{Access, access, statvfs},
+    io::Errno,
+};
 use thiserror::Error;
 
 use crate::names::RunId;
+
+/// A disk with less room than this is full for a database: it grows by pages and a shared index.
+const NEEDED: u64 = 64 * 1024;
 
 /// A record of runs that cannot be read or written, or a name that is not in it.
 #[derive(Debug, Error, Diagnostic)]
@@ -101,6 +112,26 @@ pub enum RunsError {
         #[help]
         help: String,
     },
+    /// Runs that are compared were tested on different items.
+    #[error("{a} and {b} were tested on different items: {what}")]
+    OtherTestSet {
+        /// One of them.
+        a: String,
+        /// The other.
+        b: String,
+        /// An item that shows it.
+        what: String,
+        /// The input that differs.
+        #[help]
+        help: String,
+    },
+    /// A run alone has nothing to compare.
+    #[error("{run} has no two methods to compare")]
+    #[diagnostic(help("name a second run, or let a stage of kind `evaluate` take the predictions of both"))]
+    OneMethod {
+        /// The run.
+        run: RunId,
+    },
     /// Records refer to executions that are not recorded.
     #[error("{} of the results are not recorded in `{path}`: {}", ids.len(), ids.join(", "))]
     #[diagnostic(help("this is a bug in `pipe`: results are recorded before the stages they satisfy"))]
@@ -110,4 +141,57 @@ pub enum RunsError {
         /// The database.
         path: PathBuf,
     },
+}
+
+impl RunsError {
+    /// The database, if it is damaged: pages, or values that no `pipe` wrote.
+    pub fn damaged(&self) -> Option<&Path> {
+        use rusqlite::Error::{
+            FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, SqliteFailure, Utf8Error,
+        };
+        let Self::Database { path, source } = self else { return None };
+        let is_damage = match source {
+            SqliteFailure(err, _) => matches!(err.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase),
+            FromSqlConversionFailure(..)
+            | IntegralValueOutOfRange(..)
+            | InvalidColumnType(..)
+            | Utf8Error(..) => true,
+            _ => false,
+        };
+        is_damage.then_some(path)
+    }
+
+    /// What `source` means for the database at `path`: by itself it does not tell a full disk, or one
+    /// that is read-only, from other failures.
+    pub(super) fn database(path: &Path, source: rusqlite::Error) -> Self {
+        use ErrorCode::{CannotOpen, DiskFull, PermissionDenied, ReadOnly, SystemIoFailure};
+        let path = path.to_owned();
+        let may_be_the_disk = matches!(
+            source.sqlite_error_code(),
+            Some(CannotOpen | DiskFull | PermissionDenied | ReadOnly | SystemIoFailure)
+        );
+        match may_be_the_disk.then(|| refusal(&path)).flatten() {
+            Some(source) => Self::File { what: "write", path, source },
+            None => Self::Database { path, source },
+        }
+    }
+
+    /// Whether the database cannot be used because nothing can be written where it lies.
+    pub(super) fn is_read_only(&self) -> bool {
+        use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        matches!(self, Self::File { source, .. } if matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem))
+    }
+}
+
+/// Why the system takes no data for `path`, if it does not.
+fn refusal(path: &Path) -> Option<io::Error> {
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    for place in [folder, path] {
+        match access(place, Access::WRITE_OK) {
+            Err(Errno::NOENT) | Ok(()) => {}
+            Err(errno) => return Some(errno.into()),
+        }
+    }
+    let room = statvfs(folder).ok()?;
+    (room.f_bavail * room.f_frsize < NEEDED).then(|| Errno::NOSPC.into())
 }

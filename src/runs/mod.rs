@@ -9,23 +9,36 @@
 //! A run whose process was killed stays `running` in the table; readers are told
 //! [`State::Killed`] when that process is seen to be gone.
 
+pub mod column;
 pub mod compare;
 mod differences;
 mod error;
+pub mod evidence;
+pub mod expected;
+pub mod filter;
 mod load;
+mod methods;
 mod name;
 mod packed;
 mod pairing;
 mod process;
 mod read;
+mod salvage;
 mod schema;
+pub mod seeds;
+mod select;
+mod series;
 mod tags;
+mod test_set;
 mod words;
 mod write;
 
 pub use error::RunsError;
 pub use load::{LoadedRun, LoadedStage, Origin, StageLog};
 pub use read::{Git, Outcomes, Previous, RunInfo, State};
+pub use salvage::Salvaged;
+pub use select::{Cell, Selection};
+pub use series::Series;
 pub use tags::{Note, check_tag};
 
 use std::{
@@ -36,6 +49,7 @@ use std::{
 
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
+use tempfile::TempDir;
 
 /// How long to wait for another process that writes.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -45,6 +59,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct RunsDb {
     conn: Connection,
     path: PathBuf,
+    /// A private copy that is read in place of a database that cannot be locked.
+    _copy: Option<TempDir>,
 }
 
 impl RunsDb {
@@ -53,7 +69,7 @@ impl RunsDb {
     /// One of an older version is migrated, after a copy was put beside it
     /// (`runs.db.v1.bak`); one of a newer version is an error.
     pub fn open(path: &Path) -> Result<Self, RunsError> {
-        let failed = |source| RunsError::Database { path: path.to_owned(), source };
+        let failed = |source| RunsError::database(path, source);
         let mut conn = Connection::open(path).map_err(failed)?;
         conn.busy_timeout(PATIENCE).map_err(failed)?;
         // A killed `pipe` loses nothing with NORMAL; a power cut may lose the last transactions, never more.
@@ -66,20 +82,43 @@ impl RunsDb {
             // Fails when another process opens the new database just now; then that one does it.
             let _ = conn.pragma_update(None, "journal_mode", "wal");
         }
-        Ok(Self { conn, path: path.to_owned() })
+        Ok(Self { conn, path: path.to_owned(), _copy: None })
     }
 
     /// Opens the database at `path` for asking: it is an error when nothing was recorded yet.
+    ///
+    /// Where nothing can be written, not even a lock, a copy is read, and writing is an error.
     pub fn open_existing(path: &Path) -> Result<Self, RunsError> {
         match path.try_exists() {
             Ok(false) => Err(RunsError::None { path: path.to_owned() }),
-            Ok(true) => Self::open(path),
+            Ok(true) => match Self::open(path) {
+                Err(err) if err.is_read_only() => Self::open_copy(path),
+                opened => opened,
+            },
             Err(source) => Err(RunsError::File { what: "look for", path: path.to_owned(), source }),
         }
     }
 
+    fn open_copy(path: &Path) -> Result<Self, RunsError> {
+        let failed = |source| RunsError::File { what: "copy, to read it,", path: path.to_owned(), source };
+        let folder = tempfile::tempdir().map_err(failed)?;
+        let copy = folder.path().join("runs.db");
+        std::fs::copy(path, &copy).map_err(failed)?;
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        if Path::new(&log).exists() {
+            std::fs::copy(log, folder.path().join("runs.db-wal")).map_err(failed)?;
+        }
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&copy, permissions).map_err(failed)?;
+        let Self { conn, .. } = Self::open(&copy)?;
+        let refused = |source| RunsError::database(path, source);
+        conn.pragma_update(None, "query_only", true).map_err(refused)?;
+        Ok(Self { conn, path: path.to_owned(), _copy: Some(folder) })
+    }
+
     fn read<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, RunsError> {
-        ask(&self.conn).map_err(|source| RunsError::Database { path: self.path.clone(), source })
+        ask(&self.conn).map_err(|source| RunsError::database(&self.path, source))
     }
 
     /// Carries `change` out as one transaction.
@@ -103,7 +142,7 @@ impl RunsDb {
             }
             Ok(result)
         })
-        .map_err(|source| RunsError::Database { path: self.path.clone(), source })
+        .map_err(|source| RunsError::database(&self.path, source))
     }
 }
 

@@ -8,8 +8,9 @@ impl RunsDb {
     pub fn find(&self, name: &str) -> Result<RunId, RunsError> {
         let found = if let Some(back) = steps_back(name) {
             self.read(|conn| {
-                let mut latest =
-                    conn.prepare_cached("SELECT id FROM run ORDER BY id DESC LIMIT 1 OFFSET ?")?;
+                let mut latest = conn.prepare_cached(
+                    "SELECT id FROM run WHERE removed IS NULL ORDER BY id DESC LIMIT 1 OFFSET ?",
+                )?;
                 let mut rows = latest.query_map([back], |row| row.get(0).map(RunId))?;
                 rows.next().transpose()
             })?
@@ -28,7 +29,8 @@ impl RunsDb {
                 conn.prepare(sql)?.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()
             })
         };
-        let latest = names("SELECT 'run_' || id FROM run ORDER BY id DESC LIMIT 5").unwrap_or_default();
+        let latest = names("SELECT 'run_' || id FROM run WHERE removed IS NULL ORDER BY id DESC LIMIT 5")
+            .unwrap_or_default();
         let tags = names("SELECT name FROM tag ORDER BY name").unwrap_or_default();
         let near = tags
             .iter()

@@ -7,8 +7,12 @@ use rusqlite::{Connection, OptionalExtension, Row, types::Type};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Note, RunsDb, RunsError, packed, process, tags, words::status_from};
-use crate::{digest::Digest, names::RunId, record::RunStatus};
+use super::{Note, RunsDb, RunsError, Selection, packed, process, tags, words::status_from};
+use crate::{
+    digest::{ActionKey, Digest},
+    names::RunId,
+    record::RunStatus,
+};
 
 /// How a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -119,20 +123,19 @@ pub struct Previous {
     pub kind: String,
 }
 
-const RUN_COLUMNS: &str =
+pub(super) const RUN_COLUMNS: &str =
     "id, status, started, ended, file, pipeline, command, profiles, sets, seed, git_commit,
     git_dirty, git_patch, version, host, cpus, process, ran, cached, failed, skipped, interrupted";
+pub(super) const RUN_COLUMN_COUNT: usize = 22;
+
+/// From so many runs on, all tags and notes are read at once.
+const MANY: usize = 200;
 
 impl RunsDb {
-    /// The latest `limit` runs (all without one), latest first.
+    /// The latest `limit` runs (all without one), latest first; not those that were removed.
     pub fn runs(&self, limit: Option<usize>) -> Result<Vec<RunInfo>, RunsError> {
-        self.read(|conn| {
-            let sql = format!("SELECT {RUN_COLUMNS} FROM run ORDER BY id DESC LIMIT ?");
-            let limit = limit.map_or(-1, |limit| limit as i64);
-            let rows =
-                conn.prepare_cached(&sql)?.query_map([limit], run_info)?.collect::<Result<Vec<_>, _>>();
-            rows?.into_iter().map(|run| with_labels(conn, run)).collect()
-        })
+        let found = self.select(&Selection { limit, ..Selection::default() })?;
+        Ok(found.into_iter().map(|(run, _)| run).collect())
     }
 
     /// The run of this number.
@@ -162,6 +165,28 @@ impl RunsDb {
         })
     }
 
+    /// The results of the latest run of `file` that had any.
+    ///
+    /// `before` leaves out that run and later ones.
+    pub fn latest_results(&self, file: &Path, before: Option<RunId>) -> Result<Vec<Previous>, RunsError> {
+        let file = file.to_string_lossy();
+        let before = before.map_or(i64::MAX, |run| run.0);
+        self.read(|conn| {
+            conn.prepare_cached(
+                "SELECT latest.id, record.name, execution.hashed, execution.kind
+                 FROM (SELECT max(id) AS id, coalesce(repeats, id) AS records FROM run
+                       WHERE file = ? AND id < ? AND ran + cached > 0) AS latest
+                 JOIN stage_record AS record ON record.run = latest.records
+                 JOIN execution ON execution.id = record.execution",
+            )?
+            .query_map((file, before), |row| {
+                let (run, stage, hashed) = (RunId(row.get(0)?), row.get(1)?, row.get(2)?);
+                Ok(Previous { run, stage, hashed, kind: row.get(3)? })
+            })?
+            .collect()
+        })
+    }
+
     /// The latest run that the execution `id` satisfied, and what the stage was called in it.
     pub fn latest_run_of(&self, id: &str) -> Result<Option<(RunId, String)>, RunsError> {
         self.read(|conn| {
@@ -175,6 +200,25 @@ impl RunsDb {
                 )?
                 .query_row([id], |row| Ok((RunId(row.get(0)?), row.get(1)?)));
             found.optional()
+        })
+    }
+
+    /// The stages that the output with this digest satisfied, latest run first.
+    pub fn users(&self, digest: Digest) -> Result<Vec<(RunId, String)>, RunsError> {
+        self.read(|conn| {
+            let find = "SELECT DISTINCT run, stage FROM artifact WHERE digest = ? ORDER BY run DESC, stage";
+            let mut query = conn.prepare_cached(find)?;
+            let users = query.query_map([digest.to_string()], |row| Ok((RunId(row.get(0)?), row.get(1)?)))?;
+            users.collect()
+        })
+    }
+
+    /// The keys of what `run` began to execute, finished or not.
+    pub fn begun(&self, run: RunId) -> Result<Vec<ActionKey>, RunsError> {
+        self.read(|conn| {
+            let mut query = conn.prepare_cached("SELECT key FROM execution WHERE run = ?")?;
+            let keys = query.query_map([run.0], |row| row.get::<_, String>(0))?;
+            keys.map(|key| key?.parse().map_err(damaged)).collect()
         })
     }
 
@@ -234,7 +278,7 @@ fn previous(
     Ok(Some(Previous { run: RunId(run), stage: stage.into(), hashed, kind }))
 }
 
-fn run_info(row: &Row<'_>) -> rusqlite::Result<RunInfo> {
+pub(super) fn run_info(row: &Row<'_>) -> rusqlite::Result<RunInfo> {
     let started = time(row, 2)?;
     let ended = optional_time(row, 3)?;
     let commit: Option<String> = row.get(10)?;
@@ -277,6 +321,23 @@ fn run_info(row: &Row<'_>) -> rusqlite::Result<RunInfo> {
         tags: Vec::new(),
         notes: Vec::new(),
     })
+}
+
+/// Gives runs their tags and notes.
+pub(super) fn label_all<T>(conn: &Connection, runs: &mut [(RunInfo, T)]) -> rusqlite::Result<()> {
+    if runs.len() < MANY {
+        for (run, _) in runs {
+            run.tags = tags::tags_of(conn, run.run)?;
+            run.notes = tags::notes_of(conn, run.run)?;
+        }
+        return Ok(());
+    }
+    let (mut all_tags, mut all_notes) = tags::all(conn)?;
+    for (run, _) in runs {
+        run.tags = all_tags.remove(&run.run).unwrap_or_default();
+        run.notes = all_notes.remove(&run.run).unwrap_or_default();
+    }
+    Ok(())
 }
 
 fn with_labels(conn: &Connection, mut run: RunInfo) -> rusqlite::Result<RunInfo> {

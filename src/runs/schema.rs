@@ -7,7 +7,7 @@ use rusqlite::{Connection, TransactionBehavior, backup::Backup};
 use super::RunsError;
 
 /// Step `n` turns version `n` into version `n + 1`; version 0 is an empty file.
-pub(super) const STEPS: &[&str] = &[include_str!("schema_v1.sql")];
+pub(super) const STEPS: &[&str] = &[include_str!("schema_v1.sql"), include_str!("schema_v2.sql")];
 
 /// `pipe` in ASCII: marks the file as ours.
 const APPLICATION_ID: u32 = 0x7069_7065;
@@ -16,7 +16,7 @@ const APPLICATION_ID: u32 = 0x7069_7065;
 ///
 /// Before anything is changed, a copy is put beside the database: `runs.db.v1.bak`.
 pub(super) fn migrate(conn: &mut Connection, path: &Path, steps: &[&str]) -> Result<(), RunsError> {
-    let failed = |source| RunsError::Database { path: path.to_owned(), source };
+    let failed = |source| RunsError::database(path, source);
     let known = steps.len() as u32;
     let found = version(conn, path)?;
     if found == known {
@@ -45,7 +45,7 @@ pub(super) fn migrate(conn: &mut Connection, path: &Path, steps: &[&str]) -> Res
 
 /// The version of the layout: 0 for an empty file.
 fn version(conn: &Connection, path: &Path) -> Result<u32, RunsError> {
-    let failed = |source| RunsError::Database { path: path.to_owned(), source };
+    let failed = |source| RunsError::database(path, source);
     let number = |pragma: &str| conn.pragma_query_value(None, pragma, |row| row.get::<_, u32>(0));
     let found = number("user_version").map_err(failed)?;
     let application = number("application_id").map_err(failed)?;
@@ -60,7 +60,7 @@ fn version(conn: &Connection, path: &Path) -> Result<u32, RunsError> {
 
 /// Copies the database beside itself under a name that does not exist yet.
 fn back_up(conn: &Connection, path: &Path, version: u32) -> Result<PathBuf, RunsError> {
-    let failed = |source| RunsError::Database { path: path.to_owned(), source };
+    let failed = |source| RunsError::database(path, source);
     let beside = |ending: &str| {
         let mut name = path.as_os_str().to_owned();
         name.push(ending);

@@ -1,5 +1,7 @@
 //! Tags and notes: what people say about runs.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension};
 use serde::Serialize;
@@ -70,9 +72,29 @@ impl RunsDb {
     }
 }
 
-/// The run that has the tag `name`.
+/// Tags and notes by run.
+pub(super) type Labels = (HashMap<RunId, Vec<String>>, HashMap<RunId, Vec<Note>>);
+
+/// Everything that was said of any run.
+pub(super) fn all(conn: &Connection) -> rusqlite::Result<Labels> {
+    let (mut tags, mut notes) = Labels::default();
+    let mut query = conn.prepare_cached("SELECT run, name FROM tag ORDER BY name")?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        tags.entry(RunId(row.get(0)?)).or_default().push(row.get(1)?);
+    }
+    let mut query = conn.prepare_cached("SELECT run, created, text FROM note ORDER BY id")?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        let note = Note { created: read::time(row, 1)?, text: row.get(2)? };
+        notes.entry(RunId(row.get(0)?)).or_default().push(note);
+    }
+    Ok((tags, notes))
+}
+
+/// The run that has the tag `name`; a run that was removed has none for now.
 pub(super) fn tagged(conn: &Connection, name: &str) -> rusqlite::Result<Option<RunId>> {
-    let find = "SELECT run FROM tag WHERE name = ?";
+    let find = "SELECT run FROM tag JOIN run ON run.id = tag.run WHERE name = ? AND removed IS NULL";
     conn.prepare_cached(find)?.query_row([name], |row| row.get(0).map(RunId)).optional()
 }
 

@@ -221,6 +221,14 @@ fn execution_number(conn: &Connection, id: &str) -> rusqlite::Result<Option<i64>
         .optional()
 }
 
+/// The number of an execution that was recorded to its end: one whose `pipe` was killed between
+/// keeping the result and recording it has a row, but no outputs and metrics.
+fn complete_execution(conn: &Connection, id: &str) -> rusqlite::Result<Option<i64>> {
+    conn.prepare_cached("SELECT id FROM execution WHERE name = ? AND duration IS NOT NULL")?
+        .query_row([id], |row| row.get(0))
+        .optional()
+}
+
 fn insert_metrics(
     conn: &Connection,
     execution: i64,
@@ -303,7 +311,7 @@ fn share_records(conn: &Connection, run: RunId, digest: &[u8]) -> rusqlite::Resu
 }
 
 /// Gives `run` records of its own, equal to those of `shared`.
-fn copy_records(conn: &Connection, run: RunId, shared: i64) -> rusqlite::Result<()> {
+pub(super) fn copy_records(conn: &Connection, run: RunId, shared: i64) -> rusqlite::Result<()> {
     conn.execute(
         "INSERT INTO stage_record SELECT ?1, position, name, definition, outcome, execution, key, reasons, started,
            duration, exit_code, error, log FROM stage_record WHERE run = ?2",
@@ -312,7 +320,7 @@ fn copy_records(conn: &Connection, run: RunId, shared: i64) -> rusqlite::Result<
     Ok(())
 }
 
-/// Inserts records at positions from `next`; returns executions that are not recorded.
+/// Inserts records at positions from `next`; returns executions that are not recorded to their end.
 fn insert_stages(
     conn: &Connection,
     run: RunId,
@@ -328,16 +336,13 @@ fn insert_stages(
            started = excluded.started, duration = excluded.duration, exit_code = excluded.exit_code,
            error = excluded.error, log = excluded.log",
     )?;
-    // Of a killed run, an execution may be known as begun though the cache has its result.
-    let mut complete =
-        conn.prepare_cached("SELECT id FROM execution WHERE name = ? AND duration IS NOT NULL")?;
     let mut text = Vec::new();
     let mut unknown = Vec::new();
     for (position, stage) in (next..).zip(stages) {
         let definition = definition(conn, stage, &mut text)?;
         let execution = match &stage.execution {
             Some(id) => {
-                let number = complete.query_row([id], |row| row.get::<_, i64>(0)).optional()?;
+                let number = complete_execution(conn, id)?;
                 if number.is_none() {
                     unknown.push(id.clone());
                 }

@@ -5,6 +5,7 @@
 //! [`contract::worker`] in a process of its own.
 
 pub mod acl_imdb;
+pub mod checkpoint;
 pub mod contract;
 pub mod data;
 pub mod download;

@@ -50,6 +50,8 @@ fn a_file_that_is_not_yaml_is_refused_at_the_place() {
     x `pipelines/a.yaml` is not a text file in UTF-8
     help: the first byte that is not is on line 1, column 1
     "#);
+    let err = refused("stages:\u{feff}name:\n");
+    assert!(err.contains("U+FEFF stands inside the file") && err.contains("a.yaml:1:8"), "{err}");
     assert!(refused("a: 1\n---\nb: 2\n").contains("more than one YAML document"));
     assert!(refused("name: \0\n").contains("control characters"));
     assert!(refused("just words").contains("a pipeline must be a map"));
@@ -147,7 +149,7 @@ fn line_ends_of_windows_and_letters_beyond_ascii_keep_their_columns() {
     3 |   r: { kind: sample_reviews, with: {}, é: 1 }
       :                                        ^
       `----
-     help: fields are `kind`, `in`, `with`, `seed`, `resources`
+     help: fields are `kind`, `in`, `with`, `seed`, `resources`, `retry`, `timeout`
     "#);
 }
 

@@ -1,19 +1,28 @@
 //! What runs and what does not: the engine over toy kinds, in this process.
 
+mod edits;
+mod outside;
 mod toys;
 
-use std::{cell::RefCell, collections::BTreeMap, fs, path::Path};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    fs,
+    path::Path,
+};
 
 use pipe::{
     cache::Cache,
-    engine::{self, Capacity, Explainer, Force, Request, RunEvent, Tools, Verdict},
+    engine::{
+        self, Capacity, Earlier, Explainer, Force, Planned, Request, RunEvent, Selection, Tools, Verdict,
+    },
     exec::{InlineExecutor, Stop},
     fingerprint::Fingerprint,
     names::RunId,
-    pipeline::{self, LoadOptions},
+    pipeline::{self, LoadOptions, StageSpec},
     record::{Outcome, RunStatus, StageRecord},
 };
-use pipe_stages::contract::Device;
+use pipe_stages::contract::{Device, StageKind};
 use tempfile::TempDir;
 
 const PIPELINE: &str = "
@@ -32,12 +41,16 @@ struct Lab {
     folder: TempDir,
     text: RefCell<String>,
     runs: RefCell<i64>,
-    fingerprints: RefCell<BTreeMap<String, Fingerprint>>,
+    earlier: RefCell<BTreeMap<String, Earlier>>,
+    kinds: Cell<&'static [StageKind]>,
 }
 
 #[derive(Default)]
 struct Options<'a> {
     only: &'a [&'a str],
+    from: &'a [&'a str],
+    until: &'a [&'a str],
+    keep_going: bool,
     force: Force,
     sets: &'a [&'a str],
     cpus: Option<usize>,
@@ -66,7 +79,8 @@ impl Lab {
             folder,
             text: RefCell::new(text.to_owned()),
             runs: RefCell::new(0),
-            fingerprints: RefCell::default(),
+            earlier: RefCell::default(),
+            kinds: Cell::new(toys::KINDS),
         }
     }
 
@@ -89,12 +103,17 @@ impl Lab {
         fs::write(&file, &*self.text.borrow()).unwrap();
         let sets = options.sets.iter().map(ToString::to_string).collect();
         let options_to_load = LoadOptions { file, sets, ..LoadOptions::default() };
-        let pipeline = pipeline::load(&options_to_load, toys::KINDS).unwrap_or_else(|err| panic!("{err:?}"));
+        let pipeline =
+            pipeline::load(&options_to_load, self.kinds.get()).unwrap_or_else(|err| panic!("{err:?}"));
         let cache = Cache::open(&self.path("cache"));
-        let executor = InlineExecutor::new(toys::KINDS);
+        let executor = InlineExecutor::new(self.kinds.get());
+        let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+        let selection =
+            Selection { only: owned(options.only), from: owned(options.from), until: owned(options.until) };
         let request = Request {
             pipeline: &pipeline,
-            only: options.only.iter().map(ToString::to_string).collect(),
+            selected: selection.of(&pipeline).unwrap(),
+            keep_going: options.keep_going,
             force: options.force.clone(),
             device: Device::Cpu,
             capacity: Capacity { cpus: options.cpus.unwrap_or(4), memory: 1 << 30, gpus: 0 },
@@ -102,8 +121,8 @@ impl Lab {
         };
         let stop = Stop::default();
         let tools = Tools { cache: &cache, executor: &executor, stop: &stop, root: self.folder.path() };
-        let previous = |stage: &str| self.fingerprints.borrow().get(stage).cloned();
-        task(&request, &tools, &Explainer { previous: &previous, place: &|_, _| None })
+        let previous = |stage: &StageSpec| self.earlier.borrow().get(&stage.name).cloned();
+        task(&request, &tools, &Explainer { previous: &previous })
     }
 
     fn run(&self) -> Ran {
@@ -124,7 +143,8 @@ impl Lab {
             for record in records.values() {
                 if let Some(execution) = record.key.and_then(|key| tools.cache.execution(key)) {
                     let fingerprint = Fingerprint::parse(&execution.hashed).unwrap();
-                    self.fingerprints.borrow_mut().insert(record.stage.clone(), fingerprint);
+                    let earlier = Earlier { run: request.run, fingerprint };
+                    self.earlier.borrow_mut().insert(record.stage.clone(), earlier);
                 }
             }
             Ran { status: summary.unwrap().status, records, differs: changed, started }
@@ -133,16 +153,18 @@ impl Lab {
         ran
     }
 
+    fn planned(&self, options: &Options<'_>) -> Vec<Planned> {
+        self.with(options, |request, tools, explainer| engine::plan(request, tools, explainer).unwrap())
+    }
+
     /// A line a stage, as `pipe run -n` would say it.
     fn plan(&self, options: &Options<'_>) -> Vec<String> {
-        self.with(options, |request, tools, explainer| {
-            let planned = engine::plan(request, tools, explainer).unwrap();
-            let line = |plan: engine::Planned| match plan.verdict {
-                Verdict::Run => format!("{}: run {:?}", plan.stage, plan.reasons),
-                Verdict::Cached(run) => format!("{}: cached {run}", plan.stage),
-            };
-            planned.into_iter().map(line).collect()
-        })
+        let line = |plan: Planned| match plan.verdict {
+            Verdict::Run => format!("{}: run {:?}", plan.stage, plan.reasons),
+            Verdict::Cached(run) => format!("{}: cached {run}", plan.stage),
+            Verdict::Skip => format!("{}: skip {:?}", plan.stage, plan.reasons),
+        };
+        self.planned(options).into_iter().map(line).collect()
     }
 
     fn output(&self, record: &StageRecord) -> String {
@@ -193,7 +215,10 @@ fn a_stage_that_writes_the_same_bytes_stops_the_change_there() {
     let lab = Lab::new(PIPELINE);
     lab.run();
     lab.edit("hello world", "hello moon");
-    assert_eq!(lab.run().stages(Outcome::Ran), ["first", "greeting"]);
+    let ran = lab.run();
+    assert_eq!(ran.stages(Outcome::Ran), ["first", "greeting"]);
+    let reasons = format!("{:?}", ran.records["all"].reasons);
+    assert_eq!(reasons, r#"[SameBytes { stages: ["first"] }, Satisfied { since: RunId(1) }]"#);
 }
 
 #[test]
@@ -240,9 +265,9 @@ fn an_edited_outside_file_reruns_what_reads_it_and_a_touched_one_does_not() {
 }
 
 #[test]
-fn only_runs_a_stage_with_what_it_needs() {
+fn until_runs_a_stage_with_what_it_needs() {
     let lab = Lab::new(PIPELINE);
-    let ran = lab.run_with(&Options { only: &["first"], ..Options::default() });
+    let ran = lab.run_with(&Options { until: &["first"], ..Options::default() });
     assert_eq!(ran.records.keys().collect::<Vec<_>>(), ["first", "greeting"]);
 }
 
@@ -364,7 +389,7 @@ fn the_plan_says_for_every_stage_whether_it_runs_and_why() {
     let plan = lab.plan(&Options { sets: &["subject.text=me"], ..Options::default() }).join("\n");
     insta::assert_snapshot!(plan, @r#"
     greeting: cached run_1
-    subject: run [Parameter { path: "text", old: Some(String("you there")), new: Some(String("me")), place: None }]
+    subject: run [Parameter { path: "text", old: Some(String("you there")), new: Some(String("me")), place: Some(Place { source: "--set subject.text=me", line: 0, column: 0 }), since: Some(RunId(1)) }]
     first: cached run_1
     number: cached run_1
     all: run [Upstream { stages: ["subject"] }]

@@ -15,11 +15,19 @@ pub const KINDS: &[StageKind] = &[
     StageKind::of::<Write>(),
     StageKind::of::<FirstWord>(),
     StageKind::of::<Join>(),
+    StageKind::of::<List>(),
     StageKind::of::<Draw>(),
     StageKind::of::<Moody>(),
     StageKind::of::<Fail>(),
     StageKind::of::<Panic>(),
 ];
+
+/// The same kinds in another release, in which `write` would write other bytes.
+pub const NEXT_KINDS: &[StageKind] = &{
+    let [mut write, first_word, join, list, draw, ..] = *KINDS else { panic!("there are more") };
+    write.version += 1;
+    [write, first_word, join, list, draw]
+};
 
 /// Writes its parameter.
 struct Write;
@@ -94,6 +102,34 @@ impl Stage for Join {
             cx.inputs().iter().map(|(name, path)| (name, fs::read_to_string(path))).collect();
         let parts: Vec<String> = parts.into_values().map(|part| part.expect("the input is there")).collect();
         write(cx, &parts.join(&params.separator))
+    }
+}
+
+/// Lists the names and contents of files.
+struct List;
+
+impl Stage for List {
+    type Params = Nothing;
+    const KIND: &'static str = "list";
+    const SUMMARY: &'static str = "Lists names and contents of files";
+    const VERSION: u32 = 1;
+
+    fn ports(_: &Nothing) -> Ports {
+        Ports::new().input("files", PortType::Any, "a folder").output("text", PortType::File, "a line a file")
+    }
+
+    fn run(_: Nothing, cx: &mut StageCx<'_>) -> Result<(), StageError> {
+        let folder = cx.input("files");
+        let files = walkdir::WalkDir::new(folder).follow_links(true).into_iter().filter_map(Result::ok);
+        let mut lines: Vec<String> = files
+            .filter(|file| file.file_type().is_file())
+            .map(|file| {
+                let name = file.path().strip_prefix(folder).expect("below the folder").display();
+                format!("{name}={}\n", fs::read_to_string(file.path()).expect("the file is there"))
+            })
+            .collect();
+        lines.sort();
+        write(cx, &lines.concat())
     }
 }
 

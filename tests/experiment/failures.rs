@@ -121,8 +121,9 @@ fn a_cache_that_cannot_be_written_is_one_error_before_anything_runs_unless_all_a
 #[test]
 fn an_unknown_stage_or_device_is_the_persons_mistake() {
     let lab = Lab::new(EXPERIMENT);
-    let said = lab.run(&["--only", "lara"]).ends_with_code(2);
-    assert!(said.stderr.contains("no stage `lara`"), "{}", said.stderr);
+    let said = lab.run(&["--until", "lara"]).ends_with_code(2);
+    assert!(said.stderr.contains("`--until lara`: `pipelines/p.yaml` has no such stage"), "{}", said.stderr);
+    assert!(said.stderr.contains("did you mean `lora`?"), "{}", said.stderr);
     let said = lab.run(&["--device", "cuda"]).ends_with_code(2);
     assert!(said.stderr.contains("no CUDA worker"), "{}", said.stderr);
     assert!(!lab.path("cache/v1").exists() && !lab.path("runs.db").exists(), "nothing was begun");

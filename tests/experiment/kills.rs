@@ -28,20 +28,20 @@ fn is_training(lab: &Lab) -> bool {
 
 fn undisturbed() -> (String, String) {
     let lab = Lab::new(&slow());
-    lab.run(&["--only", "fine_tuned"]).success();
+    lab.run(&["--until", "fine_tuned"]).success();
     results(&lab)
 }
 
 #[test]
 fn after_a_kill_of_pipe_the_same_command_goes_on_at_once() {
     let lab = Lab::new(&slow());
-    lab.run(&["--only", "zero_shot"]).success();
-    let mut pipe = lab.start_until(&["--only", "fine_tuned"], "running fine_tune");
+    lab.run(&["--until", "zero_shot"]).success();
+    let mut pipe = lab.start_until(&["--until", "fine_tuned"], "running fine_tune");
     wait_until("training", || is_training(&lab));
     send(Signal::KILL, i32::try_from(pipe.id()).unwrap());
     pipe.wait().unwrap();
 
-    let mut second = lab.start_until(&["--only", "fine_tuned"], "running fine_tune");
+    let mut second = lab.start_until(&["--until", "fine_tuned"], "running fine_tune");
     let mut most = 0;
     let status = loop {
         most = most.max(lab.workers().len());
@@ -63,7 +63,7 @@ fn after_a_kill_of_pipe_the_same_command_goes_on_at_once() {
 #[test]
 fn after_a_kill_of_a_worker_the_run_says_so_and_the_next_one_ends_right() {
     let lab = Lab::new(&slow());
-    let pipe = lab.start_until(&["--only", "fine_tuned"], "running fine_tune");
+    let pipe = lab.start_until(&["--until", "fine_tuned"], "running fine_tune");
     wait_until("training", || is_training(&lab));
     lab.workers().into_iter().for_each(|worker| send(Signal::KILL, worker));
     let status = pipe.wait_with_output().unwrap().status;
@@ -71,31 +71,73 @@ fn after_a_kill_of_a_worker_the_run_says_so_and_the_next_one_ends_right() {
     let error: String = lab.ask("SELECT error FROM stage WHERE stage = 'fine_tune'");
     assert!(error.contains("signal 9 (killed: out of memory, or by hand)"), "{error}");
 
-    let again = lab.run(&["--only", "fine_tuned"]).success();
+    let again = lab.run(&["--until", "fine_tuned"]).success();
     assert_eq!(again.stages("done"), ["fine_tune", "fine_tuned"]);
     assert_eq!(results(&lab), undisturbed());
+}
+
+/// Prompts that take several seconds to encode and several more to score.
+const MANY_PROMPTS: &str = "seed: 1
+stages:
+  reviews: { kind: sample_reviews, with: { train: 2, test: 3000, max_sentences: 12 } }
+  tokens: { kind: tokenize, in: { reviews: reviews.test } }
+  gpt2: { kind: gpt2, with: { init: random, n_layer: 3, n_head: 4, n_embd: 192, block_size: 256 } }
+  trunk: { kind: encode, in: { tokens: tokens, weights: gpt2 }, with: { blocks: 1 } }
+  zero_shot: { kind: zero_shot, in: { hidden: trunk, weights: gpt2 } }
+";
+
+#[test]
+fn encode_and_zero_shot_go_on_from_their_checkpoints_after_kills() {
+    let results = |lab: &Lab| -> String {
+        lab.ask(
+            "SELECT group_concat(stage || ' ' || digest) FROM (SELECT stage, digest FROM artifact
+             WHERE run = (SELECT max(run) FROM artifact) AND stage IN ('trunk', 'zero_shot') ORDER BY stage)",
+        )
+    };
+    let lab = Lab::new(MANY_PROMPTS);
+    let has_checkpoint =
+        || lab.files("cache/v1/scratch").iter().any(|file| file.ends_with("checkpoint/progress"));
+    let mut pipe = lab.start_until(&[], "running trunk");
+    wait_until("a checkpoint of encode", has_checkpoint);
+    send(Signal::KILL, i32::try_from(pipe.id()).unwrap());
+    pipe.wait().unwrap();
+
+    let mut pipe = lab.start_until(&[], "running zero_shot");
+    wait_until("a checkpoint of zero_shot", has_checkpoint);
+    lab.workers().into_iter().for_each(|worker| send(Signal::KILL, worker));
+    assert_eq!(pipe.wait().unwrap().code(), Some(1));
+    let log = lab.pipe(&["logs", "@last", "trunk"]).success().stdout;
+    assert!(log.contains("goes on after review "), "{log}");
+
+    lab.run(&[]).success();
+    let log = lab.pipe(&["logs", "@last", "zero_shot"]).success().stdout;
+    assert!(log.contains("goes on after review "), "{log}");
+
+    let undisturbed = Lab::new(MANY_PROMPTS);
+    undisturbed.run(&[]).success();
+    assert_eq!(results(&lab), results(&undisturbed));
 }
 
 #[test]
 fn ctrl_c_stops_the_workers_and_records_the_run_as_interrupted() {
     let lab = Lab::new(&slow());
-    let mut pipe = lab.start_until(&["--only", "fine_tuned"], "running fine_tune");
+    let mut pipe = lab.start_until(&["--until", "fine_tuned"], "running fine_tune");
     wait_until("training", || is_training(&lab));
     send(Signal::INT, i32::try_from(pipe.id()).unwrap());
     assert_eq!(pipe.wait().unwrap().code(), Some(130));
     assert_eq!(lab.workers(), []);
     assert_eq!(lab.ask::<String>("SELECT status FROM run"), "interrupted");
     assert_eq!(lab.ask::<String>("SELECT outcome FROM stage WHERE stage = 'fine_tune'"), "interrupted");
-    lab.run(&["--only", "fine_tuned"]).success();
+    lab.run(&["--until", "fine_tuned"]).success();
     assert_eq!(results(&lab), undisturbed());
 }
 
 #[test]
 fn two_runs_at_once_compute_a_stage_once() {
     let lab = Lab::new(&slow());
-    lab.run(&["--only", "trunk_train"]).success();
-    let mut first = lab.start_until(&["--only", "fine_tune"], "running fine_tune");
-    let second = lab.run(&["--only", "fine_tune"]).success();
+    lab.run(&["--until", "trunk_train"]).success();
+    let mut first = lab.start_until(&["--until", "fine_tune"], "running fine_tune");
+    let second = lab.run(&["--until", "fine_tune"]).success();
     assert!(first.wait().unwrap().success());
     assert!(
         second.stages("waiting") == ["fine_tune"] && second.stderr.contains("for run_2"),

@@ -33,7 +33,7 @@ fn one_changed_number_reruns_what_depends_on_it_and_going_back_runs_nothing() {
 fn compare_shows_what_differed_and_the_metrics_side_by_side() {
     let lab = Lab::new(EXPERIMENT);
     lab.run(&[]).success();
-    lab.run(&["--set", "lora.rank=16", "--only", "lora"]).success();
+    lab.run(&["--set", "lora.rank=16", "--until", "lora"]).success();
     let compared = lab.pipe(&["compare", "run_1", "@last"]).success().stdout;
     let line = |start: &str| {
         let line = compared.lines().find(|line| line.starts_with(start));
@@ -63,13 +63,14 @@ fn an_edited_local_file_reruns_what_reads_it() {
 #[test]
 fn a_dry_run_says_run_or_cached_and_why_and_is_not_recorded() {
     let lab = Lab::new(EXPERIMENT);
-    lab.run(&["--only", "tokens_test"]).success();
+    lab.run(&["--until", "tokens_test"]).success();
     let plan = lab.run(&["-n", "--set", "tokens_test.max_tokens=128"]).success().stdout;
     let line = |stage: &str| plan.lines().find(|line| line.split_whitespace().nth(1) == Some(stage)).unwrap();
     assert!(line("reviews").starts_with("cached"));
     assert!(line("tokens_test").starts_with("run"), "{plan}");
     assert!(
-        line("tokens_test").ends_with("with.max_tokens: 256 → 128 (--set tokens_test.max_tokens=128)"),
+        line("tokens_test")
+            .ends_with("with.max_tokens: 256 → 128 (--set tokens_test.max_tokens=128), since run_1"),
         "{plan}"
     );
     assert!(line("eval").starts_with("run"));
@@ -79,16 +80,18 @@ fn a_dry_run_says_run_or_cached_and_why_and_is_not_recorded() {
 #[test]
 fn why_explains_a_stage_that_runs_and_one_that_does_not() {
     let lab = Lab::new(EXPERIMENT);
-    lab.run(&["--only", "tokens_test"]).success();
+    lab.run(&["--until", "tokens_test"]).success();
     let why = |stage: &str| lab.pipe(&["why", "pipelines/p.yaml", stage]).success().stdout;
-    insta::assert_snapshot!(why("tokens_test"), @r"
-    tokens_test: cached
-      has the result of run_1
-    ");
+    let told = why("tokens_test");
+    assert!(
+        told.starts_with("tokens_test: cached\n  has the result of run_1\n  computed just now in "),
+        "{told}"
+    );
     lab.edit("{ reviews: reviews.test } }", "{ reviews: reviews.test }, with: { keep: first } }");
     insta::assert_snapshot!(why("tokens_test"), @r"
     tokens_test: will run
       with.keep: last → first (pipelines/p.yaml:6:73)
+      since run_1
     ");
 }
 
@@ -104,10 +107,10 @@ fn a_forced_stage_runs_again_and_gives_the_same_bytes() {
 #[test]
 fn a_cache_that_is_deleted_is_computed_again_and_what_was_learned_stays() {
     let lab = Lab::new(EXPERIMENT);
-    let first = lab.run(&["--only", "zero_shot"]).success();
+    let first = lab.run(&["--until", "zero_shot"]).success();
     std::fs::remove_dir_all(lab.path("cache")).unwrap();
     assert!(lab.pipe(&["show", "run_1"]).success().stdout.contains("predicted_positive"));
-    let again = lab.run(&["--only", "zero_shot"]).success();
+    let again = lab.run(&["--until", "zero_shot"]).success();
     assert_eq!(again.stages("done"), first.stages("done"));
     let digests = "SELECT count(DISTINCT digest) FROM artifact WHERE port = 'predictions'";
     assert_eq!(lab.ask::<i64>(digests), 1, "the same predictions, bit for bit");
@@ -116,7 +119,7 @@ fn a_cache_that_is_deleted_is_computed_again_and_what_was_learned_stays() {
 #[test]
 fn metrics_of_every_step_are_in_the_database() {
     let lab = Lab::new(EXPERIMENT);
-    lab.run(&["--only", "fine_tune"]).success();
+    lab.run(&["--until", "fine_tune"]).success();
     for name in ["loss", "learning_rate", "gradient_norm"] {
         let question =
             format!("SELECT count(*) FROM metric WHERE metric = 'fine_tune.{name}' AND step IS NOT NULL");

@@ -3,7 +3,9 @@
 mod compare;
 mod docs;
 mod lab;
+mod list;
 mod names;
 mod record;
+mod report;
 mod speed;
 mod verbs;

@@ -250,7 +250,7 @@ fn a_database_that_cannot_be_used_says_why() {
     let conn = Connection::open(&path).unwrap();
     conn.pragma_update(None, "user_version", 99).unwrap();
     let err = RunsDb::open(&path).unwrap_err().to_string();
-    assert!(err.contains("has schema version 99, and this `pipe` (0.1.0) knows up to 1"), "{err}");
+    assert!(err.contains("has schema version 99, and this `pipe` (0.1.0) knows up to 2"), "{err}");
     let names = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(names.into_iter().all(|name| !name.to_string_lossy().contains("bak")));
 

@@ -62,7 +62,7 @@ fn three_runs() -> Lab {
     let lora = &experiment(32, 0.0)[1];
     let mut failed = record(lora, &execution(run, lora, after(run, 1)), false, after(run, 1));
     (failed.outcome, failed.execution) = (Outcome::Failed, None);
-    let changed = |old, new| Reason::Parameter { path: "rank".into(), old, new, place: None };
+    let changed = |old, new| Reason::Parameter { path: "rank".into(), old, new, place: None, since: None };
     failed.reasons = vec![changed(Some(json!(16)), Some(json!(32)))];
     (failed.exit_code, failed.error) = (Some(1), Some("the loss is not finite at step 12".into()));
     let mut skipped =
@@ -88,7 +88,7 @@ fn runs_lists_the_latest_first() {
     insta::assert_snapshot!(said(&lab, "runs --limit 1"), @"
     RUN    STATUS  WHEN        PIPELINE               RAN  CACHED    TOOK  TAGS
     run_3  failed  2020-03-01  toy demo lora.rank=16    0       0  20.0 s
-    the latest 1; `pipe runs --all` lists every run
+    the first 1; `pipe runs --all` lists every run
     ");
     let json: Value = serde_json::from_str(&said(&lab, "runs --json")).unwrap();
     assert_eq!(json[2]["run"], "run_1");
@@ -207,7 +207,10 @@ fn names_that_mean_nothing_are_refused_with_a_suggestion() {
     x run_1 has no tag `best`
     help: run_1 has no tags
     ");
-    assert!(refused(&lab, "compare 1").contains("2 values required"));
+    insta::assert_snapshot!(refused(&lab, "compare 1"), @"
+    x run_1 has no two methods to compare
+    help: name a second run, or let a stage of kind `evaluate` take the predictions of both
+    ");
     let empty = tempfile::tempdir().unwrap();
     let output =
         Command::new(env!("CARGO_BIN_EXE_pipe")).args(["runs", "--root"]).arg(empty.path()).output().unwrap();
@@ -271,17 +274,25 @@ fn compare_says_first_what_differed() {
     eval.lora.bin.64-128.count           3        3         0      –  –
     ");
     insta::assert_snapshot!(said(&lab, "compare 1 2 --md"), @"
+    | run | status | when | pipeline | tags |
+    | --- | --- | --- | --- | --- |
+    | run_1 | done | 2020-03-01 | toy |  |
+    | run_2 | done | 2020-03-01 | toy demo lora.rank=16 |  |
+
     | what differed | run_1 | run_2 |
     | --- | --- | --- |
     | pipeline file | toy.yaml | pipelines/toy.yaml |
     | lora.rank | 8 | 16 |
     | uncommitted changes | none | 953927630015 |
 
-    | metric | run_1 | run_2 | run_2 less run_1 |
-    | --- | --: | --: | --: |
-    | lora.loss | 0.12500 | 0.06250 | -0.06250 |
-    | eval.lora.accuracy | 0.92516 | 0.93120 | +0.00604 |
-    | eval.lora.auc | 0.92516 | 0.93120 | +0.00604 |
+    | metric |  | run_1 | run_2 | difference |  |
+    | --- | --- | --: | --: | --: | --- |
+    | lora.loss |  | 0.12500 | 0.06250 | -0.06250 |  |
+    | eval.lora.accuracy |  | 0.92516 | 0.93120 | +0.00604 |  |
+    | eval.lora.auc |  | 0.92516 | 0.93120 | +0.00604 |  |
+
+    - 1 metric equal: executed once, shared by both
+    - 1 metric of bins and tensors hidden; `--all` shows every one
     ");
     insta::assert_snapshot!(said(&lab, "compare 1 2 --csv"), @"
     what,stage,name,run_1,run_2,difference_run_2,verdict_run_2

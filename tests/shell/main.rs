@@ -6,4 +6,7 @@ mod lab;
 mod checks;
 mod example;
 mod processes;
+#[cfg(target_os = "linux")]
+mod sandbox;
 mod stages;
+mod why;

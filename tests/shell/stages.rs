@@ -103,7 +103,7 @@ fn the_values_of_declared_variables_are_in_the_key_and_no_others_are_given() {
     assert_eq!(output(&lab, "show"), "fast/\n");
     assert!(run("fast", "b").contains("nothing to do"));
     let changed = run("slow", "b");
-    assert!(changed.contains("with.env.MODE: fast → slow"), "{changed}");
+    assert!(changed.contains("environment MODE: fast → slow"), "{changed}");
     assert_eq!(output(&lab, "show"), "slow/\n");
 }
 

@@ -16,6 +16,8 @@ use super::{Device, Event, Job, StageError};
 const FLUSH_EVERY: Duration = Duration::from_millis(100);
 /// How often progress is reported at most.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+/// Time between checkpoints, at least.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 
 /// The inputs, outputs, seed and device of one stage, and the way to report from it.
 ///
@@ -24,6 +26,7 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 pub struct StageCx<'a> {
     job: &'a Job,
     started: Instant,
+    checkpoint_every: Duration,
     reports: Mutex<Reports>,
 }
 
@@ -40,7 +43,14 @@ impl<'a> StageCx<'a> {
         let file = File::create(&job.events).map_err(|err| StageError::io("create", &job.events, err))?;
         let now = Instant::now();
         let reports = Reports { file: BufWriter::new(file), flushed: now, progress: None };
-        Ok(Self { job, started: now, reports: Mutex::new(reports) })
+        let reports = Mutex::new(reports);
+        Ok(Self { job, started: now, checkpoint_every: CHECKPOINT_EVERY, reports })
+    }
+
+    /// Sets the time between checkpoints; with none, each place to go on from is kept.
+    #[must_use]
+    pub fn with_checkpoint_every(self, checkpoint_every: Duration) -> Self {
+        Self { checkpoint_every, ..self }
     }
 
     /// The file (or folder) behind the input `port`.
@@ -79,6 +89,16 @@ impl<'a> StageCx<'a> {
     /// Threads that the stage may use, at least 1.
     pub fn threads(&self) -> usize {
         self.job.threads
+    }
+
+    /// What names everything that decides the bytes of the outputs.
+    pub fn key(&self) -> &str {
+        &self.job.key
+    }
+
+    /// Time between checkpoints, at least.
+    pub fn checkpoint_every(&self) -> Duration {
+        self.checkpoint_every
     }
 
     /// A folder that survives a kill: what is written here is found by the next attempt.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// The version of the words exchanged with a worker.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// What a worker says first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +47,8 @@ impl fmt::Display for Device {
 pub struct Job {
     /// The stage's name, for messages.
     pub stage: String,
+    /// The key of its result: equal for two jobs exactly when they should write the same bytes.
+    pub key: String,
     /// Its kind.
     pub kind: String,
     /// The kind's version that the key was made with.

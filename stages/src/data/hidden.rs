@@ -4,7 +4,15 @@
 //! `hidden` (F16 or F32, `[positions, n_embd]`) beside the tensors of [`Rows`]. Rows are written
 //! and read one at a time, so neither side holds the file in memory.
 
-use std::{collections::BTreeMap, fmt, fs::File, os::unix::fs::FileExt, path::Path, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    fs::File,
+    io,
+    ops::Range,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
 
 use half::{f16, slice::HalfFloatSliceExt};
 use safetensors::Dtype;
@@ -87,10 +95,16 @@ pub struct HiddenWriter {
     start: u64,
 }
 
-impl HiddenWriter {
-    /// Creates the file at `path` for `rows`; their states are zeros until written.
-    pub fn create(path: &Path, rows: &Rows, format: HiddenFormat) -> Result<Self, StageError> {
-        let failed = |err| StageError::io("write", path, err);
+/// The bytes of a file around its states.
+struct Frame {
+    before: Vec<u8>,
+    after: Vec<u8>,
+    /// Where `after` begins.
+    end: u64,
+}
+
+impl Frame {
+    fn new(rows: &Rows, format: HiddenFormat) -> Self {
         let metadata: BTreeMap<String, String> = [
             (FORMAT, HIDDEN_FORMAT.to_owned()),
             ("blocks", format.blocks.to_string()),
@@ -115,14 +129,88 @@ impl HiddenWriter {
             before.extend_from_slice(&tensor.bytes);
         }
         let after: Vec<u8> = narrow.iter().flat_map(|(_, tensor)| tensor.bytes.iter().copied()).collect();
-        let start = before.len() as u64;
-        let end = start + (shape[0] * shape[1] * format.dtype.bytes()) as u64;
-        let file = File::create(path).map_err(|err| StageError::io("create", path, err))?;
-        file.set_len(end + after.len() as u64)
-            .and_then(|()| file.write_all_at(&before, 0))
-            .and_then(|()| file.write_all_at(&after, end))
-            .map_err(failed)?;
-        Ok(Self { file, path: path.into(), format, offsets: rows.offsets.clone(), start })
+        let end = before.len() as u64 + (shape[0] * shape[1] * format.dtype.bytes()) as u64;
+        Self { before, after, end }
+    }
+
+    fn length(&self) -> u64 {
+        self.end + self.after.len() as u64
+    }
+
+    fn write(&self, file: &File) -> io::Result<()> {
+        file.set_len(self.length())?;
+        file.write_all_at(&self.before, 0)?;
+        file.write_all_at(&self.after, self.end)
+    }
+
+    fn is_around(&self, file: &File) -> io::Result<bool> {
+        if file.metadata()?.len() != self.length() {
+            return Ok(false);
+        }
+        let (mut before, mut after) = (vec![0; self.before.len()], vec![0; self.after.len()]);
+        file.read_exact_at(&mut before, 0)?;
+        file.read_exact_at(&mut after, self.end)?;
+        Ok(before == self.before && after == self.after)
+    }
+}
+
+impl HiddenWriter {
+    /// Creates the file at `path` for `rows`; their states are zeros until written.
+    pub fn create(path: &Path, rows: &Rows, format: HiddenFormat) -> Result<Self, StageError> {
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(path);
+        let file = file.map_err(|err| StageError::io("create", path, err))?;
+        let frame = Frame::new(rows, format);
+        frame.write(&file).map_err(|err| StageError::io("write", path, err))?;
+        Ok(Self::of(file, path, &frame, rows, format))
+    }
+
+    /// Opens the file that another writer left at `path` with the first `done` rows in it.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such file for these `rows` and this `format`. Whether its states are whole, only
+    /// [`Self::hash_rows`] can tell.
+    pub fn reopen(path: &Path, rows: &Rows, format: HiddenFormat, done: usize) -> io::Result<Self> {
+        // A file that lacks nothing may be a stored result already and is not to be written to.
+        let file = File::options().read(true).write(done < rows.len()).open(path)?;
+        let frame = Frame::new(rows, format);
+        if !frame.is_around(&file)? || done > rows.len() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(Self::of(file, path, &frame, rows, format))
+    }
+
+    fn of(file: File, path: &Path, frame: &Frame, rows: &Rows, format: HiddenFormat) -> Self {
+        let start = frame.before.len() as u64;
+        Self { file, path: path.into(), format, offsets: rows.offsets.clone(), start }
+    }
+
+    /// Forces all that was written to the disk.
+    pub fn sync(&self) -> Result<(), StageError> {
+        self.file.sync_data().map_err(|err| StageError::io("write", &self.path, err))
+    }
+
+    /// Feeds the stored bytes of `rows` to `hasher`.
+    ///
+    /// # Panics
+    ///
+    /// If there are no such rows.
+    pub fn hash_rows(&self, rows: Range<usize>, hasher: &mut blake3::Hasher) -> Result<(), StageError> {
+        let mut buffer = vec![0; 1 << 20];
+        let (mut at, end) = (self.place(rows.start), self.place(rows.end));
+        while at < end {
+            let part = &mut buffer[..(end - at).min(1 << 20) as usize];
+            self.file.read_exact_at(part, at).map_err(|err| StageError::io("read", &self.path, err))?;
+            hasher.update(part);
+            at += part.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Where the states of row `i` begin in the file.
+    fn place(&self, i: usize) -> u64 {
+        let HiddenFormat { n_embd, dtype, .. } = self.format;
+        self.start + (self.offsets[i] * n_embd * dtype.bytes()) as u64
     }
 
     /// Writes the states of row `i`, `[positions of the row, n_embd]`.
@@ -133,7 +221,7 @@ impl HiddenWriter {
     pub fn write_row(&self, i: usize, states: &[f32]) -> Result<(), StageError> {
         let HiddenFormat { n_embd, dtype, .. } = self.format;
         assert_eq!(states.len(), (self.offsets[i + 1] - self.offsets[i]) * n_embd, "one state a position");
-        let at = self.start + (self.offsets[i] * n_embd * dtype.bytes()) as u64;
+        let at = self.place(i);
         let written = match dtype {
             HiddenType::F32 => self.file.write_all_at(bytemuck::cast_slice(states), at),
             HiddenType::F16 => {

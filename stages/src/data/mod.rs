@@ -10,6 +10,7 @@
 //! Ragged safetensors files share the tensors of [`rows`], which say which review each row
 //! is; [`tensor_file`] writes them, the same bytes for the same content.
 
+pub mod difference;
 pub mod hidden;
 pub mod predictions;
 pub mod reviews;
@@ -18,7 +19,7 @@ pub mod tensor_file;
 pub mod tokens;
 
 pub use hidden::{Hidden, HiddenFormat, HiddenType, HiddenWriter};
-pub use predictions::{Prediction, read_predictions, write_predictions};
+pub use predictions::{Prediction, parse_predictions, read_predictions, write_predictions};
 pub use reviews::{Review, read_reviews, write_reviews};
 pub use rows::Rows;
 pub use tokens::Tokens;

@@ -52,15 +52,19 @@ pub fn write_predictions(path: &Path, rows: &[Prediction]) -> Result<(), StageEr
 
 /// Reads the rows in their order. An error names file and line.
 pub fn read_predictions(path: &Path) -> Result<Vec<Prediction>, StageError> {
+    let file = std::fs::File::open(path).map_err(|err| StageError::io("read", path, err))?;
+    parse_predictions(&path.display().to_string(), file)
+}
+
+/// Reads the rows of `file`, which messages call `name`, in their order. An error names the line.
+pub fn parse_predictions(name: &str, file: impl std::io::Read) -> Result<Vec<Prediction>, StageError> {
     let broken = |err: csv::Error| {
         let line = err.position().map_or(1, csv::Position::line);
-        StageError::new(format!("line {line} of `{}` is no prediction", path.display())).because(err)
+        StageError::new(format!("line {line} of `{name}` is no prediction")).because(err)
     };
-    let file = std::fs::File::open(path).map_err(|err| StageError::io("read", path, err))?;
     let mut file = csv::Reader::from_reader(std::io::BufReader::new(file));
     if file.headers().map_err(broken)? != HEADER.as_slice() {
-        let message = format!("line 1 of `{}` is not `{}`", path.display(), HEADER.join(","));
-        return Err(StageError::new(message));
+        return Err(StageError::new(format!("line 1 of `{name}` is not `{}`", HEADER.join(","))));
     }
     file.records()
         .map(|record| {
@@ -68,10 +72,8 @@ pub fn read_predictions(path: &Path) -> Result<Vec<Prediction>, StageError> {
             let line = record.position().map_or(0, csv::Position::line);
             parse(&record).map_err(|(column, wanted)| {
                 StageError::new(format!(
-                    "line {line} of `{}` has {} `{}`, wanted {wanted}",
-                    path.display(),
-                    HEADER[column],
-                    &record[column]
+                    "line {line} of `{name}` has {} `{}`, wanted {wanted}",
+                    HEADER[column], &record[column]
                 ))
             })
         })

@@ -8,7 +8,7 @@ use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap},
     fs::File,
-    io::{BufWriter, Write},
+    io::{self, BufWriter, Write},
     path::Path,
 };
 
@@ -89,14 +89,23 @@ pub fn write(
     metadata: &BTreeMap<String, String>,
     tensors: &[(&str, RawTensor<'_>)],
 ) -> Result<(), StageError> {
-    let shapes: Vec<_> =
-        tensors.iter().map(|(name, tensor)| (*name, tensor.dtype, tensor.shape.as_slice())).collect();
     let file = File::create(path).map_err(|err| StageError::io("create", path, err))?;
     let mut file = BufWriter::with_capacity(1 << 20, file);
-    file.write_all(&header(metadata, &shapes))
-        .and_then(|()| tensors.iter().try_for_each(|(_, tensor)| file.write_all(&tensor.bytes)))
+    write_to(&mut file, metadata, tensors)
         .and_then(|()| file.flush())
         .map_err(|err| StageError::io("write", path, err))
+}
+
+/// Writes `tensors` in the order given.
+pub fn write_to(
+    file: &mut dyn Write,
+    metadata: &BTreeMap<String, String>,
+    tensors: &[(&str, RawTensor<'_>)],
+) -> io::Result<()> {
+    let shapes: Vec<_> =
+        tensors.iter().map(|(name, tensor)| (*name, tensor.dtype, tensor.shape.as_slice())).collect();
+    file.write_all(&header(metadata, &shapes))?;
+    tensors.iter().try_for_each(|(_, tensor)| file.write_all(&tensor.bytes))
 }
 
 /// Reads the header in `buffer`, the content of `path`, and checks that its metadata entry

@@ -4,6 +4,7 @@
 //! follow. A ratio of 0/0 is undefined, never 0.
 
 mod bins;
+mod bootstrap;
 mod counts;
 mod pairs;
 mod ranking;
@@ -11,6 +12,7 @@ mod summary;
 mod tables;
 
 pub use bins::Bins;
+pub use bootstrap::bootstrap_interval;
 pub use counts::{Counts, wilson_interval};
 pub use pairs::{Paired, mcnemar_exact};
 pub use ranking::area_under_curve;

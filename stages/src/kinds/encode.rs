@@ -3,19 +3,15 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::processor::pool;
+use super::{batches::batches, partial_states::PartialStates, processor::pool};
 use crate::{
     contract::{MetricDoc, PortType, Ports, Stage, StageCx, StageError},
-    data::{HiddenFormat, HiddenType, HiddenWriter, Tokens},
+    data::{HiddenFormat, HiddenType, Tokens},
     gpt2::{
         Activation, BlockWeights, Config, Forward, Weights, embed,
         kernels::vector::{Instructions, largest_magnitude},
     },
 };
-
-/// Positions of a batch: enough for matrix products at full speed. Prompts lie one after the
-/// other without padding, so batches need not be of equal lengths.
-pub(super) const BATCH_POSITIONS: usize = 2048;
 
 /// Applies the first blocks of GPT-2 to prompts.
 pub struct Encode;
@@ -110,28 +106,26 @@ fn encode(params: &Params, cx: &StageCx<'_>, tokens: &Tokens, weights: &Weights)
     let (config, rows) = (weights.config(), &tokens.rows);
     let Params { blocks, dtype, activation } = *params;
     let format = HiddenFormat { blocks, n_embd: config.n_embd, activation, dtype };
-    let writer = HiddenWriter::create(cx.output("hidden"), rows, format)?;
+    let mut states = PartialStates::open(cx, rows, format)?;
     let applied: Vec<_> = (0..blocks).map(|block| BlockWeights::of(weights, block)).collect();
     let (mut forward, instructions) = (Forward::new(config, activation), Instructions::best());
-    let mut largest = 0.0f32;
-    for batch in batches(&rows.offsets) {
-        let first = rows.offsets[batch.start];
-        let offsets: Vec<usize> = rows.offsets[batch.start..=batch.end].iter().map(|at| at - first).collect();
-        let mut hidden = embed(weights, &tokens.tokens[first..first + offsets[batch.len()]], &offsets);
+    for batch in batches(&rows.offsets, states.done()) {
+        let mut hidden = embed(weights, &tokens.tokens[batch.positions], &batch.offsets);
         for block in &applied {
-            forward.block(block, &mut hidden, &offsets);
+            forward.block(block, &mut hidden, &batch.offsets);
         }
-        for (row, place) in batch.clone().zip(offsets.windows(2)) {
-            let states = &hidden[place[0] * config.n_embd..place[1] * config.n_embd];
-            let magnitude = largest_magnitude(instructions, states);
+        for (row, place) in batch.rows.clone().zip(batch.offsets.windows(2)) {
+            let of_row = &hidden[place[0] * config.n_embd..place[1] * config.n_embd];
+            let magnitude = largest_magnitude(instructions, of_row);
             if !magnitude.is_finite() || magnitude > dtype.largest() {
                 return Err(overflow(params, tokens, row, magnitude, weights));
             }
-            largest = largest.max(magnitude);
-            writer.write_row(row, states)?;
+            states.write_row(row, of_row, magnitude)?;
         }
-        cx.progress(batch.end as u64, Some(rows.len() as u64), "reviews");
+        states.reached(batch.rows.end);
+        cx.progress(batch.rows.end as u64, Some(rows.len() as u64), "reviews");
     }
+    let largest = states.finish(cx.output("hidden"))?;
     cx.metric("largest_magnitude", f64::from(largest));
     cx.metric("tokens", rows.positions() as f64);
     cx.metric("reviews", rows.len() as f64);
@@ -161,17 +155,4 @@ fn overflow(params: &Params, tokens: &Tokens, row: usize, magnitude: f32, weight
     let place = if block == 0 { "in the embeddings".to_owned() } else { format!("after block {block}") };
     StageError::new(format!("the states of review `{id}` are no finite numbers {place}"))
         .help("the weights are damaged or far from trained ones")
-}
-
-/// Cuts rows into batches of at most [`BATCH_POSITIONS`] positions, or one row where it alone has more.
-pub(super) fn batches(offsets: &[usize]) -> Vec<std::ops::Range<usize>> {
-    let (mut batches, mut start, rows) = (Vec::new(), 0, offsets.len() - 1);
-    for row in 1..=rows {
-        let is_full = row < rows && offsets[row + 1] - offsets[start] > BATCH_POSITIONS;
-        if row == rows || is_full {
-            batches.push(start..row);
-            start = row;
-        }
-    }
-    batches
 }

@@ -310,12 +310,11 @@ fn figures(methods: &[Method], params: &Params) -> Value {
                 let is_right = |row: &Prediction| decide(row, params.threshold) == row.label;
                 paired.add(is_right(row_a), is_right(row_b));
             }
-            let gained = paired.a_wrong_b_right as f64 - paired.a_right_b_wrong as f64;
             pairs.push(json!({
                 "a": a.name, "b": b.name,
                 "a_right_b_wrong": paired.a_right_b_wrong,
                 "a_wrong_b_right": paired.a_wrong_b_right,
-                "accuracy_difference": gained / a.predictions.len() as f64,
+                "accuracy_difference": paired.accuracy_difference(),
                 "mcnemar_exact_p": paired.p_value(),
             }));
         }

@@ -1,12 +1,12 @@
 //! What the remaining blocks and the final norm make of the last position of each prompt.
 
+use super::{batches::batches, processor::decides_bits};
 use crate::{
+    checkpoint::Checkpoint,
     contract::{MetricDoc, StageCx, StageError},
     data::{Hidden, Prediction},
     gpt2::{Forward, ModelFile, Weights, blocks_from, final_norm},
 };
-
-use super::encode::batches;
 
 /// The metrics of stages that predict.
 pub const METRICS: &[MetricDoc] = &[
@@ -30,29 +30,61 @@ pub fn predict(
     let blocks = blocks_from(weights, model, format.blocks);
     let norm = final_norm(weights, model);
     let mut forward = Forward::new(config, format.activation);
-    let mut predictions = Vec::with_capacity(rows.len());
+    let mut checkpoint = Checkpoint::new(cx, decides_bits());
+    let mut scores = resume(&checkpoint, rows.len());
     let mut states = Vec::new();
-    for batch in batches(&rows.offsets) {
+    for batch in batches(&rows.offsets, scores.len()) {
         states.clear();
-        batch.clone().try_for_each(|row| hidden.append_row(row, &mut states))?;
-        let first = rows.offsets[batch.start];
-        let offsets: Vec<usize> = rows.offsets[batch.start..=batch.end].iter().map(|at| at - first).collect();
-        let last = forward.last_hidden(&blocks, &norm, &mut states, &offsets);
-        for (row, (score, is_positive)) in batch.clone().zip(score(&forward, &last)) {
-            let id = rows.ids[row].clone();
-            if !score.is_finite() {
-                let message = format!("the score of review `{id}` is no finite number");
+        batch.rows.clone().try_for_each(|row| hidden.append_row(row, &mut states))?;
+        let last = forward.last_hidden(&blocks, &norm, &mut states, &batch.offsets);
+        for (row, scored) in batch.rows.clone().zip(score(&forward, &last)) {
+            if !scored.0.is_finite() {
+                let message = format!("the score of review `{}` is no finite number", rows.ids[row]);
                 return Err(StageError::new(message).help("the weights or the model are damaged"));
             }
-            let (length, label) = (rows.lengths[row], rows.labels[row]);
-            predictions.push(Prediction { id, length, label, score, prediction: u8::from(is_positive) });
+            scores.push(scored);
         }
-        cx.progress(batch.end as u64, Some(rows.len() as u64), "reviews");
+        if checkpoint.is_due() {
+            keep(&mut checkpoint, &scores);
+        }
+        cx.progress(batch.rows.end as u64, Some(rows.len() as u64), "reviews");
     }
+    let predictions: Vec<Prediction> = scores
+        .into_iter()
+        .enumerate()
+        .map(|(row, (score, is_positive))| Prediction {
+            id: rows.ids[row].clone(),
+            length: rows.lengths[row],
+            label: rows.labels[row],
+            score,
+            prediction: u8::from(is_positive),
+        })
+        .collect();
     let positive = predictions.iter().filter(|row| row.prediction == 1).count();
     cx.metric("reviews", predictions.len() as f64);
     cx.metric("predicted_positive", positive as f64);
     Ok(predictions)
+}
+
+/// What was said of the first reviews until the last attempt was cut off.
+fn resume(checkpoint: &Checkpoint<'_>, reviews: usize) -> Vec<(f64, bool)> {
+    let Some(bytes) = checkpoint.read() else { return Vec::new() };
+    match serde_json::from_slice::<Vec<(f64, bool)>>(&bytes) {
+        Ok(scores) if scores.len() <= reviews => {
+            checkpoint.goes_on(&format!("review {}", scores.len()));
+            scores
+        }
+        _ => {
+            checkpoint.starts_over("the checkpoint is not of these reviews");
+            Vec::new()
+        }
+    }
+}
+
+fn keep(checkpoint: &mut Checkpoint<'_>, scores: &[(f64, bool)]) {
+    checkpoint.write(&format!("review {}", scores.len()), |file| {
+        serde_json::to_writer(file, scores).map_err(|err| StageError::new("cannot write scores").because(err))
+    });
 }
 
 /// Whether hidden states, weights and model belong together, as far as shapes can tell.

@@ -1,5 +1,6 @@
 //! The stage kinds that ship, each one file.
 
+mod batches;
 pub mod classify;
 pub mod encode;
 pub mod evaluate;
@@ -8,6 +9,7 @@ pub mod fine_tune;
 pub mod gpt2;
 mod last_states;
 pub mod lora;
+mod partial_states;
 mod processor;
 pub mod reviews;
 pub mod sample_reviews;

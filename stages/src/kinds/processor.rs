@@ -1,5 +1,6 @@
 //! The threads that a model stage computes on.
 
+use gemm_common::cache::CACHE_INFO;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{
@@ -21,4 +22,11 @@ pub fn pool(cx: &StageCx<'_>) -> Result<ThreadPool, StageError> {
     let noun = if threads == 1 { "thread" } else { "threads" };
     cx.computes_on(&format!("cpu ({}, {threads} {noun})", Instructions::best()));
     Ok(pool)
+}
+
+/// What of this machine decides the last bits of a result: device, instruction set, precision, and
+/// the sizes of caches, by which `gemm` cuts its sums. The number of threads does not.
+pub fn decides_bits() -> String {
+    let caches = CACHE_INFO.map(|cache| format!("{}/{}", cache.cache_bytes, cache.associativity));
+    format!("cpu, {}, f32, caches {}", Instructions::best(), caches.join(" "))
 }

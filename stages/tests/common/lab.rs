@@ -6,6 +6,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     rc::Rc,
+    time::Duration,
 };
 
 use pipe_stages::{
@@ -24,6 +25,8 @@ pub struct Lab {
     pub threads: usize,
     /// Seed of stages that draw.
     pub seed: u64,
+    /// Time between checkpoints.
+    pub checkpoint_every: Duration,
 }
 
 /// What a stage wrote and reported.
@@ -62,7 +65,13 @@ impl Lab {
     pub fn new() -> Self {
         let dir = Rc::new(TempDir::new().expect("a temporary folder"));
         fs::create_dir(dir.path().join("checkpoint")).expect("a checkpoint folder");
-        Self { dir, runs: std::cell::Cell::new(0), threads: 2, seed: 1337 }
+        Self {
+            dir,
+            runs: std::cell::Cell::new(0),
+            threads: 2,
+            seed: 1337,
+            checkpoint_every: Duration::from_hours(1),
+        }
     }
 
     /// A path in the folder.
@@ -79,6 +88,7 @@ impl Lab {
         fs::create_dir(&out).expect("an output folder");
         let job = Job {
             stage: kind_name.into(),
+            key: format!("{kind_name} {}", resolved.hashed),
             kind: kind_name.into(),
             version: kind.version,
             params: resolved.params.clone(),
@@ -95,7 +105,7 @@ impl Lab {
             device: Device::Cpu,
             threads: self.threads,
         };
-        let mut cx = StageCx::new(&job).expect("an event file");
+        let mut cx = StageCx::new(&job).expect("an event file").with_checkpoint_every(self.checkpoint_every);
         let result = kind.run(job.params.clone(), &mut cx);
         drop(cx);
         let (events, _) = read_events(&fs::read(&job.events).expect("the event file"));

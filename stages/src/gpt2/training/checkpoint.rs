@@ -1,36 +1,27 @@
-//! A training run in a file, to go on from after a kill.
+//! A training run as bytes, to go on from after a kill.
 //!
-//! Safetensors, metadata `format` = `pipe.checkpoint.1`: for every trained parameter its values,
-//! its two moments and its values at the best evaluation, and what was reported until then. The
-//! file replaces the one before by a rename, so there is always a whole one.
+//! Safetensors, metadata `format` = `pipe.training.1`: for every trained parameter its values, its
+//! two moments and its values at the best evaluation, and what was reported until then.
 
-use std::{borrow::Cow, collections::BTreeMap, fs, path::Path};
+use std::{borrow::Cow, collections::BTreeMap, io, path::Path};
 
 use safetensors::{Dtype, SafeTensors};
 
 use super::{Best, Moments, Network, Progress, Validation};
-use crate::{
-    contract::StageError,
-    data::tensor_file::{self, FORMAT, RawTensor},
-};
+use crate::data::tensor_file::{self, FORMAT, RawTensor};
 
-/// The metadata entry `format` of a checkpoint.
-const CHECKPOINT_FORMAT: &str = "pipe.checkpoint.1";
+/// The metadata entry `format` of a training run.
+const TRAINING_FORMAT: &str = "pipe.training.1";
 
-/// Writes the run at `progress` to `path`.
-///
-/// `identity` names everything that must be equal for the run to go on; `history` is what was
-/// reported so far and comes back unread.
-pub fn write_checkpoint(
-    path: &Path,
-    identity: &str,
+/// Writes the run at `progress` to `file`; `history` is what was reported so far and comes back unread.
+pub fn write_progress(
+    file: &mut dyn io::Write,
     network: &Network,
     progress: &Progress,
     history: &[u8],
-) -> Result<(), StageError> {
+) -> io::Result<()> {
     let mut metadata = BTreeMap::from([
-        (FORMAT.to_owned(), CHECKPOINT_FORMAT.to_owned()),
-        ("identity".to_owned(), identity.to_owned()),
+        (FORMAT.to_owned(), TRAINING_FORMAT.to_owned()),
         ("step".to_owned(), progress.step.to_string()),
     ]);
     if let Some(Best { step, validation, .. }) = &progress.best {
@@ -52,23 +43,14 @@ pub fn write_checkpoint(
         .map(|(name, values)| (name.as_str(), tensor(Dtype::F32, bytemuck::cast_slice(values), values.len())))
         .collect();
     tensors.push(("history", tensor(Dtype::U8, history, history.len())));
-    let new = path.with_extension("new");
-    tensor_file::write(&new, &metadata, &tensors)?;
-    let replaced =
-        fs::File::open(&new).and_then(|file| file.sync_all()).and_then(|()| fs::rename(&new, path));
-    replaced.map_err(|err| StageError::io("write", path, err))
+    tensor_file::write_to(file, &metadata, &tensors)
 }
 
-/// Reads the run in `path` back: sets the parameters of `network` and returns progress and history.
+/// Reads a run back: sets the parameters of `network` and returns progress and history.
 ///
-/// Nothing, with `network` as it was, where there is no file, or it is damaged or of another
-/// `identity`.
-pub fn read_checkpoint(path: &Path, identity: &str, network: &mut Network) -> Option<(Progress, Vec<u8>)> {
-    let buffer = fs::read(path).ok()?;
-    let (file, metadata) = tensor_file::open(path, &buffer, CHECKPOINT_FORMAT).ok()?;
-    if metadata.get("identity")? != identity {
-        return None;
-    }
+/// Nothing, with `network` as it was, where `bytes` are no run of such a network.
+pub fn read_progress(bytes: &[u8], network: &mut Network) -> Option<(Progress, Vec<u8>)> {
+    let (file, metadata) = tensor_file::open(Path::new("checkpoint"), bytes, TRAINING_FORMAT).ok()?;
     let names: Vec<(String, usize)> =
         network.parameters().iter().map(|p| (p.name().to_owned(), p.values().len())).collect();
     let part = |part: &str| -> Option<Vec<Vec<f32>>> {

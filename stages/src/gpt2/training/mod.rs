@@ -17,7 +17,7 @@ mod trainer;
 
 pub use adamw::{AdamW, Moments};
 pub use batch::Batch;
-pub use checkpoint::{read_checkpoint, write_checkpoint};
+pub use checkpoint::{read_progress, write_progress};
 pub use network::{Network, trainable_parameters};
 pub use order::{Order, Split};
 pub use parameters::Parameter;

@@ -121,11 +121,6 @@ impl Network {
         })
     }
 
-    /// What the network computes on, as a person would name it.
-    pub fn device_name(&self) -> String {
-        format!("cpu ({})", self.instructions)
-    }
-
     /// Width of a hidden state.
     pub fn n_embd(&self) -> usize {
         self.config.n_embd

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use report::Report;
 
-use super::processor::pool;
+use super::processor::{decides_bits, pool};
 use crate::{
     contract::{MetricDoc, PortType, Ports, StageCx, StageError},
     data::Hidden,
@@ -86,14 +86,13 @@ fn run_in_pool(
             "the warmup of {warmup} updates is longer than the run of {updates}: `lr` is not reached"
         ));
     }
-    let identity = format!("{method:?} {shared:?} seed {} on {} positions", cx.seed(), rows.positions());
     let train_blocks = shared.train_blocks;
     let mut network = Network::new(weights, hidden.format(), method.clone(), train_blocks, cx.seed())?;
     let trainable = trainable_parameters(weights.config(), method, train_blocks);
     cx.metric("trainable_parameters", trainable as f64);
     let order = Order::Shuffled { rows: split.training, seed: cx.seed() };
     let data = Data { hidden, order, validation: split.validation };
-    let mut report = Report::new(cx, format!("{}, {identity}", network.device_name()));
+    let mut report = Report::new(cx, decides_bits());
     let progress = report.resume(&mut network);
     let started = Instant::now();
     let outcome = train(&mut network, &data, settings, cx.seed(), progress, &mut report)?;

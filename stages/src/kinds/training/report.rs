@@ -1,21 +1,13 @@
 //! What a training run reports to its stage.
 
-use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
-};
-
 use crate::{
+    checkpoint::Checkpoint,
     contract::{Event, StageCx, StageError, read_events},
-    gpt2::training::{Evaluation, Network, Progress, Step, Watch, read_checkpoint, write_checkpoint},
+    gpt2::training::{Evaluation, Network, Progress, Step, Watch, read_progress, write_progress},
 };
 
 /// Bins of a histogram.
 const BINS: usize = 40;
-/// Time between checkpoints, at least.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
-/// Share of the time that writing checkpoints may take, one over this.
-const CHECKPOINT_SHARE: u32 = 50;
 
 /// Turns what the loop does into metrics and progress, and keeps checkpoints.
 ///
@@ -25,26 +17,25 @@ pub(super) struct Report<'a> {
     cx: &'a StageCx<'a>,
     /// The metrics and histograms reported so far, one JSON object a line.
     history: Vec<u8>,
-    checkpoint: PathBuf,
-    identity: String,
-    due: Instant,
+    checkpoint: Checkpoint<'a>,
 }
 
 impl<'a> Report<'a> {
-    /// `identity` names what a checkpoint must agree with to be gone on from.
-    pub fn new(cx: &'a StageCx<'a>, identity: String) -> Self {
-        let checkpoint = cx.checkpoint().join("training.safetensors");
-        Self { cx, history: Vec::new(), checkpoint, identity, due: Instant::now() + CHECKPOINT_EVERY }
+    /// `decides_bits` is what of the machine a checkpoint must agree with to be gone on from.
+    pub fn new(cx: &'a StageCx<'a>, decides_bits: String) -> Self {
+        Self { cx, history: Vec::new(), checkpoint: Checkpoint::new(cx, decides_bits) }
     }
 
     /// Where to go on from: the checkpoint, if there is one, else the start.
     pub fn resume(&mut self, network: &mut Network) -> Progress {
-        let Some((progress, history)) = read_checkpoint(&self.checkpoint, &self.identity, network) else {
+        let Some(bytes) = self.checkpoint.read() else { return Progress::start(network) };
+        let Some((progress, history)) = read_progress(&bytes, network) else {
+            self.checkpoint.starts_over("the checkpoint is of another network");
             return Progress::start(network);
         };
         read_events(&history).0.iter().for_each(|event| send(self.cx, event));
         self.history = history;
-        self.cx.log(format!("goes on after update {} of an attempt that was cut off", progress.step));
+        self.checkpoint.goes_on(&format!("update {}", progress.step));
         progress
     }
 
@@ -95,16 +86,13 @@ impl Watch for Report<'_> {
     }
 
     fn reached(&mut self, progress: &Progress, network: &Network) -> Result<(), StageError> {
-        let started = Instant::now();
-        if started < self.due {
-            return Ok(());
+        if self.checkpoint.is_due() {
+            let (history, folder) = (&self.history, self.cx.checkpoint());
+            self.checkpoint.write(&format!("update {}", progress.step), |file| {
+                write_progress(file, network, progress, history)
+                    .map_err(|err| StageError::io("write to", folder, err))
+            });
         }
-        let written = write_checkpoint(&self.checkpoint, &self.identity, network, progress, &self.history);
-        if let Err(err) = written {
-            self.cx.log(format!("no checkpoint after update {}: {err}", progress.step));
-        }
-        let now = Instant::now();
-        self.due = now + CHECKPOINT_EVERY.max((now - started) * CHECKPOINT_SHARE);
         Ok(())
     }
 }
@@ -136,7 +124,7 @@ fn histogram(values: &[f32]) -> (Vec<f64>, Vec<u64>) {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::Path};
+    use std::{fs, path::Path, time::Duration};
 
     use super::*;
     use crate::{
@@ -205,9 +193,6 @@ mod tests {
             if progress.step == self.at {
                 return Err(StageError::new("killed"));
             }
-            if self.at > 0 {
-                self.report.due = Instant::now();
-            }
             self.report.reached(progress, network)
         }
     }
@@ -218,6 +203,7 @@ mod tests {
         fs::create_dir_all(&checkpoint).unwrap();
         let job = Job {
             stage: "s".into(),
+            key: "a run".into(),
             kind: "fine_tune".into(),
             version: 1,
             params: serde_json::Value::Null,
@@ -233,8 +219,9 @@ mod tests {
         let mut network = Network::new(&weights, hidden.format(), Method::FineTune, 1, 1).unwrap();
         let order = Order::Shuffled { rows: vec![0, 1, 2, 3], seed: 1 };
         let data = Data { hidden: &hidden, order, validation: vec![4, 5] };
-        let cx = StageCx::new(&job).unwrap();
-        let mut report = Report::new(&cx, "a run".into());
+        let every = if killed_at == 0 { Duration::from_hours(1) } else { Duration::ZERO };
+        let cx = StageCx::new(&job).unwrap().with_checkpoint_every(every);
+        let mut report = Report::new(&cx, "cpu".into());
         let progress = report.resume(&mut network);
         let mut watch = Killed { report, at: killed_at };
         let outcome = train(&mut network, &data, &SETTINGS, 1, progress, &mut watch).ok();
@@ -249,7 +236,7 @@ mod tests {
     fn a_run_that_goes_on_reports_everything_once() {
         let folder = tempfile::tempdir().unwrap();
         let (whole, wanted) = attempt(folder.path(), 0);
-        assert!(!folder.path().join("checkpoint/training.safetensors").exists());
+        assert!(!folder.path().join("checkpoint/progress").exists());
         for killed_at in [2, 6, 7] {
             let folder = tempfile::tempdir().unwrap();
             let (cut, before) = attempt(folder.path(), killed_at);

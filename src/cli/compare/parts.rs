@@ -1,0 +1,433 @@
+//! What a comparison says, as tables and sentences.
+
+use jiff::Timestamp;
+use pipe_stages::contract::Better;
+
+use super::{
+    bins,
+    sheet::{Part, Sheet, Table, name, word},
+    words::{finding, p_value, subject, thousands, verdict, written},
+};
+use crate::{
+    cli::{
+        expected,
+        metrics::{arrow, is_detail},
+        units::{ago, counted, difference, measured, shortened},
+    },
+    runs::{
+        LoadedRun,
+        compare::{Comparison, Difference, MetricRow, Verdict, What},
+        expected::Expected,
+        seeds::{GroupRow, Spread},
+    },
+};
+
+/// What to say of a comparison.
+pub(super) struct Wanted {
+    /// Every metric, values in full.
+    pub all: bool,
+    /// When it is said.
+    pub now: Timestamp,
+    /// How many predictions are not kept.
+    pub lost: usize,
+}
+
+pub(super) fn sheet(runs: &[LoadedRun], comparison: &Comparison, wanted: &Wanted) -> Sheet {
+    let mut sheet = vec![Part::Table(heads(runs, wanted.now))];
+    if !comparison.groups.is_empty() {
+        sheet.push(Part::Table(groups(comparison)));
+    }
+    if comparison.differences.is_empty() && runs.len() > 1 {
+        sheet.push(Part::Findings(vec!["nothing differed".into()]));
+    } else if runs.len() > 1 {
+        sheet.push(Part::Table(differences(comparison, wanted.all)));
+    }
+    let chosen = Chosen::of(comparison, wanted.all);
+    let by_group = !comparison.groups.is_empty();
+    if by_group {
+        let shown =
+            |row: &&GroupRow| chosen.rows.iter().any(|it| it.stage == row.stage && it.name == row.name);
+        let rows: Vec<&GroupRow> = comparison.group_metrics.iter().filter(shown).collect();
+        if !rows.is_empty() {
+            sheet.push(Part::Table(group_table(comparison, &rows)));
+        }
+    }
+    if !chosen.rows.is_empty() && (!by_group || comparison.groups.len() == 1 || wanted.all) {
+        sheet.push(Part::Table(metric_table(comparison, &chosen.rows)));
+    }
+    sheet.extend(bins::tables(comparison, wanted.all));
+    if !comparison.evidence.is_empty() {
+        sheet.push(Part::Table(evidence(comparison)));
+        let of_several = comparison.evidence.len() > 1;
+        let findings = comparison.evidence.iter().map(|pair| finding(pair, of_several));
+        sheet.push(Part::Findings(findings.collect()));
+    }
+    sheet.extend(published(comparison).map(Part::Table));
+    let remarks = remarks(comparison, &chosen, wanted.lost);
+    if !remarks.is_empty() {
+        sheet.push(Part::Remarks(remarks));
+    }
+    sheet
+}
+
+fn heads(runs: &[LoadedRun], now: Timestamp) -> Table {
+    let row = |LoadedRun { info, .. }: &LoadedRun| {
+        let with = [&info.pipeline].into_iter().chain(&info.profiles).chain(&info.sets);
+        let with: Vec<&str> = with.map(String::as_str).collect();
+        vec![
+            info.run.to_string(),
+            info.state.word().into(),
+            ago(info.started, now),
+            shortened(&with.join(" "), 32),
+            shortened(&info.tags.join(" "), 16),
+        ]
+    };
+    Table {
+        headings: ["run", "status", "when", "pipeline", "tags"].map(word).into(),
+        fixed: 1,
+        groups: vec![4],
+        coloured: Some(1),
+        rows: runs.iter().map(row).collect(),
+    }
+}
+
+fn groups(comparison: &Comparison) -> Table {
+    let list = |words: Vec<String>| shortened(&words.join(" "), 28);
+    let rows = comparison.groups.iter().map(|group| {
+        let runs = group.runs.iter().map(ToString::to_string).collect();
+        vec![group.name.clone(), list(runs), list(group.seeds.iter().map(u64::to_string).collect())]
+    });
+    Table {
+        headings: ["configuration", "runs", "seeds"].map(word).into(),
+        fixed: 1,
+        groups: vec![2],
+        coloured: None,
+        rows: rows.collect(),
+    }
+}
+
+/// What differed: between runs, or between configurations where seeds are not what matters.
+fn differences(comparison: &Comparison, all: bool) -> Table {
+    let by_group = comparison.groups.len() > 1;
+    let columns: Vec<(String, Vec<usize>)> = if by_group {
+        comparison.groups.iter().map(|group| (group.name.clone(), group.places.clone())).collect()
+    } else {
+        let runs = comparison.columns.iter().enumerate();
+        runs.map(|(at, run)| (run.clone(), vec![at])).collect()
+    };
+    let limit = if all { usize::MAX } else { (56 / columns.len().max(2)).max(12) };
+    let cell = |difference: &Difference, places: &[usize]| {
+        let mut values: Vec<String> = Vec::new();
+        for at in places {
+            let value = written(difference.what, difference.values[*at].as_ref());
+            if !values.contains(&value) {
+                values.push(value);
+            }
+        }
+        shortened(&values.join(", "), limit)
+    };
+    let is_seed = |difference: &Difference| matches!(difference.what, What::Seed | What::StageSeed);
+    let rows = comparison.differences.iter().filter(|difference| !(by_group && is_seed(difference)));
+    let rows = rows.map(|difference| {
+        let cells = columns.iter().map(|(_, places)| cell(difference, places));
+        let limit = if all { usize::MAX } else { 40 };
+        [shortened(&subject(difference), limit)].into_iter().chain(cells).collect()
+    });
+    Table {
+        headings: [word("what differed")].into_iter().chain(columns.iter().map(|(it, _)| name(it))).collect(),
+        fixed: 1,
+        groups: vec![1; columns.len()],
+        coloured: None,
+        rows: rows.collect(),
+    }
+}
+
+/// The metrics to be shown, and how many are not.
+struct Chosen<'a> {
+    rows: Vec<&'a MetricRow>,
+    shared: usize,
+    equal: usize,
+    details: usize,
+}
+
+impl<'a> Chosen<'a> {
+    fn of(comparison: &'a Comparison, all: bool) -> Self {
+        let mut chosen = Chosen { rows: Vec::new(), shared: 0, equal: 0, details: 0 };
+        for row in &comparison.metrics {
+            match row {
+                _ if all => chosen.rows.push(row),
+                row if row.shared => chosen.shared += 1,
+                row if is_detail(&row.name) => chosen.details += 1,
+                row if row.verdicts.iter().all(|verdict| *verdict == Verdict::Equal) => chosen.equal += 1,
+                row => chosen.rows.push(row),
+            }
+        }
+        chosen
+    }
+}
+
+fn remarks(comparison: &Comparison, chosen: &Chosen<'_>, lost: usize) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if let Some(first) = comparison.evidence.first() {
+        remarks.push(format!(
+            "p: exact McNemar test; 95 %: paired bootstrap, {} resamples, seed {}",
+            thousands(first.resamples as u64),
+            first.seed,
+        ));
+        if comparison.evidence.len() > 1 {
+            remarks.push(format!("corrected: Holm, for {} pairs", comparison.evidence.len()));
+        }
+    }
+    if comparison.groups.len() > 1 {
+        remarks.push("± is the standard deviation over seeds; 95 % and p: Welch's t-test".into());
+        let pair: Vec<String> =
+            comparison.groups.iter().take(2).map(|group| group.runs[0].to_string()).collect();
+        remarks.push(format!("review by review: `pipe compare {}`", pair.join(" ")));
+    }
+    let all: Vec<Expected> = comparison.expected.iter().flatten().cloned().collect();
+    remarks.extend(expected::sources(&all).into_iter().map(|source| format!("values: {source}")));
+    if lost > 0 {
+        remarks.push(format!("{} not kept in runs.db, so nothing is said of them", predictions(lost)));
+    }
+    let count = remarks.len();
+    if chosen.shared > 0 {
+        let who = if comparison.columns.len() == 2 { "both" } else { "all" };
+        let equal = counted(chosen.shared, "metric");
+        remarks.push(format!("{equal} equal: executed once, shared by {who}"));
+    }
+    if chosen.equal > 0 {
+        let though = if comparison.runs.len() > 1 { " though executed again" } else { "" };
+        remarks.push(format!("{} equal{though}", counted(chosen.equal, "metric")));
+    }
+    if chosen.details > 0 {
+        remarks.push(format!("{} of bins and tensors hidden", counted(chosen.details, "metric")));
+    }
+    if remarks.len() > count
+        && let Some(last) = remarks.last_mut()
+    {
+        last.push_str("; `--all` shows every one");
+    }
+    remarks
+}
+
+fn predictions(lost: usize) -> String {
+    if lost == 1 {
+        "the predictions of 1 method are".into()
+    } else {
+        format!("the predictions of {lost} methods are")
+    }
+}
+
+fn metric_table(comparison: &Comparison, rows: &[&MetricRow]) -> Table {
+    let two = comparison.columns.len() == 2;
+    let mut headings = vec![word("metric"), word("")];
+    let mut groups = Vec::new();
+    for (at, run) in comparison.columns.iter().enumerate() {
+        headings.push(name(run).right());
+        groups.push(1);
+        if at > 0 {
+            headings.push(word(if two { "difference" } else { "Δ" }).right());
+            groups[at] += 1;
+        }
+    }
+    headings.push(word(if two { "" } else { "best" }));
+    groups.push(1);
+    let last = headings.len() - 1;
+    let cells = |row: &&MetricRow| {
+        let mut cells = vec![full_name(&row.stage, &row.name), arrow(row.better).to_string()];
+        for (at, value) in row.values.iter().enumerate() {
+            cells.push(measured(*value));
+            if at > 0 {
+                cells.push(difference(row.differences[at]));
+            }
+        }
+        cells.push(if two { verdict(row.verdicts[1]).into() } else { best(comparison, row) });
+        cells
+    };
+    Table { headings, fixed: 2, groups, coloured: Some(last), rows: rows.iter().map(cells).collect() }
+}
+
+fn full_name(stage: &str, metric: &str) -> String {
+    shortened(&format!("{stage}.{metric}"), 44)
+}
+
+/// The column whose value is best, where one direction is better and one is alone in it.
+fn best(comparison: &Comparison, row: &MetricRow) -> String {
+    let sign = match row.better {
+        Better::Higher => 1.0,
+        Better::Lower => -1.0,
+        Better::Neither => return String::new(),
+    };
+    let best = row.values.iter().flatten().map(|value| sign * value).fold(f64::NEG_INFINITY, f64::max);
+    let mut winners = row
+        .values
+        .iter()
+        .zip(&comparison.columns)
+        .filter(|(value, _)| value.is_some_and(|value| sign * value >= best));
+    match (winners.next(), winners.next()) {
+        (Some((_, column)), None) => column.clone(),
+        _ => String::new(),
+    }
+}
+
+fn group_table(comparison: &Comparison, rows: &[&GroupRow]) -> Table {
+    let mut headings = vec![word("metric"), word("")];
+    let mut widths: Vec<usize> = Vec::new();
+    for (at, group) in comparison.groups.iter().enumerate() {
+        headings.push(name(&format!("{} ± sd (n)", group.name)).right());
+        widths.push(if at > 0 { 2 } else { 1 });
+        if at > 0 {
+            headings.extend([word("difference").right(), word("95 %").right(), word("p").right(), word("")]);
+            widths.push(3);
+        }
+    }
+    let spread = |spread: &Option<Spread>| match spread {
+        None => "–".into(),
+        Some(Spread { n, mean, sd: Some(sd) }) => {
+            format!("{} ± {} ({n})", measured(Some(*mean)), measured(Some(*sd)))
+        }
+        Some(Spread { n, mean, sd: None }) => format!("{} ({n})", measured(Some(*mean))),
+    };
+    let cells = |row: &&GroupRow| {
+        let mut cells = vec![full_name(&row.stage, &row.name), arrow(row.better).to_string()];
+        for (at, one) in row.spreads.iter().enumerate() {
+            cells.push(spread(one));
+            if at > 0 {
+                let contrast = row.contrasts[at];
+                let bounds = contrast.and_then(|contrast| contrast.interval);
+                let signed = |value| difference(Some(value));
+                cells.push(difference(contrast.map(|contrast| contrast.difference)));
+                cells.push(
+                    bounds.map_or("–".into(), |(low, high)| format!("{} … {}", signed(low), signed(high))),
+                );
+                cells.push(contrast.and_then(|contrast| contrast.p).map_or("–".into(), p_value));
+                cells.push(contrast.map_or("", |contrast| verdict(contrast.verdict)).into());
+            }
+        }
+        cells
+    };
+    let coloured = (headings.len() > 3).then(|| headings.len() - 1);
+    Table { headings, fixed: 2, groups: widths, coloured, rows: rows.iter().map(cells).collect() }
+}
+
+/// Values that pipelines expected, and whether each run came near.
+fn published(comparison: &Comparison) -> Option<Table> {
+    let mut stated: Vec<&Expected> = Vec::new();
+    let is_same = |a: &Expected, b: &Expected| {
+        a.metric == b.metric
+            && a.value.to_bits() == b.value.to_bits()
+            && a.tolerance.to_bits() == b.tolerance.to_bits()
+    };
+    for one in comparison.expected.iter().flatten() {
+        if !stated.iter().any(|other| is_same(one, other)) {
+            stated.push(one);
+        }
+    }
+    let rows = stated.iter().map(|one| {
+        let mut cells = vec![one.metric.clone(), measured(Some(one.value))];
+        cells.extend(comparison.expected.iter().map(|of_run| {
+            of_run.iter().find(|other| is_same(one, other)).map_or_else(String::new, expected::verdict)
+        }));
+        cells
+    });
+    let runs = comparison.runs.iter().map(|run| name(&run.to_string()));
+    (!stated.is_empty()).then(|| Table {
+        headings: [word("expected"), word("value").right()].into_iter().chain(runs).collect(),
+        fixed: 2,
+        groups: vec![1; comparison.runs.len()],
+        coloured: None,
+        rows: rows.collect(),
+    })
+}
+
+fn evidence(comparison: &Comparison) -> Table {
+    let rows = comparison.evidence.iter().map(|pair| {
+        let about = if pair.method.is_empty() {
+            pair.stage.clone()
+        } else {
+            format!("{}.{}", pair.stage, pair.method)
+        };
+        let counts = [pair.both_right, pair.only_a, pair.only_b, pair.both_wrong];
+        let names = [shortened(&about, 24), pair.a.clone(), pair.b.clone()];
+        names.into_iter().chain(counts.map(thousands)).collect()
+    });
+    let counts = ["both right", "only A", "only B", "neither"].map(|text| word(text).right());
+    let names = [word("same reviews"), word("A"), word("B")];
+    Table {
+        headings: names.into_iter().chain(counts).collect(),
+        fixed: 3,
+        groups: vec![4],
+        coloured: None,
+        rows: rows.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{cli::compare::sheet::plain, names::RunId};
+
+    fn comparison(runs: usize, rows: &[(&str, Better, &[Option<f64>])]) -> Comparison {
+        let row = |(name, better, values): &(&str, Better, &[Option<f64>])| {
+            MetricRow::new("eval", name, *better, values.to_vec(), false)
+        };
+        let runs: Vec<RunId> = (1..=runs as i64).map(RunId).collect();
+        Comparison {
+            columns: runs.iter().map(RunId::to_string).collect(),
+            runs,
+            differences: vec![],
+            metrics: rows.iter().map(row).collect(),
+            groups: vec![],
+            group_metrics: vec![],
+            evidence: vec![],
+            expected: vec![],
+        }
+    }
+
+    fn table(comparison: &Comparison) -> String {
+        anstream::adapter::strip_str(&coloured(comparison, 80)).to_string()
+    }
+
+    fn coloured(comparison: &Comparison, width: usize) -> String {
+        let table = metric_table(comparison, &comparison.metrics.iter().collect::<Vec<_>>());
+        plain(&vec![Part::Table(table)], width)
+    }
+
+    #[test]
+    fn the_better_direction_decides_what_a_difference_means() {
+        let rows: [(&str, Better, &[Option<f64>]); 5] = [
+            ("accuracy", Better::Higher, &[Some(0.5), Some(0.75)]),
+            ("loss", Better::Lower, &[Some(0.5), Some(0.75)]),
+            ("count", Better::Neither, &[Some(10.0), Some(12.0)]),
+            ("auc", Better::Higher, &[Some(0.5), Some(0.5)]),
+            ("f1", Better::Higher, &[None, Some(0.5)]),
+        ];
+        insta::assert_snapshot!(table(&comparison(2, &rows)), @"
+        METRIC              run_1    run_2  DIFFERENCE
+        eval.accuracy  ↑  0.50000  0.75000    +0.25000  better
+        eval.loss      ↓  0.50000  0.75000    +0.25000  worse
+        eval.count             10       12          +2
+        eval.auc       ↑  0.50000  0.50000           0  =
+        eval.f1        ↑        –  0.50000           –
+        ");
+        let colour = coloured(&comparison(2, &rows), 80);
+        assert!(colour.contains("\u{1b}[32mbetter\u{1b}[0m") && colour.contains("\u{1b}[31mworse\u{1b}[0m"));
+    }
+
+    #[test]
+    fn among_many_runs_the_best_is_named() {
+        let rows: [(&str, Better, &[Option<f64>]); 4] = [
+            ("accuracy", Better::Higher, &[Some(0.5), Some(0.75), None]),
+            ("loss", Better::Lower, &[Some(0.5), Some(0.75), Some(0.25)]),
+            ("count", Better::Neither, &[Some(10.0), Some(12.0), Some(10.0)]),
+            ("auc", Better::Higher, &[Some(0.5), Some(0.75), Some(0.75)]),
+        ];
+        insta::assert_snapshot!(table(&comparison(3, &rows)), @"
+        METRIC              run_1    run_2         Δ    run_3         Δ  BEST
+        eval.accuracy  ↑  0.50000  0.75000  +0.25000        –         –  run_2
+        eval.loss      ↓  0.50000  0.75000  +0.25000  0.25000  -0.25000  run_3
+        eval.count             10       12        +2       10         0
+        eval.auc       ↑  0.50000  0.75000  +0.25000  0.75000  +0.25000
+        ");
+    }
+}

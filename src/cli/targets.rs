@@ -1,0 +1,66 @@
+//! The options that choose among the stages of a pipeline.
+
+use std::collections::BTreeSet;
+
+use clap::Args;
+
+use super::Failure;
+use crate::{
+    engine::{Force, Selection, matching},
+    pipeline::Pipeline,
+};
+
+/// Which stages a run is about; each option may be given more than once.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Which stages")]
+pub struct Targets {
+    /// Exactly these stages, by name or pattern such as `eval*`; what they take from other stages
+    /// must be in the cache
+    #[arg(long, value_name = "STAGE")]
+    only: Vec<String>,
+    /// These stages and all that takes from them; with --until, what lies between
+    #[arg(long, value_name = "STAGE")]
+    from: Vec<String>,
+    /// These stages and all they need
+    #[arg(long, value_name = "STAGE")]
+    until: Vec<String>,
+    /// Run stages even if they have a result: all that are selected, or those of --force=STAGE
+    #[arg(long, value_name = "STAGE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    force: Vec<String>,
+}
+
+impl Targets {
+    /// The names of the selected stages; `None` for the whole pipeline.
+    pub fn selected(&self, pipeline: &Pipeline) -> Result<Option<BTreeSet<String>>, Failure> {
+        let Self { only, from, until, .. } = self.clone();
+        Ok(Selection { only, from, until }.of(pipeline)?)
+    }
+
+    /// The stages to run even if they have a result.
+    pub fn force(&self, pipeline: &Pipeline) -> Result<Force, Failure> {
+        Ok(match self.force.as_slice() {
+            [] => Force::None,
+            patterns if patterns.iter().any(String::is_empty) => Force::All,
+            patterns => Force::Stages(matching(pipeline, "--force", patterns)?),
+        })
+    }
+}
+
+/// The command that computes `stages` of `pipeline` with all they need.
+pub fn command_until(pipeline: &Pipeline, stages: &[String]) -> String {
+    let profiles = pipeline.profiles.iter().map(|name| format!(" -p {}", quoted(name)));
+    let sets = pipeline.sets.iter().map(|set| format!(" -s {}", quoted(set)));
+    let until = stages.iter().map(|stage| format!(" --until {}", quoted(stage)));
+    let options: String = profiles.chain(sets).chain(until).collect();
+    format!("pipe run {}{options}", quoted(&pipeline.file.display().to_string()))
+}
+
+/// `text` as one word of a shell.
+fn quoted(text: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./=:,+@%".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}

@@ -1,0 +1,244 @@
+//! `pipe verify`: whether recorded results come out again.
+
+use std::{num::NonZero, process::ExitCode, thread};
+
+use clap::Args;
+use pipe_stages::contract::Device;
+use serde_json::{Value, json};
+
+use super::{
+    Failure, Globals, history, reasons,
+    run::{INTERRUPTED, join, stop_on_signals},
+    table::{BAD, GOOD, WARN, styled},
+    units::list,
+    verify_cache,
+};
+use crate::{
+    cache::Cache,
+    engine::{self, Difference, Ready, Subject, Tools, Unchecked, Verification, Verified},
+    exec::{ProcessExecutor, Stop},
+    names::RunId,
+    runs::{LoadedRun, LoadedStage, RunsDb},
+};
+
+/// Compute the results of a run again and compare, or check that the cache is whole
+///
+/// Every stage is given the inputs that its record names and works in a folder of its own, which is
+/// removed afterwards; nothing that is kept changes. Exit code 1 if anything differs.
+#[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "flags of a command line")]
+#[command(after_help = "\
+Examples:
+  pipe verify @last                     every stage of the latest run
+  pipe verify run_12 lora eval          these stages
+  pipe verify run_12 --tolerance 1e-6   numbers may be this far apart
+  pipe verify --cache                   hash everything in the cache again
+  pipe verify --cache --repair          and remove what is damaged, so that it is computed again")]
+pub(super) struct Verify {
+    /// `run_12`, `12`, `@last`, `@last~1` or a tag
+    #[arg(required_unless_present = "cache")]
+    run: Option<String>,
+    /// Stages of the run [default: all]
+    #[arg(value_name = "STAGE")]
+    stages: Vec<String>,
+    /// How far apart numbers may be: absolutely, and relative to those above 1; counts may never
+    #[arg(long, value_name = "NUMBER", default_value_t = 0.0, value_parser = tolerance)]
+    tolerance: f64,
+    /// Hash every object of the cache again, and say which runs need those that are damaged or missing
+    #[arg(long, conflicts_with_all = ["run", "stages", "tolerance", "dry_run", "jobs"])]
+    cache: bool,
+    /// Remove what is damaged, and results that need it, so that they are computed again
+    #[arg(long, requires = "cache")]
+    repair: bool,
+    /// Say what would be computed, and compute nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// Cores that a stage may use [default: all]
+    #[arg(short, long, value_name = "N")]
+    jobs: Option<NonZero<u16>>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+fn tolerance(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0);
+    number.ok_or_else(|| "a tolerance is a number from 0 up, such as 1e-6".to_owned())
+}
+
+impl Verify {
+    pub fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
+        match &self.run {
+            Some(run) => self.verify(globals, run),
+            None => verify_cache::check(globals, self.repair, self.json),
+        }
+    }
+
+    fn verify(&self, globals: &Globals, run: &str) -> Result<ExitCode, Failure> {
+        let root = globals.project_root(None)?;
+        let database = RunsDb::open_existing(&root.join("runs.db"))?;
+        let run = database.load(database.find(run)?)?;
+        let stages = self.chosen(&run)?;
+        let cache = Cache::open(&root.join("cache"));
+        let _hold = join(&cache, globals)?;
+        let stop = Stop::default();
+        stop_on_signals(&stop, || {});
+        let program = std::env::current_exe().map_err(Failure::error)?;
+        let executor = ProcessExecutor::new(program, &["worker"]);
+        let tools = Tools { cache: &cache, executor: &executor, stop: &stop, root: &root };
+        let cores = self
+            .jobs
+            .map_or_else(|| thread::available_parallelism().map_or(1, Into::into), |jobs| jobs.get().into());
+        let kept = |digest| database.predictions(digest).ok().flatten();
+        let how =
+            Verification { device: Device::Cpu, threads: cores, tolerance: self.tolerance, kept: &kept };
+        let mut told = Vec::new();
+        for stage in stages {
+            let ready = engine::prepare(&run, stage, &tools, pipe_stages::kinds());
+            let verdict = match ready {
+                Err(why) => Some(Verified::Unchecked(why)),
+                Ok(_) if self.dry_run => None,
+                Ok(ready) => Some(self.compute(globals, &ready, &tools, &how)?),
+            };
+            if verdict == Some(Verified::Interrupted) {
+                globals.say("stopped; nothing was changed");
+                return Ok(ExitCode::from(INTERRUPTED));
+            }
+            if !self.json {
+                history::print(globals, &line(&stage.stage, verdict.as_ref()))?;
+            }
+            told.push((stage.stage.as_str(), verdict));
+        }
+        let is_wrong = |verdict: &Option<Verified>| {
+            matches!(verdict, Some(Verified::Different(_) | Verified::Failed(_)))
+        };
+        let wrong = told.iter().any(|(_, verdict)| is_wrong(verdict));
+        if self.json {
+            let stages: Vec<Value> =
+                told.iter().map(|(stage, verdict)| as_json(stage, verdict.as_ref())).collect();
+            let document = json!({"run": run.info.run, "tolerance": self.tolerance, "stages": stages});
+            globals.print(history::json_text(&document))?;
+        } else {
+            globals.say(summary(run.info.run, &told));
+        }
+        Ok(if wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+
+    fn compute(
+        &self,
+        globals: &Globals,
+        ready: &Ready<'_>,
+        tools: &Tools<'_>,
+        how: &Verification<'_>,
+    ) -> Result<Verified, Failure> {
+        globals.say(format_args!("computing {} again", ready.name()));
+        engine::verify(ready, tools, how).map_err(|err| Failure::error(err).exit(1))
+    }
+
+    /// The stages asked for, in the order of the run.
+    fn chosen<'a>(&self, run: &'a LoadedRun) -> Result<Vec<&'a LoadedStage>, Failure> {
+        let names: Vec<String> = run.stages.iter().map(|stage| stage.stage.clone()).collect();
+        if let Some(unknown) = self.stages.iter().find(|stage| !names.contains(stage)) {
+            let failure = Failure::input(format!("{} has no stage `{unknown}`", run.info.run));
+            return Err(failure.help(format!("it has {}", list(&names))));
+        }
+        let is_chosen = |stage: &&LoadedStage| self.stages.is_empty() || self.stages.contains(&stage.stage);
+        Ok(run.stages.iter().filter(is_chosen).collect())
+    }
+}
+
+/// What came of one stage; nothing yet for one that would be computed.
+fn line(stage: &str, verdict: Option<&Verified>) -> String {
+    let (style, word, rest) = match verdict {
+        None => (GOOD, "to compute", Vec::new()),
+        Some(Verified::Identical) => (GOOD, "identical", Vec::new()),
+        Some(Verified::Within(largest)) => (GOOD, "equal", vec![format!("within {largest:.1e}")]),
+        Some(Verified::Different(found)) => (BAD, "different", found.iter().map(difference).collect()),
+        Some(Verified::Failed(error)) => (BAD, "failed", error.lines().map(str::to_owned).collect()),
+        Some(Verified::Unchecked(why)) => (WARN, "not checked", vec![unchecked(why)]),
+        Some(Verified::Interrupted) => (WARN, "stopped", Vec::new()),
+    };
+    let head = format!("{}  {stage}", styled(style, &format!("{word:<11}")));
+    let rest = match rest.as_slice() {
+        [] => String::new(),
+        [only] => format!("  {only}"),
+        lines => lines.iter().map(|line| format!("\n             {line}")).collect(),
+    };
+    format!("{head}{rest}\n")
+}
+
+fn difference(found: &Difference) -> String {
+    let largest = found.largest.map(|largest| format!(", largest difference {largest:.1e}"));
+    let subject = match &found.subject {
+        Subject::Output(port) => format!("output {port}"),
+        Subject::Metric(name) => format!("metric {name}"),
+    };
+    format!("{subject}: {}{}", found.detail, largest.unwrap_or_default())
+}
+
+fn unchecked(why: &Unchecked) -> String {
+    match why {
+        Unchecked::NoResult => "it has no result in this run".into(),
+        Unchecked::Unknown(what) => what.clone(),
+        Unchecked::Changed(changes) => reasons::line(changes),
+        Unchecked::Input { port, what } => format!("in.{port}: {}", what.replace('\n', ", ")),
+    }
+}
+
+fn summary(run: RunId, told: &[(&str, Option<Verified>)]) -> String {
+    let mut counts = [
+        (0, "to compute"),
+        (0, "identical"),
+        (0, "equal"),
+        (0, "different"),
+        (0, "failed"),
+        (0, "not checked"),
+    ];
+    for (_, verdict) in told {
+        let at = match verdict {
+            None => 0,
+            Some(Verified::Identical) => 1,
+            Some(Verified::Within(_)) => 2,
+            Some(Verified::Different(_)) => 3,
+            Some(Verified::Failed(_)) => 4,
+            Some(Verified::Unchecked(_) | Verified::Interrupted) => 5,
+        };
+        counts[at].0 += 1;
+    }
+    let words: Vec<String> = counts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, word)| format!("{count} {word}"))
+        .collect();
+    format!("{run}: {}", if words.is_empty() { "no stages".into() } else { words.join(", ") })
+}
+
+fn as_json(stage: &str, verdict: Option<&Verified>) -> Value {
+    let word = match verdict {
+        None => "would_compute",
+        Some(Verified::Identical) => "identical",
+        Some(Verified::Within(_)) => "equal",
+        Some(Verified::Different(_)) => "different",
+        Some(Verified::Failed(_)) => "failed",
+        Some(Verified::Unchecked(_)) => "not_checked",
+        Some(Verified::Interrupted) => "stopped",
+    };
+    let mut document = json!({"stage": stage, "verdict": word});
+    match verdict {
+        Some(Verified::Within(largest)) => document["largest"] = json!(largest),
+        Some(Verified::Different(found)) => {
+            let differences = found.iter().map(|found| {
+                let (what, name) = match &found.subject {
+                    Subject::Output(port) => ("output", port),
+                    Subject::Metric(name) => ("metric", name),
+                };
+                json!({what: name, "detail": found.detail, "largest": found.largest})
+            });
+            document["differences"] = differences.collect();
+        }
+        Some(Verified::Failed(error)) => document["error"] = json!(error),
+        Some(Verified::Unchecked(why)) => document["why"] = json!(unchecked(why)),
+        _ => {}
+    }
+    document
+}

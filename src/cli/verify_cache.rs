@@ -1,0 +1,98 @@
+//! `pipe verify --cache`: whether the cache is whole, and which runs need what is not.
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::{
+    Failure, Globals, gc, history,
+    run::join,
+    table::{BAD, styled},
+    units::{counted, size},
+};
+use crate::{
+    cache::{Audit, Cache},
+    names::RunId,
+    runs::RunsDb,
+};
+
+/// How many stages that need a damaged object are named.
+const NAMED: usize = 5;
+
+/// The stages of runs that an object satisfied, latest run first.
+type Users = Vec<(RunId, String)>;
+
+/// Hashes everything again and tells what is damaged; `repair` removes it.
+pub(super) fn check(globals: &Globals, repair: bool, as_json: bool) -> Result<ExitCode, Failure> {
+    let root = globals.project_root(None)?;
+    let cache = Cache::open(&root.join("cache"));
+    let hold = join(&cache, globals)?;
+    let audit = cache.audit();
+    drop(hold);
+    let path = root.join("runs.db");
+    let database = if path.exists() { Some(RunsDb::open_existing(&path)?) } else { None };
+    if repair && !audit.is_whole() {
+        let _alone = gc::alone(&cache, database.as_ref())?;
+        cache.repair(&audit).map_err(|err| Failure::error(err).exit(1))?;
+    }
+    let users = users(&audit, database.as_ref())?;
+    if as_json {
+        globals.print(history::json_text(&document(&audit, &users, repair)))?;
+    } else {
+        history::print(globals, &told(&audit, &users, repair))?;
+    }
+    Ok(if audit.is_whole() || repair { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Who needs each flawed object.
+fn users(audit: &Audit, database: Option<&RunsDb>) -> Result<Vec<Users>, Failure> {
+    let digests = audit.flawed.keys();
+    Ok(match database {
+        Some(database) => digests.map(|digest| database.users(*digest)).collect::<Result<_, _>>()?,
+        None => digests.map(|_| Users::new()).collect(),
+    })
+}
+
+fn told(audit: &Audit, users: &[Users], repair: bool) -> String {
+    let objects = audit.flawed.iter().zip(users).map(|((digest, (damage, _)), users)| {
+        let named: Vec<String> =
+            users.iter().take(NAMED).map(|(run, stage)| format!("{stage} of {run}")).collect();
+        let who = match users.len() - named.len() {
+            0 if named.is_empty() => "no recorded run".to_owned(),
+            0 => named.join(", "),
+            more => format!("{} and {more} more", named.join(", ")),
+        };
+        format!("{} object {}  {who}\n", styled(BAD, damage.word()), digest.short())
+    });
+    let results = audit.unreadable.iter();
+    let results = results.map(|file| format!("{} result {}\n", styled(BAD, "damaged"), file.display()));
+    let flaws = audit.flawed.len() + audit.unreadable.len();
+    let verdict = match flaws {
+        0 => "all whole".to_owned(),
+        _ if repair => format!("{flaws} damaged or missing, removed; the next run computes them again"),
+        _ => format!("{flaws} damaged or missing; --repair makes the next run compute them again"),
+    };
+    let hashed = format!(
+        "{} of {} hashed, {}",
+        counted(audit.objects, "object"),
+        counted(audit.results, "result"),
+        size(audit.bytes)
+    );
+    objects.chain(results).chain([format!("{hashed}: {verdict}\n")]).collect()
+}
+
+fn document(audit: &Audit, users: &[Users], repair: bool) -> Value {
+    let flawed = audit.flawed.iter().zip(users).map(|((digest, (damage, keys)), users)| {
+        let users: Vec<Value> =
+            users.iter().map(|(run, stage)| json!({"run": run, "stage": stage})).collect();
+        json!({"digest": digest, "damage": damage.word(), "results": keys, "used_by": users})
+    });
+    json!({
+        "results": audit.results,
+        "objects": audit.objects,
+        "bytes": audit.bytes,
+        "flawed": flawed.collect::<Vec<_>>(),
+        "unreadable": audit.unreadable,
+        "repaired": repair,
+    })
+}

@@ -1,0 +1,358 @@
+//! Computes recorded results again, aside from the cache, and compares.
+//!
+//! Each stage is given the inputs that its record names, so that one difference is found once and
+//! not in everything behind it. What would not be the same computation now is not computed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use pipe_stages::{
+    contract::{Device, Job, StageKind},
+    data::difference::{Comparison, compare, deviation},
+};
+
+use super::{
+    Tools,
+    decide::look_outside,
+    perform::{Ending, Log, attempt_id, exit_failure, note, told_error},
+};
+use crate::{
+    cache::{CacheError, Claim, Outside},
+    digest::{ActionKey, Digest},
+    exec::{ExecError, Exit, Launch},
+    fingerprint::{Fingerprint, changes},
+    pipeline::Source,
+    record::{Artifact, Execution, Metric, Reason},
+    runs::{LoadedRun, LoadedStage, Origin},
+};
+
+/// Why a result is not computed again.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Unchecked {
+    /// The run has no result of the stage.
+    NoResult,
+    /// Its kind or its parameters are not understood by this `pipe`.
+    Unknown(String),
+    /// What would be computed now has another key.
+    Changed(Vec<Reason>),
+    /// An input is not there any more; the text says how.
+    Input {
+        /// The input's name.
+        port: String,
+        /// Such as `missing from the cache`.
+        what: String,
+    },
+}
+
+/// A recorded result that can be computed again.
+#[derive(Debug)]
+pub struct Ready<'a> {
+    stage: &'a LoadedStage,
+    origin: &'a Origin,
+    fingerprint: Fingerprint,
+    key: ActionKey,
+    inputs: BTreeMap<String, PathBuf>,
+    outside: Vec<(String, Outside, Source)>,
+}
+
+impl Ready<'_> {
+    /// The stage's name in the run.
+    pub fn name(&self) -> &str {
+        &self.stage.stage
+    }
+}
+
+/// How results are computed again and compared.
+pub struct Verification<'a> {
+    /// Where models compute.
+    pub device: Device,
+    /// Threads that a stage may use.
+    pub threads: usize,
+    /// How far numbers may be apart; 0 for not at all.
+    pub tolerance: f64,
+    /// Outputs that are kept outside the cache, by their digest.
+    pub kept: &'a dyn Fn(Digest) -> Option<Vec<u8>>,
+}
+
+/// What came of computing a result again.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verified {
+    /// The same bytes and the same metrics.
+    Identical,
+    /// The same within the tolerance; the largest deviation.
+    Within(f64),
+    /// Something differs.
+    Different(Vec<Difference>),
+    /// It failed this time; the text says how.
+    Failed(String),
+    /// It was not computed, or what it read changed meanwhile.
+    Unchecked(Unchecked),
+    /// It was stopped.
+    Interrupted,
+}
+
+/// An output or a metric that is not as recorded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Difference {
+    /// What differs.
+    pub subject: Subject,
+    /// The first place and both values.
+    pub detail: String,
+    /// The largest deviation, where numbers could be compared.
+    pub largest: Option<f64>,
+}
+
+/// What can differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// An output, by its name.
+    Output(String),
+    /// A metric, by its name.
+    Metric(String),
+}
+
+/// Says for one stage of `run` whether it can be computed again. Touches nothing but the stat cache.
+pub fn prepare<'a>(
+    run: &'a LoadedRun,
+    stage: &'a LoadedStage,
+    tools: &Tools<'_>,
+    kinds: &[StageKind],
+) -> Result<Ready<'a>, Unchecked> {
+    let (Some(origin), Some(key)) = (&stage.execution, stage.key) else {
+        return Err(Unchecked::NoResult);
+    };
+    let fingerprint: Fingerprint = serde_json::from_value(origin.hashed.clone())
+        .map_err(|err| Unchecked::Unknown(format!("its record is not understood: {err}")))?;
+    let kind = kinds.iter().find(|kind| kind.name == fingerprint.kind);
+    let kind = kind.ok_or_else(|| Unchecked::Unknown(format!("there is no kind `{}`", fingerprint.kind)))?;
+    let resolved = kind.resolve(stage.params.clone()).map_err(|problems| {
+        let messages: Vec<String> = problems.into_iter().map(|problem| problem.message).collect();
+        Unchecked::Unknown(format!("its parameters do not fit any more: {}", messages.join("; ")))
+    })?;
+    let mut now = Fingerprint { version: kind.version, with: resolved.hashed, ..fingerprint.clone() };
+    let (mut inputs, mut outside) = (BTreeMap::new(), Vec::new());
+    for (port, digest) in &fingerprint.inputs {
+        let lost = |what: String| Unchecked::Input { port: port.clone(), what };
+        if let Some(source) = Source::outside(&run.resolved, &stage.stage, port) {
+            let found = look_outside(tools, &source).map_err(|err| lost(told_error(&err)))?;
+            now.inputs.insert(port.clone(), found.digest);
+            inputs.insert(port.clone(), found.path.clone());
+            outside.push((port.clone(), found, source));
+        } else {
+            if let Some(damage) = tools.cache.flaw(*digest) {
+                return Err(lost(format!("{} in the cache", damage.word())));
+            }
+            inputs.insert(port.clone(), tools.cache.object(*digest));
+        }
+    }
+    let mut changed = changes(&fingerprint, &now);
+    for reason in &mut changed {
+        if let Reason::Input { port, from, .. } = reason
+            && let Some((.., source)) = outside.iter().find(|(name, ..)| name == port)
+        {
+            *from = source.to_string();
+        }
+    }
+    if changed.is_empty() {
+        Ok(Ready { stage, origin, fingerprint, key, inputs, outside })
+    } else {
+        Err(Unchecked::Changed(changed))
+    }
+}
+
+/// Computes a result again in a folder of its own, which is removed afterwards, and compares.
+pub fn verify(ready: &Ready<'_>, tools: &Tools<'_>, how: &Verification<'_>) -> Result<Verified, CacheError> {
+    let id = attempt_id();
+    let claim = tools.cache.bench(&id).claim(&id, &format!("process {}", std::process::id()))?;
+    let claim = claim.expect("nobody else knows a new place");
+    let verified = compute(ready, tools, how, &claim, &id);
+    claim.finish()?;
+    verified
+}
+
+fn compute(
+    ready: &Ready<'_>,
+    tools: &Tools<'_>,
+    how: &Verification<'_>,
+    claim: &Claim,
+    id: &str,
+) -> Result<Verified, CacheError> {
+    let job = job(ready, claim, how)?;
+    let launch = Launch {
+        job: &job,
+        root: tools.root,
+        output: claim.folder().join("output"),
+        lock: claim.lock(),
+        timeout: None,
+    };
+    let mut again = blank(ready, id);
+    let mut failure = None;
+    let finished = tools.executor.execute(&launch, tools.stop, &mut |event| {
+        note(&mut again, &event, &mut Log::default(), &mut failure);
+    });
+    match finished {
+        Err(ref err @ (ExecError::Io { .. } | ExecError::Unfit { .. })) => {
+            return Ok(Verified::Failed(told_error(err)));
+        }
+        Ok(finished) if finished.exit != Exit::Code(0) => {
+            return Ok(match exit_failure(finished.exit, failure) {
+                Ending::Failed { error, .. } => Verified::Failed(error),
+                _ => Verified::Interrupted,
+            });
+        }
+        Ok(_) => {}
+    }
+    if let Some((port, ..)) = ready.outside.iter().find(|(_, outside, _)| outside.has_changed()) {
+        let what = "changed while the stage ran".to_owned();
+        return Ok(Verified::Unchecked(Unchecked::Input { port: port.clone(), what }));
+    }
+    let mut found = Vec::new();
+    for output in &ready.origin.outputs {
+        found.extend(outcome_of(output, &job.outputs[&output.port], tools, how, claim)?);
+    }
+    let stored = tools.cache.execution(ready.key).filter(|stored| stored.id == ready.origin.id);
+    found.extend(metrics(ready.origin, stored.as_ref(), &again, how.tolerance));
+    let (within, different): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|difference| difference.detail.is_empty());
+    let largest = within.iter().filter_map(|difference| difference.largest).reduce(f64::max);
+    Ok(match (different.is_empty(), largest) {
+        (true, None) => Verified::Identical,
+        (true, Some(largest)) => Verified::Within(largest),
+        (false, _) => Verified::Different(different),
+    })
+}
+
+fn job(ready: &Ready<'_>, claim: &Claim, how: &Verification<'_>) -> Result<Job, CacheError> {
+    let mut inputs = ready.inputs.clone();
+    for (port, outside, source) in &ready.outside {
+        if let Source::Glob(_) = source {
+            inputs.insert(port.clone(), claim.link(port, outside)?);
+        }
+    }
+    let outputs = ready.origin.outputs.iter();
+    Ok(Job {
+        stage: ready.stage.stage.clone(),
+        key: ready.key.to_string(),
+        kind: ready.fingerprint.kind.clone(),
+        version: ready.fingerprint.version,
+        params: ready.stage.params.clone(),
+        seed: ready.fingerprint.seed.unwrap_or(0),
+        inputs,
+        outputs: outputs.map(|output| (output.port.clone(), claim.outputs().join(&output.port))).collect(),
+        events: claim.folder().join("events.jsonl"),
+        checkpoint: claim.checkpoint(),
+        device: how.device,
+        threads: how.threads,
+    })
+}
+
+/// An execution that collects what is measured this time.
+fn blank(ready: &Ready<'_>, id: &str) -> Execution {
+    Execution {
+        id: id.to_owned(),
+        key: ready.key,
+        hashed: ready.fingerprint.hashed(),
+        kind: ready.fingerprint.kind.clone(),
+        stage: ready.stage.stage.clone(),
+        run: crate::names::RunId(0),
+        started: Timestamp::now(),
+        duration: 0.0,
+        cpu: 0.0,
+        peak_memory: 0,
+        device: None,
+        outputs: Vec::new(),
+        metrics: Vec::new(),
+        histograms: Vec::new(),
+    }
+}
+
+/// How an output differs from the recorded one, if it does; within the tolerance without a detail.
+fn outcome_of(
+    recorded: &Artifact,
+    now: &Path,
+    tools: &Tools<'_>,
+    how: &Verification<'_>,
+    claim: &Claim,
+) -> Result<Option<Difference>, CacheError> {
+    if tools.cache.digest(now)? == recorded.digest {
+        return Ok(None);
+    }
+    let (detail, largest) = match recorded_bytes(recorded, tools, how, claim)? {
+        None => ("other bytes; the recorded ones are no longer in the cache".to_owned(), None),
+        Some(before) => match compare(&before, now, how.tolerance) {
+            Ok(Comparison::Identical) => return Ok(None),
+            Ok(Comparison::Within { largest }) => (String::new(), Some(largest)),
+            Ok(Comparison::Different { place, largest }) => (place, largest),
+            Err(source) => return Err(CacheError::Io { what: "read", path: now.to_owned(), source }),
+        },
+    };
+    Ok(Some(Difference { subject: Subject::Output(recorded.port.clone()), detail, largest }))
+}
+
+/// A file with the recorded bytes, if they are still somewhere.
+fn recorded_bytes(
+    recorded: &Artifact,
+    tools: &Tools<'_>,
+    how: &Verification<'_>,
+    claim: &Claim,
+) -> Result<Option<PathBuf>, CacheError> {
+    if tools.cache.flaw(recorded.digest).is_none() {
+        return Ok(Some(tools.cache.object(recorded.digest)));
+    }
+    let Some(bytes) = (how.kept)(recorded.digest) else { return Ok(None) };
+    let path = claim.folder().join(format!("recorded-{}", recorded.port));
+    match fs::write(&path, bytes) {
+        Ok(()) => Ok(Some(path)),
+        Err(source) => Err(CacheError::Io { what: "write", path, source }),
+    }
+}
+
+/// Metrics that differ: final ones as `runs.db` has them, and values at steps where the cache does.
+fn metrics(
+    origin: &Origin,
+    stored: Option<&Execution>,
+    again: &Execution,
+    tolerance: f64,
+) -> Vec<Difference> {
+    let finals: BTreeMap<(String, Option<u64>), Option<f64>> =
+        origin.metrics.iter().map(|(name, value)| ((name.clone(), None), *value)).collect();
+    let mut before = finals;
+    let of = |metrics: &[Metric]| -> BTreeMap<(String, Option<u64>), Option<f64>> {
+        metrics.iter().map(|metric| ((metric.name.clone(), metric.step), metric.value)).collect()
+    };
+    let now = of(&again.metrics);
+    // A training that went on from a checkpoint has not all its steps in one record.
+    let steps = stored.map(|stored| of(&stored.metrics)).unwrap_or_default();
+    before.extend(steps.into_iter().filter(|(at, _)| at.1.is_some() && now.contains_key(at)));
+    let mut named = BTreeSet::new();
+    let mut found = Vec::new();
+    let places: BTreeSet<_> = before.keys().chain(now.keys().filter(|(_, step)| step.is_none())).collect();
+    for at @ (name, step) in places {
+        let (old, new) = (before.get(at), now.get(at));
+        if old == new {
+            continue;
+        }
+        let apart = match (old, new) {
+            (Some(Some(old)), Some(Some(new))) => Some(deviation(*old, *new)),
+            _ => None,
+        };
+        let is_within = apart.is_some_and(|apart| apart <= tolerance && tolerance > 0.0);
+        if !is_within && !named.insert(name) {
+            continue;
+        }
+        let word = |value: Option<&Option<f64>>| match value {
+            None => "none".to_owned(),
+            Some(None) => "undefined".to_owned(),
+            Some(Some(value)) => value.to_string(),
+        };
+        let at_step = step.map(|step| format!("step {step}: ")).unwrap_or_default();
+        let detail =
+            if is_within { String::new() } else { format!("{at_step}{} → {}", word(old), word(new)) };
+        found.push(Difference { subject: Subject::Metric(name.clone()), detail, largest: apart });
+    }
+    found
+}

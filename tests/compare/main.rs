@@ -1,0 +1,9 @@
+//! `pipe compare` through the binary: figures, evidence, and what cannot be compared.
+
+#[path = "../lab/mod.rs"]
+mod lab;
+
+mod evidence;
+mod expected;
+mod figures;
+mod seeds;

@@ -1,0 +1,49 @@
+//! A failure: what still runs, what is tried again, and what is said of the rest.
+
+use crate::lab::Lab;
+
+const TWO_FAIL: &str = "stages:
+  bad: { kind: shell, with: { command: 'exit 3', outputs: [y] } }
+  after: { kind: shell, in: { x: bad }, with: { command: 'cp {in.x} {out.y}', outputs: [y] } }
+  deep: { kind: shell, in: { x: after }, with: { command: 'cp {in.x} {out.y}', outputs: [y] } }
+  worse: { kind: shell, with: { command: 'exit 4' } }
+  good: { kind: shell, with: { command: 'echo 1 > {out.y}', outputs: [y] } }
+  fine: { kind: shell, in: { x: good }, with: { command: 'cp {in.x} {out.y}', outputs: [y] } }
+";
+
+fn reason(lab: &Lab, stage: &str) -> String {
+    lab.ask(&format!("SELECT reasons FROM stage_record WHERE name = '{stage}' ORDER BY run DESC LIMIT 1"))
+}
+
+#[test]
+fn keep_going_runs_everything_that_does_not_need_what_failed_and_names_all_failures() {
+    let lab = Lab::new(TWO_FAIL);
+    let said = lab.run(&["--keep-going", "-j", "1"]).ends_with_code(1);
+    assert_eq!(said.stages("failed"), ["bad", "worse"]);
+    assert_eq!(said.stages("done"), ["fine", "good"]);
+    assert_eq!(said.stages("skipped"), ["after", "deep"]);
+    assert!(said.stderr.contains("2 failed (bad, worse), 2 not run, 2 ran"), "{}", said.stderr);
+    for stage in ["after", "deep"] {
+        assert_eq!(reason(&lab, stage), r#"[{"reason":"blocked","by":"bad"}]"#);
+    }
+}
+
+#[test]
+fn without_it_no_more_stages_are_started() {
+    let lab = Lab::new(TWO_FAIL);
+    let said = lab.run(&["-j", "1"]).ends_with_code(1);
+    assert_eq!((said.stages("failed"), said.stages("done")), (vec!["bad"], vec![]));
+    assert_eq!(reason(&lab, "fine"), r#"[{"reason":"not_started","failed":"bad"}]"#);
+}
+
+#[test]
+fn a_stage_of_the_same_key_tries_for_itself_when_the_first_failed() {
+    let lab = Lab::new(
+        "stages:
+  one: { kind: shell, with: { command: 'test -e tried && cp tried {out.y} || { touch tried; exit 1; }', outputs: [y] } }
+  two: { kind: shell, with: { command: 'test -e tried && cp tried {out.y} || { touch tried; exit 1; }', outputs: [y] } }
+",
+    );
+    let said = lab.run(&["-k", "-j", "2"]).ends_with_code(1);
+    assert_eq!((said.stages("failed").len(), said.stages("done").len()), (1, 1), "{}", said.stderr);
+}

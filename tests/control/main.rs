@@ -1,0 +1,10 @@
+//! Which stages a run is about, how often and how long each may try, and how a run is stopped.
+
+#[path = "../lab/mod.rs"]
+mod lab;
+
+mod attempts;
+mod failing;
+mod stopping;
+mod targets;
+mod watching;

@@ -1,0 +1,122 @@
+//! Disks that cannot be written, or are full. They are mounted in a name space of the test's own,
+//! which needs no privileges where the system allows it; elsewhere these tests say that they are skipped.
+
+use std::process::Command;
+
+use crate::{damage::CHAIN, lab::Lab};
+
+/// What a shell script said in which `$PIPE` is the binary and mounting is allowed, or `None`.
+fn script(lab: &Lab, text: &str) -> Option<String> {
+    let may_mount = Command::new("unshare").args(["-rm", "true"]).output();
+    if !may_mount.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: `unshare -rm` is not allowed here");
+        return None;
+    }
+    let output = Command::new("unshare")
+        .args(["-rm", "sh", "-c", text])
+        .current_dir(lab.path("."))
+        .env("PIPE", env!("CARGO_BIN_EXE_pipe"))
+        .env_remove("PIPE_ROOT")
+        .output()
+        .unwrap();
+    Some(String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap())
+}
+
+/// What was said between `== part` and the next such line.
+#[track_caller]
+fn part<'a>(said: &'a str, name: &str) -> &'a str {
+    let found = said.split("== ").find_map(|part| part.strip_prefix(name));
+    found.unwrap_or_else(|| panic!("no part `{name}` in\n{said}"))
+}
+
+#[test]
+fn on_a_read_only_disk_everything_that_only_reads_works_and_the_rest_is_one_error() {
+    let lab = Lab::new(CHAIN);
+    lab.run(&[]).success();
+    lab.run(&[]).success();
+    let said = script(
+        &lab,
+        "exec 2>&1; here=$PWD; mount --bind $here $here && mount -o remount,bind,ro $here && cd $here
+        for verb in runs 'show @last' 'compare run_1 run_2' 'logs run_1 a' 'gc -n' 'run -n pipelines/p.yaml' \
+            'why pipelines/p.yaml c' 'verify --cache' 'run pipelines/p.yaml' 'tag @last x' 'gc --keep 0' 'verify @last'
+        do echo \"== $verb:\"; $PIPE $verb; echo \"code $?\"; done",
+    );
+    let Some(said) = said else { return };
+    for verb in [
+        "runs",
+        "show @last",
+        "compare run_1 run_2",
+        "logs run_1 a",
+        "gc -n",
+        "run -n",
+        "why",
+        "verify --cache",
+    ] {
+        assert!(part(&said, verb).contains("code 0"), "{verb}:\n{said}");
+    }
+    assert!(part(&said, "run -n").contains("cached"), "{said}");
+    for (verb, code) in [("run pipelines", 2), ("tag @last", 2), ("gc --keep", 1), ("verify @last", 1)] {
+        let said = part(&said, verb);
+        assert!(said.contains(&format!("code {code}")), "{verb}: {said}");
+        assert!(said.to_lowercase().contains("read-only") || said.contains("readonly"), "{verb}: {said}");
+        assert_eq!(said.matches("cannot").count(), 1, "one error of {verb}: {said}");
+    }
+}
+
+#[test]
+fn a_cache_that_is_read_only_serves_hits_and_refuses_the_rest_in_one_error() {
+    let lab = Lab::new(CHAIN);
+    lab.run(&[]).success();
+    for folder in ["cache", "cache/v1/objects"] {
+        let said = script(
+            &lab,
+            &format!(
+                "exec 2>&1; mount --bind {folder} {folder} && mount -o remount,bind,ro {folder}
+                echo '== hits'; $PIPE run pipelines/p.yaml; echo \"code $?\"
+                echo '== change'; sed -i 's/seq 2/seq 3/' pipelines/p.yaml
+                $PIPE run pipelines/p.yaml; echo \"code $?\"; sed -i 's/seq 3/seq 2/' pipelines/p.yaml"
+            ),
+        );
+        let Some(said) = said else { return };
+        let hits = part(&said, "hits");
+        assert!(hits.contains("nothing to do, 3 cached") && hits.contains("code 0"), "{folder}: {said}");
+        let change = part(&said, "change");
+        assert!(
+            change.contains("the cache cannot be written") && change.contains("code 1"),
+            "{folder}: {said}"
+        );
+        assert!(change.contains("Read-only file system"), "{folder}: {said}");
+    }
+}
+
+#[test]
+fn on_a_full_disk_what_is_finished_stays_and_once_there_is_room_the_same_command_goes_on() {
+    let big = "stages:
+  small: { kind: shell, with: { command: 'seq 2000 > {out.x}', outputs: [x] } }
+  big: { kind: shell, in: { x: small }, with: { command: 'head -c 3000000 /dev/zero > {out.x}', outputs: [x] } }
+";
+    let lab = Lab::new(big);
+    let said = script(
+        &lab,
+        "exec 2>&1; mkdir disk; mount -t tmpfs -o size=4m tmpfs disk && cp -r pipelines disk && cd disk
+        head -c 2000000 /dev/zero > filler
+        echo '== full'; $PIPE run pipelines/p.yaml; echo \"code $?\"
+        rm filler; echo '== freed'; $PIPE run pipelines/p.yaml; echo \"code $?\"
+        $PIPE verify --cache
+        dd if=/dev/zero of=filler bs=4k 2> /dev/null
+        echo '== no room for the record'; $PIPE run pipelines/p.yaml; echo \"code $?\"
+        rm filler; echo '== and again'; $PIPE run pipelines/p.yaml; echo \"code $?\"",
+    );
+    let Some(said) = said else { return };
+    let full = part(&said, "full");
+    assert!(full.contains("code 1") && full.contains("No space left on device"), "{said}");
+    assert!(full.contains("1 failed"), "{said}");
+    let freed = part(&said, "freed");
+    assert!(
+        freed.contains("1 ran, 1 cached") && freed.contains("code 0") && freed.contains("all whole"),
+        "{said}"
+    );
+    let record = part(&said, "no room");
+    assert!(record.contains("runs.db`") && record.contains("No space left on device"), "{said}");
+    assert!(part(&said, "and again").contains("nothing to do, 2 cached"), "{said}");
+}

@@ -1,0 +1,124 @@
+//! Which runs are listed, in which order, with which columns.
+
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+use crate::lab::{Lab, stage};
+
+fn pipe(lab: &Lab, words: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pipe"));
+    command.arg("--root").arg(lab.folder.path()).args(words).output().expect("`pipe` starts")
+}
+
+fn said(lab: &Lab, words: &[&str]) -> String {
+    let output = pipe(lab, words);
+    assert!(output.status.success(), "{words:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Three runs of ranks 4, 8 and 16; the second is `best`.
+fn ranks() -> Lab {
+    let mut lab = Lab::new();
+    for (rank, accuracy) in [(4, 0.5), (8, 0.9), (16, 0.75)] {
+        let eval = stage("eval", "score", json!({ "rank": rank })).metric("accuracy", accuracy);
+        let train = stage("lora", "train", json!({ "rank": rank, "mode": "low", "deep": { "er": rank } }));
+        lab.run(&[train, eval]);
+    }
+    said(&lab, &["tag", "2", "best"]);
+    lab
+}
+
+/// The numbers of the runs that meet `condition`.
+fn meet(lab: &Lab, condition: &str) -> Vec<String> {
+    let json: Value = serde_json::from_str(&said(lab, &["runs", "--json", "--where", condition])).unwrap();
+    let runs = json.as_array().unwrap().iter();
+    runs.map(|run| run["run"].as_str().unwrap().trim_start_matches("run_").to_owned()).collect()
+}
+
+#[test]
+fn a_condition_asks_for_metrics_parameters_and_what_a_run_is() {
+    let lab = ranks();
+    for (condition, runs) in [
+        ("eval.accuracy > 0.7 and lora.rank <= 8", vec!["2"]),
+        ("eval.accuracy > 0.7 or lora.rank = 4", vec!["3", "2", "1"]),
+        ("not (lora.rank = 8)", vec!["3", "1"]),
+        ("lora.rank = 4 or lora.rank = 8 and eval.accuracy < 0.1", vec!["1"]),
+        ("lora.deep.er != 8", vec!["3", "1"]),
+        ("lora.mode = low and lora.mode != 3", vec![]),
+        ("lora.mode ~ OW and lora.rank >= 16", vec!["3"]),
+        ("tag = best", vec!["2"]),
+        ("tag != best", vec!["3", "1"]),
+        ("status = done and seed = 1337 and pipeline = 'toy'", vec!["3", "2", "1"]),
+        ("run > 1 and run != run_3", vec!["2"]),
+        ("started = 2020-03-01 and started < 2020-03-01T14:30", vec!["2", "1"]),
+        ("eval.nothing != 1 or eval.accuracy = x", vec![]),
+    ] {
+        assert_eq!(meet(&lab, condition), runs, "{condition}");
+    }
+}
+
+#[test]
+fn a_condition_that_cannot_be_read_is_shown_with_a_caret() {
+    let lab = ranks();
+    let refused = |condition: &str| {
+        let output = pipe(&lab, &["runs", "--where", condition]);
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), &b""[..]), "{condition}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let text = refused("lora.rank > 8 and statsu = done");
+    assert!(
+        text.contains("there is no column `statsu`") && text.contains("did you mean `status`?"),
+        "{text}"
+    );
+    let caret = text.lines().find(|line| line.contains('^')).unwrap();
+    let line = text.lines().find(|line| line.contains("lora.rank > 8 and")).unwrap();
+    assert_eq!(caret.find('^'), line.find("statsu"), "{text}");
+    for (condition, wanted) in [
+        ("", "a column is missing"),
+        ("lora.rank", "compared with nothing"),
+        ("lora.rank >", "a value is missing"),
+        ("(lora.rank > 1", "a `)` is missing"),
+        ("lora.rank > 1 tag = x", "`tag` is not expected here"),
+        ("tag = 'x", "a value is missing"),
+        (&"(".repeat(5000), "nested too deep"),
+    ] {
+        assert!(refused(condition).contains(wanted), "{condition}");
+    }
+}
+
+#[test]
+fn runs_are_sorted_and_columns_are_chosen() {
+    let lab = ranks();
+    let chosen =
+        ["runs", "--sort", "-eval.accuracy", "--columns", "lora.rank,eval.accuracy,tag", "--limit", "2"];
+    insta::assert_snapshot!(said(&lab, &chosen), @"
+    RUN    lora.rank  eval.accuracy  tag
+    run_2          8        0.90000  best
+    run_3         16        0.75000  –
+    the first 2; `pipe runs --all` lists every run
+    ");
+    let csv = said(&lab, &["runs", "--columns", "lora.rank,eval.accuracy", "--sort", "lora.rank", "--csv"]);
+    assert_eq!(csv, "run,lora.rank,eval.accuracy\nrun_1,4,0.5\nrun_2,8,0.9\nrun_3,16,0.75\n");
+    let csv = said(&lab, &["runs", "--tag", "best", "--csv"]);
+    assert!(csv.starts_with("run,status,started,pipeline,profile"), "{csv}");
+    assert!(csv.lines().count() == 2 && csv.contains("run_2,done,2020-03-01T14:00:00"), "{csv}");
+}
+
+#[test]
+fn a_removed_run_is_out_of_sight_until_it_is_restored() {
+    let lab = ranks();
+    let listed = |lab: &Lab| meet(lab, "run > 0");
+    assert_eq!(
+        said(&lab, &["rm", "@last", "best"]),
+        "run_3 is removed; `pipe restore run_3` brings it back\nrun_2 is removed; `pipe restore run_2` brings it back\n"
+    );
+    assert_eq!(listed(&lab), ["1"]);
+    assert!(said(&lab, &["show", "@last"]).starts_with("run_1"));
+    assert_eq!(pipe(&lab, &["show", "best"]).status.code(), Some(2), "its tag means nothing for now");
+    assert!(said(&lab, &["runs", "--removed"]).contains("run_3"));
+    assert_eq!(said(&lab, &["restore", "2", "3"]), "run_2 is back\nrun_3 is back\n");
+    assert_eq!(said(&lab, &["restore", "2"]), "run_2 was not removed\n");
+    assert_eq!(listed(&lab), ["3", "2", "1"]);
+    assert!(said(&lab, &["show", "best"]).starts_with("run_2"));
+}
