@@ -97,7 +97,7 @@ pub fn changes(old: &Fingerprint, new: &Fingerprint) -> Vec<Reason> {
     for path in before.keys().chain(after.keys()).collect::<BTreeSet<_>>() {
         let (old, new) = (before.get(path), after.get(path));
         // By the text that was hashed: 0.0 and -0.0 are equal numbers and two keys.
-        let text = |value: Option<&Value>| serde_json::to_string(&value.map(InOrder)).ok();
+        let text = |value: Option<&Value>| value.map(|value| serde_json::to_string(&InOrder(value)).ok());
         if text(old) != text(new) {
             let (old, new) = (old.cloned(), new.cloned());
             reasons.push(Reason::Parameter { path: path.clone(), old, new, place: None, since: None });

@@ -66,6 +66,8 @@ fn what_a_killed_run_left_goes_but_for_a_checkpoint_that_a_kept_run_can_go_on_fr
         let lab = Lab::new(RESUMES);
         let mut pipe = lab.start_until(&[], "running long");
         wait_until("the stage", || lab.path("begun").exists());
+        let begun = "SELECT count(*) FROM execution WHERE stage = 'long'";
+        wait_until("the record that it began", || lab.ask::<i64>(begun) == 1);
         send(Signal::KILL, i32::try_from(pipe.id()).unwrap());
         pipe.wait().unwrap();
         lab.write("cache/v1/results/00.tmp", "half a result");
