@@ -12,6 +12,7 @@ use super::{CacheError, index::Index, manifests, objects, results};
 use crate::{
     digest::{ActionKey, Digest},
     fingerprint::Fingerprint,
+    names::RunId,
 };
 
 /// What lies in a cache.
@@ -28,6 +29,8 @@ pub struct Contents {
 pub struct StoredResult {
     /// Its key.
     pub key: ActionKey,
+    /// The run that computed it.
+    pub run: RunId,
     /// When it was computed.
     pub computed: Timestamp,
     /// The objects it needs.
@@ -83,6 +86,7 @@ pub fn removal(contents: &Contents, kept: &BTreeSet<ActionKey>, budget: Option<u
 pub(super) fn contents(folder: &Path) -> Contents {
     let results = results::all(folder).map(|execution| StoredResult {
         key: execution.key,
+        run: execution.run,
         computed: execution.started,
         objects: execution.outputs.iter().map(|output| output.digest).collect(),
     });
@@ -127,7 +131,12 @@ mod tests {
     /// A result of `key(number)`, computed at that second.
     fn result(number: u8, objects: &[u8]) -> StoredResult {
         let computed = Timestamp::from_second(i64::from(number)).unwrap();
-        StoredResult { key: key(number), computed, objects: objects.iter().copied().map(digest).collect() }
+        StoredResult {
+            key: key(number),
+            run: RunId(1),
+            computed,
+            objects: objects.iter().copied().map(digest).collect(),
+        }
     }
 
     fn contents(results: Vec<StoredResult>) -> Contents {

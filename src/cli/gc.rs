@@ -54,7 +54,12 @@ impl Gc {
             keys.extend(database.load(*run)?.stages.iter().filter_map(|stage| stage.key));
             keys.extend(database.begun(*run)?);
         }
-        let removal = removal(&cache.contents(), &keys, self.max_size.map(|size| size.0));
+        let contents = cache.contents();
+        // A killed run computed more than it recorded.
+        keys.extend(
+            contents.results.iter().filter(|result| kept.contains(&result.run)).map(|result| result.key),
+        );
+        let removal = removal(&contents, &keys, self.max_size.map(|size| size.0));
         let failed = |err| Failure::error(err).exit(1);
         if !self.dry_run {
             cache.remove(&removal).map_err(failed)?;
