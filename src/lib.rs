@@ -22,6 +22,7 @@ mod metrics;
 pub mod names;
 pub mod pattern;
 pub mod pipeline;
+mod process;
 mod reasons;
 pub mod record;
 pub mod report;

@@ -23,8 +23,6 @@ pub struct RunStart {
     pub file: PathBuf,
     /// `name:` of the pipeline.
     pub pipeline: String,
-    /// The words of the command line, without the program.
-    pub command: Vec<String>,
     /// Profiles in the order they were applied.
     pub profiles: Vec<String>,
     /// `--set` in the order they were applied.
@@ -33,6 +31,15 @@ pub struct RunStart {
     pub seed: u64,
     /// The pipeline after profiles, `--set` and variables, as JSON.
     pub resolved: Value,
+    /// How it was called.
+    pub invocation: Invocation,
+}
+
+/// When, where and how `pipe run` was called.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Invocation {
+    /// The words of the command line, without the program.
+    pub command: Vec<String>,
     /// The state of the git checkout, where there is one.
     pub git: Option<GitState>,
     /// Version of the `pipe` binary.
@@ -140,6 +147,28 @@ pub struct Execution {
     pub metrics: Vec<Metric>,
     /// Distributions it reported.
     pub histograms: Vec<Histogram>,
+}
+
+impl Execution {
+    /// The attempt `id` that begins now, as far as it is known before it has run.
+    pub fn begun(id: &str, key: ActionKey, hashed: String, kind: &str, stage: &str, run: RunId) -> Self {
+        Self {
+            id: id.to_owned(),
+            key,
+            hashed,
+            kind: kind.to_owned(),
+            stage: stage.to_owned(),
+            run,
+            started: Timestamp::now(),
+            duration: 0.0,
+            cpu: 0.0,
+            peak_memory: 0,
+            device: None,
+            outputs: Vec::new(),
+            metrics: Vec::new(),
+            histograms: Vec::new(),
+        }
+    }
 }
 
 /// One output of an execution.

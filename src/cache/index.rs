@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeMap,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     sync::{
         Mutex, MutexGuard,
@@ -14,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::{Hit, results, stat::Stat};
 use crate::{
@@ -22,13 +23,16 @@ use crate::{
     record::Execution,
 };
 
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 const SCHEMA: &str = "
     CREATE TABLE result  (key BLOB PRIMARY KEY, execution TEXT NOT NULL, run INTEGER NOT NULL,
                           device TEXT, outputs TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE object  (digest BLOB PRIMARY KEY, stat BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE outside (name BLOB PRIMARY KEY, listing BLOB NOT NULL, digest BLOB NOT NULL,
                           record BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE repeat  (file BLOB PRIMARY KEY, found BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TRIGGER result_added   AFTER INSERT ON result BEGIN DELETE FROM repeat; END;
+    CREATE TRIGGER result_removed AFTER DELETE ON result BEGIN DELETE FROM repeat; END;
 ";
 
 /// The open index, or none where there is no folder yet or it cannot be written.
@@ -43,6 +47,10 @@ pub(super) struct Index {
     /// What was found outside the cache and could not be written, by its name.
     unwritten: Mutex<BTreeMap<Vec<u8>, Seen>>,
 }
+
+/// The state of the index at one moment, of which other processes can be seen to have written since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark(Option<i64>);
 
 /// What was found outside the cache.
 #[derive(Debug, Clone)]
@@ -177,6 +185,35 @@ impl Index {
         }
     }
 
+    /// The state from here on.
+    pub fn mark(&self) -> Mark {
+        self.end_reading();
+        Mark(self.lock().as_ref().and_then(|connection| version(connection).ok()))
+    }
+
+    /// Keeps what a run of `file` found, unless another process has written since `mark`.
+    pub fn keep_repeat(&self, file: &Path, found: &impl serde::Serialize, mark: Mark) {
+        self.tell(|connection| {
+            let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+            if mark != Mark(Some(version(&transaction)?)) {
+                return Ok(0);
+            }
+            transaction
+                .prepare_cached("INSERT OR REPLACE INTO repeat VALUES (?, ?)")?
+                .execute(params![file.as_os_str().as_bytes(), encode(found)])?;
+            transaction.commit().map(|()| 1)
+        });
+    }
+
+    /// What [`Self::keep_repeat`] kept, unless a result was added or removed since.
+    pub fn repeat<T: serde::de::DeserializeOwned>(&self, file: &Path) -> Option<T> {
+        let file = file.as_os_str().as_bytes();
+        self.ask("SELECT found FROM repeat WHERE file = ?", params![file], |row| {
+            Ok(decode(row.get_ref(0)?.as_blob()?))
+        })
+        .flatten()
+    }
+
     fn ask<T>(
         &self,
         question: &str,
@@ -243,14 +280,14 @@ fn existing(file: &Path) -> Option<Connection> {
     let connection = file.is_file().then(|| Connection::open(file).ok()).flatten()?;
     prepare(&connection).ok()?;
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).ok()?;
-    let tables = connection.prepare("SELECT 1 FROM result, object, outside LIMIT 1").is_ok();
+    let tables = connection.prepare("SELECT 1 FROM result, object, outside, repeat LIMIT 1").is_ok();
     (version == SCHEMA_VERSION && tables).then_some(connection)
 }
 
 fn rebuilt(folder: &Path, file: &Path) -> rusqlite::Result<Connection> {
     let mut connection = Connection::open(file)?;
     prepare(&connection)?;
-    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if version != SCHEMA_VERSION {
         transaction.execute_batch(SCHEMA)?;
@@ -279,6 +316,11 @@ fn add_result(connection: &Connection, execution: &Execution) -> rusqlite::Resul
         execution.device,
         outputs
     ])
+}
+
+/// A number that changes when another connection has written.
+fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "data_version", |row| row.get(0))
 }
 
 fn encode<T: serde::Serialize>(value: &T) -> Vec<u8> {

@@ -19,12 +19,15 @@ mod hold;
 mod index;
 mod manifests;
 mod objects;
+mod orphans;
 mod outside;
 mod results;
 mod scratch;
+mod stamps;
 mod stat;
 mod sweep;
 mod tree;
+mod vigil;
 mod walk;
 
 use std::{
@@ -34,6 +37,7 @@ use std::{
 };
 
 use miette::Diagnostic;
+use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
 use crate::{
@@ -42,12 +46,15 @@ use crate::{
     record::{Artifact, Execution, FileChanges},
 };
 use index::Index;
+use outside::Looks;
 
 pub use audit::{Audit, Damage};
 pub use collect::{Contents, Removal, StoredResult, removal};
 pub use hold::Hold;
+pub use index::Mark;
 pub use outside::Outside;
 pub use scratch::{Claim, Scratch};
+pub use stamps::Stamps;
 pub use sweep::Leftovers;
 
 /// The folder layout's version, part of the path.
@@ -132,6 +139,7 @@ impl Hit {
 pub struct Cache {
     folder: PathBuf,
     index: Index,
+    looks: Looks,
 }
 
 impl Cache {
@@ -139,7 +147,7 @@ impl Cache {
     pub fn open(folder: &Path) -> Self {
         let folder = folder.join(LAYOUT);
         let index = Index::open(&folder);
-        Self { folder, index }
+        Self { folder, index, looks: Looks::default() }
     }
 
     /// Joins those who work in the cache, until the value is dropped: nothing is removed meanwhile.
@@ -290,13 +298,57 @@ impl Cache {
 
     /// The contents of a folder outside the cache.
     pub fn folder(&self, root: &Path, folder: &Path) -> Result<Outside, CacheError> {
-        outside::folder(&self.index, root, folder)
+        outside::folder(&self.index, &self.looks, root, folder)
     }
 
     /// The contents of the files outside the cache that match `pattern`.
     pub fn glob(&self, root: &Path, pattern: &str) -> Result<Outside, CacheError> {
-        outside::glob(&self.index, root, pattern)
+        outside::glob(&self.index, &self.looks, root, pattern)
     }
+
+    /// The digest of a file outside the cache, if its stat says that it is known.
+    pub fn known_file(&self, root: &Path, file: &Path) -> Option<Digest> {
+        outside::known_file(&self.index, root, file)
+    }
+
+    /// The digest of a folder outside the cache, if the stats of its files say that it is known.
+    ///
+    /// Where they do not, [`Self::folder`] goes on from what was listed.
+    pub fn known_folder(&self, root: &Path, folder: &Path) -> Option<Digest> {
+        outside::known_folder(&self.index, &self.looks, root, folder)
+    }
+
+    /// The same for the files that match `pattern`, and [`Self::glob`].
+    pub fn known_glob(&self, root: &Path, pattern: &str) -> Option<Digest> {
+        outside::known_glob(&self.index, &self.looks, root, pattern)
+    }
+
+    /// The stats of `objects`, if all are known to have the right bytes.
+    pub fn stamps(&self, objects: &[Digest]) -> Option<Stamps> {
+        Stamps::of(&self.index, objects)
+    }
+
+    /// Whether the objects still have the stats that they had then.
+    pub fn are_as_stamped(&self, stamps: &Stamps) -> bool {
+        stamps.hold(&self.folder)
+    }
+
+    /// The state before lookups whose outcome is to be kept by [`Self::keep_repeat`].
+    pub fn mark(&self) -> Mark {
+        self.index.mark()
+    }
+
+    /// Keeps what a run of `file` found until a result is added or removed; not at all if that has
+    /// happened since `mark`.
+    pub fn keep_repeat(&self, file: &Path, found: &impl Serialize, mark: Mark) {
+        self.index.keep_repeat(file, found, mark);
+    }
+
+    /// What [`Self::keep_repeat`] kept.
+    pub fn repeat<T: DeserializeOwned>(&self, file: &Path) -> Option<T> {
+        self.index.repeat(file)
+    }
+
     /// Which files of a folder or pattern are others than those behind the digest `before`, which a
     /// result used; `None` where that is not known.
     pub fn file_changes(&self, before: Digest, now: &Outside) -> Option<FileChanges> {

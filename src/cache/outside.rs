@@ -6,10 +6,12 @@
 //! A stat counts only if a write after the hashing must have changed it.
 
 use std::{
+    collections::HashMap,
     ffi::OsStr,
     io,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, OnceLock},
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -22,6 +24,7 @@ use super::{
     objects,
     stat::{Stat, has_fine_times},
     tree::{self, Entry, Tree},
+    vigil::Vigil,
     walk::Listing,
 };
 use crate::{digest::Digest, pattern::matching_files};
@@ -32,7 +35,7 @@ const PATIENCE: i64 = 20_000_000;
 const NO_LISTING: [u8; 32] = [0; 32];
 
 /// An input outside the cache, as it was when it was looked at.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Outside {
     /// The hash of its contents.
     pub digest: Digest,
@@ -42,11 +45,18 @@ pub struct Outside {
     listing: [u8; 32],
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 enum What {
     File,
-    Folder,
-    Glob { pattern: String, names: Vec<PathBuf> },
+    /// Watched since before it was listed; with its device and inode.
+    Folder {
+        vigil: Vigil,
+        own: (u64, u64),
+    },
+    Glob {
+        pattern: String,
+        names: Vec<PathBuf>,
+    },
 }
 
 impl Outside {
@@ -59,10 +69,9 @@ impl Outside {
     pub fn has_changed(&self) -> bool {
         let listing = match &self.what {
             What::File => Stat::of(&self.path).map(|stat| of_file(&self.path, stat)).ok(),
-            What::Folder => Listing::of(&self.path).ok(),
-            What::Glob { pattern, .. } => {
-                matching_files(&self.path, pattern).ok().and_then(|names| of_files(&self.path, &names).ok())
-            }
+            What::Folder { vigil, own } if vigil.saw_nothing() && leads_to(&self.path, *own) => return false,
+            What::Folder { .. } => Listing::of(&self.path, None).ok(),
+            What::Glob { pattern, .. } => Listed::glob(&self.path, pattern).ok().map(|listed| listed.listing),
         };
         listing.is_none_or(|listing| listing.hash != self.listing)
     }
@@ -71,10 +80,82 @@ impl Outside {
     pub(super) fn record(&self) -> Option<Vec<u8>> {
         match &self.what {
             What::File => None,
-            What::Folder => Some(folder_record(&self.path)),
+            What::Folder { .. } => Some(folder_record(&self.path)),
             What::Glob { pattern, .. } => Some(glob_record(&self.path, pattern)),
         }
     }
+}
+
+/// A listing, and the files that a pattern named for it.
+#[derive(Debug)]
+struct Listed {
+    names: Vec<PathBuf>,
+    listing: Listing,
+}
+
+impl Listed {
+    fn folder(path: &Path, looks: &Looks) -> Result<Self, CacheError> {
+        Ok(Self { names: Vec::new(), listing: Listing::of(path, Some(looks.vigil()))? })
+    }
+
+    fn glob(root: &Path, pattern: &str) -> Result<Self, CacheError> {
+        let names = matching_files(root, pattern).map_err(CacheError::Pattern)?;
+        let listing = of_files(root, &names)?;
+        Ok(Self { names, listing })
+    }
+}
+
+/// What the looks of one process share.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    /// Watches all folders together: one event makes all of them be looked at again.
+    vigil: OnceLock<Vigil>,
+    /// What was listed and not looked up yet, by the name of its record.
+    listed: Mutex<HashMap<Vec<u8>, Listed>>,
+}
+
+impl Looks {
+    fn vigil(&self) -> &Vigil {
+        self.vigil.get_or_init(Vigil::begin)
+    }
+
+    /// The digest of what was listed, if that is known; else keeps the list for who asks the long way.
+    fn known(&self, index: &Index, record: Vec<u8>, listed: Listed) -> Option<Digest> {
+        let digest = known(index, &record, &listed.listing);
+        if digest.is_none() {
+            self.listed().insert(record, listed);
+        }
+        digest
+    }
+
+    fn take(&self, record: &[u8]) -> Option<Listed> {
+        self.listed().remove(record)
+    }
+
+    fn listed(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Listed>> {
+        self.listed.lock().expect("keeping a list does not panic")
+    }
+}
+
+/// The digest of one file, if its stat is known.
+pub(super) fn known_file(index: &Index, root: &Path, file: &Path) -> Option<Digest> {
+    let path = root.join(file);
+    known(index, &file_record(&path), &of_file(&path, Stat::of(&path).ok()?))
+}
+
+/// The digest of a folder, if its listing is known; else the listing is kept for [`folder`].
+pub(super) fn known_folder(index: &Index, looks: &Looks, root: &Path, folder: &Path) -> Option<Digest> {
+    let path = root.join(folder);
+    looks.known(index, folder_record(&path), Listed::folder(&path, looks).ok()?)
+}
+
+/// The same for the files that match `pattern`, and [`glob`].
+pub(super) fn known_glob(index: &Index, looks: &Looks, root: &Path, pattern: &str) -> Option<Digest> {
+    looks.known(index, glob_record(root, pattern), Listed::glob(root, pattern).ok()?)
+}
+
+fn known(index: &Index, record: &[u8], listing: &Listing) -> Option<Digest> {
+    index.outside(record).filter(|(known, _)| *known == listing.hash).map(|(_, digest)| digest)
 }
 
 /// Looks at one file; `file` is relative to `root` or absolute.
@@ -89,43 +170,55 @@ pub(super) fn file(index: &Index, root: &Path, file: &Path) -> Result<Outside, C
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Err(CacheError::Missing { path }),
         Err(err) => return Err(CacheError::io("read", &path)(err)),
     };
-    let record = [b"file:", path.as_os_str().as_bytes()].concat();
-    let listing = of_file(&path, stat).hash;
-    let digest = match index.outside(&record) {
-        Some((known, digest)) if known == listing => digest,
-        _ => {
+    let record = file_record(&path);
+    let listing = of_file(&path, stat);
+    let digest = match known(index, &record, &listing) {
+        Some(digest) => digest,
+        None => {
             let settles = stat.settles(has_fine_times(&path));
             let hashed_at = now_or_settled([settles].into_iter());
             let digest = objects::hash_file(&path).map_err(CacheError::io("read", &path))?;
-            let trusted = if settles < hashed_at { listing } else { NO_LISTING };
+            let trusted = if settles < hashed_at { listing.hash } else { NO_LISTING };
             index.add_outside(&record, Seen { listing: trusted, digest, record: Vec::new() });
             digest
         }
     };
-    Ok(Outside { digest, path, what: What::File, listing })
+    Ok(Outside { digest, path, what: What::File, listing: listing.hash })
 }
 
 /// Looks at all files of a folder, links followed.
-pub(super) fn folder(index: &Index, root: &Path, folder: &Path) -> Result<Outside, CacheError> {
+pub(super) fn folder(
+    index: &Index,
+    looks: &Looks,
+    root: &Path,
+    folder: &Path,
+) -> Result<Outside, CacheError> {
     let path = root.join(folder);
     if !path.is_dir() {
         return Err(CacheError::Missing { path });
     }
-    let listing = Listing::of(&path)?;
-    let digest = look(index, &folder_record(&path), &listing)?.digest;
+    let record = folder_record(&path);
+    let Listed { listing, .. } = looks.take(&record).map_or_else(|| Listed::folder(&path, looks), Ok)?;
+    let digest = look(index, &record, &listing)?.digest;
     let digest = digest.unwrap_or_else(|| tree::digest(&[]));
-    Ok(Outside { digest, path, what: What::Folder, listing: listing.hash })
+    let what = What::Folder { vigil: looks.vigil().clone(), own: listing.own };
+    Ok(Outside { digest, path, what, listing: listing.hash })
 }
 
 /// Looks at all files that match `pattern`, which is relative to `root`.
-pub(super) fn glob(index: &Index, root: &Path, pattern: &str) -> Result<Outside, CacheError> {
-    let names = matching_files(root, pattern).map_err(CacheError::Pattern)?;
-    let listing = of_files(root, &names)?;
-    let Some(digest) = look(index, &glob_record(root, pattern), &listing)?.digest else {
+pub(super) fn glob(index: &Index, looks: &Looks, root: &Path, pattern: &str) -> Result<Outside, CacheError> {
+    let record = glob_record(root, pattern);
+    let Listed { names, listing } = looks.take(&record).map_or_else(|| Listed::glob(root, pattern), Ok)?;
+    let Some(digest) = look(index, &record, &listing)?.digest else {
         return Err(CacheError::Missing { path: root.join(pattern) });
     };
     let what = What::Glob { pattern: pattern.to_owned(), names };
     Ok(Outside { digest, path: root.to_owned(), what, listing: listing.hash })
+}
+
+/// Whether `path` still leads to this device and inode: another folder may stand in place of a watched one.
+fn leads_to(path: &Path, own: (u64, u64)) -> bool {
+    Stat::of(path).is_ok_and(|stat| (stat.device, stat.inode) == own)
 }
 
 fn of_file(path: &Path, stat: Stat) -> Listing {
@@ -139,6 +232,10 @@ fn of_files(root: &Path, names: &[PathBuf]) -> Result<Listing, CacheError> {
     };
     let stats = names.iter().map(stat).collect::<Result<Vec<_>, _>>()?;
     Ok(Listing::flat(root, names.iter().map(|name| name.as_os_str()).zip(stats)))
+}
+
+fn file_record(path: &Path) -> Vec<u8> {
+    [b"file:", path.as_os_str().as_bytes()].concat()
 }
 
 /// The name of the record of a folder.

@@ -2,12 +2,18 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    io::{Read, Seek, Write},
+    io::{Read, Write},
     os::unix::fs::{MetadataExt, symlink},
     path::{Component, Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
-use super::{CacheError, Outside};
+use super::{CacheError, Outside, orphans};
+use crate::process::{has_ended, this_process};
+
+/// How long processes that were told to end may take before they are told again.
+const ENDING: Duration = Duration::from_millis(5);
 
 /// The folder of one key below `scratch/`.
 #[derive(Debug, Clone)]
@@ -31,8 +37,8 @@ impl Scratch {
 
     /// Claims the key, or returns `None` while another process holds it.
     ///
-    /// `attempt` names the attempt and `holder` tells others who has it. What an attempt
-    /// that was killed left behind is removed, except its checkpoints.
+    /// `attempt` names the attempt and `holder` tells others who has it, on one line. What an attempt
+    /// that was killed left behind is removed, except its checkpoints, and what it left running is ended.
     pub fn claim(&self, attempt: &str, holder: &str) -> Result<Option<Claim>, CacheError> {
         let path = self.folder.join("lock");
         loop {
@@ -46,14 +52,20 @@ impl Scratch {
             };
             match lock.try_lock() {
                 Ok(()) => {}
+                Err(TryLockError::WouldBlock) if has_lost_its_pipe(&lock) && orphans::end(&lock) > 0 => {
+                    // The kernel takes a moment to end them.
+                    thread::sleep(ENDING);
+                    continue;
+                }
                 Err(TryLockError::WouldBlock) => return Ok(None),
                 Err(TryLockError::Error(err)) => return Err(CacheError::io("lock", &path)(err)),
             }
             if !is_still_at(&lock, &path) {
                 continue;
             }
+            let text = format!("{holder}\n{}\n", this_process().unwrap_or_default());
             lock.set_len(0)
-                .and_then(|()| lock.write_all(holder.as_bytes()))
+                .and_then(|()| lock.write_all(text.as_bytes()))
                 .map_err(CacheError::io("write", &path))?;
             let claim = Claim { folder: self.folder.clone(), lock, attempt: attempt.to_owned() };
             claim.remove_attempts()?;
@@ -72,11 +84,8 @@ impl Scratch {
 
     /// Who holds the key, as it said itself; empty if nobody does.
     pub fn holder(&self) -> String {
-        let mut text = String::new();
-        if let Ok(mut file) = File::open(self.folder.join("lock")) {
-            let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
-        }
-        text
+        let text = fs::read_to_string(self.folder.join("lock")).unwrap_or_default();
+        text.lines().next().unwrap_or_default().to_owned()
     }
 }
 
@@ -96,9 +105,13 @@ impl Claim {
         self.folder().join("out")
     }
 
-    /// Makes a folder of links to the files of `outside`, under their relative names.
-    pub fn link(&self, input: &str, outside: &Outside) -> Result<PathBuf, CacheError> {
-        let folder = self.folder().join("in").join(input);
+    /// Where the stage finds an input from outside: of a pattern, a folder of links to the files that match, under
+    /// their relative names, and to no others.
+    pub fn input(&self, port: &str, outside: &Outside) -> Result<PathBuf, CacheError> {
+        if outside.names().is_empty() {
+            return Ok(outside.path.clone());
+        }
+        let folder = self.folder().join("in").join(port);
         for name in outside.names() {
             // Of a pattern that leaves the project, only the names of folders and files are kept.
             let names = name.components().filter(|part| matches!(part, Component::Normal(_)));
@@ -140,6 +153,12 @@ impl Claim {
         }
         Ok(())
     }
+}
+
+/// Whether the `pipe` that wrote the locked file has ended, and others of its stage have not.
+fn has_lost_its_pipe(mut lock: &File) -> bool {
+    let mut text = String::new();
+    lock.read_to_string(&mut text).is_ok() && text.lines().nth(1).is_some_and(has_ended)
 }
 
 /// Whether the locked file is still the one at `path`, not one that a finished holder removed.

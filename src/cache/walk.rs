@@ -13,7 +13,7 @@ use std::{
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, fstat, openat, statat};
 
-use super::{CacheError, stat::Stat};
+use super::{CacheError, stat::Stat, vigil::Vigil};
 
 /// Bytes that the system may fill with names at a time.
 const NAMES: usize = 64 * 1024;
@@ -23,6 +23,8 @@ const NAMES: usize = 64 * 1024;
 pub(super) struct Listing {
     /// The folder.
     pub path: PathBuf,
+    /// Its device and inode; zeros where single files were listed.
+    pub own: (u64, u64),
     /// Its files: stat, length of the name and name of each, one after another.
     files: Vec<u8>,
     /// The folders in it.
@@ -46,16 +48,16 @@ impl Above<'_> {
 }
 
 impl Listing {
-    /// Lists all that lies below `folder`.
-    pub fn of(folder: &Path) -> Result<Self, CacheError> {
-        list(folder.to_owned(), None)
+    /// Lists all that lies below `folder`, which `vigil` watches from then on.
+    pub fn of(folder: &Path, vigil: Option<&Vigil>) -> Result<Self, CacheError> {
+        list(folder.to_owned(), None, vigil)
     }
 
     /// A listing of one level, of these files.
     pub fn flat<'a>(path: &Path, files: impl Iterator<Item = (&'a OsStr, Stat)>) -> Self {
         let mut bytes = Vec::new();
         files.for_each(|(name, stat)| add(&mut bytes, name.as_bytes(), stat));
-        Self::new(path.to_owned(), bytes, Vec::new())
+        Self::new(path.to_owned(), (0, 0), bytes, Vec::new())
     }
 
     /// The names and stats of the files.
@@ -70,7 +72,7 @@ impl Listing {
         })
     }
 
-    fn new(path: PathBuf, files: Vec<u8>, folders: Vec<Self>) -> Self {
+    fn new(path: PathBuf, own: (u64, u64), files: Vec<u8>, folders: Vec<Self>) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&files);
         for folder in &folders {
@@ -78,7 +80,7 @@ impl Listing {
             // A name has no zero byte and a file no name of 0 bytes: this is no file.
             hasher.update(&[0; Stat::BYTES + 4]).update(name).update(&[0]).update(&folder.hash);
         }
-        Self { path, files, folders, hash: *hasher.finalize().as_bytes() }
+        Self { path, own, files, folders, hash: *hasher.finalize().as_bytes() }
     }
 }
 
@@ -88,7 +90,7 @@ fn add(files: &mut Vec<u8>, name: &[u8], stat: Stat) {
     files.extend_from_slice(name);
 }
 
-fn list(path: PathBuf, above: Option<&Above<'_>>) -> Result<Listing, CacheError> {
+fn list(path: PathBuf, above: Option<&Above<'_>>, vigil: Option<&Vigil>) -> Result<Listing, CacheError> {
     let failed = |path: &Path, err: rustix::io::Errno| CacheError::io("list", path)(err.into());
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let folder = openat(CWD, &path, flags, Mode::empty()).map_err(|err| failed(&path, err))?;
@@ -96,6 +98,8 @@ fn list(path: PathBuf, above: Option<&Above<'_>>) -> Result<Listing, CacheError>
     if above.is_some_and(|above| above.contains(own.st_dev, own.st_ino)) {
         return Err(CacheError::Loop { path });
     }
+    let unseen = || vigil.into_iter().for_each(Vigil::give_up);
+    vigil.into_iter().for_each(|vigil| vigil.watch(&path));
     let mut files = Vec::new();
     let mut folders = Vec::new();
     {
@@ -114,6 +118,9 @@ fn list(path: PathBuf, above: Option<&Above<'_>>) -> Result<Listing, CacheError>
                 continue;
             }
             let told = statat(&folder, name, AtFlags::empty()).map_err(|err| failed(&below(), err))?;
+            if entry.file_type() != FileType::RegularFile || told.st_nlink > 1 {
+                unseen();
+            }
             match FileType::from_raw_mode(told.st_mode) {
                 FileType::RegularFile => add(&mut files, name.to_bytes(), Stat::from(&told)),
                 FileType::Directory => folders.push(below()),
@@ -124,9 +131,9 @@ fn list(path: PathBuf, above: Option<&Above<'_>>) -> Result<Listing, CacheError>
     drop(folder);
     let here = Above { device: own.st_dev, inode: own.st_ino, above };
     let folders = if let [_, _, ..] = folders.as_slice() {
-        folders.into_par_iter().map(|path| list(path, Some(&here))).collect::<Result<_, _>>()?
+        folders.into_par_iter().map(|path| list(path, Some(&here), vigil)).collect::<Result<_, _>>()?
     } else {
-        folders.into_iter().map(|path| list(path, Some(&here))).collect::<Result<_, _>>()?
+        folders.into_iter().map(|path| list(path, Some(&here), vigil)).collect::<Result<_, _>>()?
     };
-    Ok(Listing::new(path, files, folders))
+    Ok(Listing::new(path, (own.st_dev, own.st_ino), files, folders))
 }

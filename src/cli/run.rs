@@ -1,11 +1,16 @@
 //! `pipe run`: executes what has changed, records the run, prints what came out.
 
-use std::{cell::OnceCell, collections::BTreeSet, path::PathBuf, process::ExitCode, thread};
+use std::{
+    cell::OnceCell,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    thread,
+};
 
 use anstyle::{AnsiColor, Style};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
-use pipe_stages::contract::{Device, PortType};
+use pipe_stages::contract::Device;
 use serde_json::{Value, json};
 
 use super::{
@@ -18,17 +23,21 @@ use super::{
 };
 use crate::{
     cache::{Cache, Hold},
+    digest::Digest,
     engine::{
-        self, Capacity, Earlier, EngineError, Explainer, PlanError, Planned, Request, RunEvent, Summary,
-        Tools, Verdict,
+        self, Capacity, Earlier, EngineError, Explainer, Found, PlanError, Planned, Repeat, Request,
+        RunEvent, Summary, Tools, Verdict,
     },
     exec::{ProcessExecutor, Stop},
     fingerprint::Fingerprint,
     git,
     names::RunId,
-    pipeline::{Pipeline, StageSpec, load},
-    record::{Outcome, RunStart, RunStatus, StageRecord},
-    runs::{RunsDb, expected::expected},
+    pipeline::{Pipeline, StageSpec, Told, load, told},
+    record::{Invocation, Outcome, Reason, RunStart, RunStatus, StageRecord},
+    runs::{
+        RunsDb,
+        expected::{Expected, expected},
+    },
 };
 
 /// Exit code of a run that was stopped by Ctrl-C, as shells have it.
@@ -80,11 +89,52 @@ impl Run {
         if self.watch {
             return self.run_on_changes(globals, &stop);
         }
-        let pipeline = self.pipeline.load(globals)?;
         if !self.dry_run {
             stop_on_signals(&stop, || {});
         }
-        self.once(globals, &pipeline, &stop)
+        let may_repeat = !self.dry_run && !self.json && self.targets.are_all() && self.device().is_ok();
+        let told = may_repeat.then(|| told(&self.pipeline.options(globals))).flatten();
+        let cache = told.as_ref().map(|told| Cache::open(&told.root.join("cache")));
+        if let Some((told, cache)) = told.as_ref().zip(cache.as_ref())
+            && self.again(globals, told, cache)?
+        {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let pipeline = self.pipeline.load(globals)?;
+        let cache = cache.unwrap_or_else(|| Cache::open(&pipeline.root.join("cache")));
+        self.once(globals, &pipeline, &cache, &stop)
+    }
+
+    /// Records a run that finds what the run before it found, if this one does; returns whether that is so.
+    fn again(&self, globals: &Globals, told: &Told, cache: &Cache) -> Result<bool, Failure> {
+        let started = Timestamp::now();
+        let path = told.root.join("runs.db");
+        if !path.exists() {
+            return Ok(false);
+        }
+        let _hold = join(cache, globals)?;
+        let Some(repeat) = Repeat::find(told, cache) else { return Ok(false) };
+        let mut database = RunsDb::open(&path)?;
+        let invocation = invocation(&told.root, started);
+        let Some(run) = database.repeat(repeat.run, repeat.began, &invocation)? else { return Ok(false) };
+        let names: Vec<String> = repeat.stages.iter().map(|found| found.stage.clone()).collect();
+        let count = names.len();
+        let mut view = View::new(&names);
+        view.say(
+            "run",
+            Style::new().bold(),
+            &headline(run, &told.file, &self.pipeline.profiles, count, count),
+        );
+        for Found { stage, since } in &repeat.stages {
+            view.found(stage, &[Reason::Satisfied { since: *since }]);
+        }
+        view.close();
+        let summary = Summary::of_found(count, repeat.tables);
+        let (verb, style, text) = closing(run, &summary, &[], seconds_since(started));
+        view.say(verb, style, &text);
+        let expected = if repeat.expects { expected(&database.load(run)?) } else { Vec::new() };
+        print(globals, cache, &summary.tables, &expected)?;
+        Ok(true)
     }
 
     /// Runs, and runs again on every change until Ctrl-C.
@@ -101,7 +151,9 @@ impl Run {
                     let stages = pipeline.stages.values();
                     let outside = stages.flat_map(StageSpec::outside).cloned().collect();
                     watch.sources(&pipeline.root, outside)?;
-                    self.once(globals, &pipeline, stop).unwrap_or_else(|failure| failure.report(globals))
+                    let cache = Cache::open(&pipeline.root.join("cache"));
+                    let done = self.once(globals, &pipeline, &cache, stop);
+                    done.unwrap_or_else(|failure| failure.report(globals))
                 }
                 Err(mut errors) => {
                     if let Some((root, outside)) = errors.outside.take() {
@@ -121,25 +173,28 @@ impl Run {
         }
     }
 
-    fn once(&self, globals: &Globals, pipeline: &Pipeline, stop: &Stop) -> Result<ExitCode, Failure> {
-        // A dry run is no run: it has no number.
-        let mut request = self.request(pipeline, RunId(0))?;
-        let cache = Cache::open(&pipeline.root.join("cache"));
+    fn once(
+        &self,
+        globals: &Globals,
+        pipeline: &Pipeline,
+        cache: &Cache,
+        stop: &Stop,
+    ) -> Result<ExitCode, Failure> {
+        let mut request = self.request(pipeline)?;
         if self.dry_run {
-            return self.print_plan(globals, &plan(&request, &cache)?);
+            return self.print_plan(globals, &plan(&request, cache)?);
         }
-        let _hold = join(&cache, globals)?;
+        let _hold = join(cache, globals)?;
         // What cannot be done is said before anything is; a whole pipeline can be.
         if request.selected.is_some() {
-            plan(&request, &cache)?;
+            plan(&request, cache)?;
         }
         let mut database = RunsDb::open(&pipeline.root.join("runs.db"))?;
         let start = run_start(pipeline);
-        let run = database.begin(&start)?;
-        request.run = run;
-        let outcome = execute(&request, &cache, stop, database);
-        let (summary, records) = outcome?;
-        self.print(globals, pipeline, &cache, run, &summary, &records)?;
+        request.run = database.begin(&start)?;
+        request.began = start.invocation.started;
+        let (summary, records) = execute(&request, cache, stop, database)?;
+        self.print(globals, pipeline, cache, request.run, &summary, &records)?;
         Ok(match summary.status {
             RunStatus::Done | RunStatus::Running => ExitCode::SUCCESS,
             RunStatus::Failed => ExitCode::FAILURE,
@@ -159,7 +214,8 @@ impl Run {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn request<'a>(&self, pipeline: &'a Pipeline, run: RunId) -> Result<Request<'a>, Failure> {
+    /// What is asked for. A dry run is no run: this has no number yet.
+    fn request<'a>(&self, pipeline: &'a Pipeline) -> Result<Request<'a>, Failure> {
         let cpus = self.jobs.map_or_else(all_cpus, usize::from);
         Ok(Request {
             pipeline,
@@ -168,7 +224,8 @@ impl Run {
             force: self.targets.force(pipeline)?,
             device: self.device()?,
             capacity: Capacity { cpus, memory: total_memory(), gpus: 0 },
-            run,
+            run: RunId(0),
+            began: Timestamp::UNIX_EPOCH,
         })
     }
 
@@ -204,26 +261,21 @@ impl Run {
             }
             return globals.print(format_args!("{document:#}\n"));
         }
-        // Reading the results of thousands of stages takes longer than all the rest of a run without work.
-        let outputs = |stage: &str| pipeline.stages[stage].ports.outputs.iter();
-        let may_print = |stage: &str| outputs(stage).any(|port| port.port_type == PortType::Table);
-        let done = records.iter().map(|record| &pipeline.stages[&record.stage]);
-        let taken: BTreeSet<&str> = done.flat_map(StageSpec::upstream).collect();
-        let last = |stage: &str| may_print(stage) && !taken.contains(stage);
-        for record in records.iter().filter(|record| last(&record.stage)) {
-            let known = record.execution.is_some().then(|| record.key.and_then(|key| cache.execution(key)));
-            let outputs = known.flatten().map(|execution| execution.outputs).unwrap_or_default();
-            for table in outputs.iter().filter(|output| output.port_type == PortType::Table) {
-                if let Ok(text) = std::fs::read_to_string(cache.object(table.digest)) {
-                    globals.print(format_args!("{}\n", text.trim_end()))?;
-                }
-            }
-        }
-        if !expected.is_empty() {
-            history::print(globals, &format!("\n{}", expected::text(&expected)))?;
-        }
-        Ok(())
+        print(globals, cache, &summary.tables, &expected)
     }
+}
+
+/// Prints the tables that came out, and what was expected beside what came.
+fn print(globals: &Globals, cache: &Cache, tables: &[Digest], expected: &[Expected]) -> Result<(), Failure> {
+    for table in tables {
+        if let Ok(text) = std::fs::read_to_string(cache.object(*table)) {
+            globals.print(format_args!("{}\n", text.trim_end()))?;
+        }
+    }
+    if expected.is_empty() {
+        return Ok(());
+    }
+    history::print(globals, &format!("\n{}", expected::text(expected))).map(drop)
 }
 
 fn execute(
@@ -240,7 +292,9 @@ fn execute(
     let tools = Tools { cache, executor: &executor, stop, root: &pipeline.root };
     let wanted = request.wanted();
     let mut view = View::new(&wanted);
-    view.say("run", Style::new().bold(), &headline(run, pipeline, wanted.len()));
+    let all = pipeline.stages.len();
+    let headline = headline(run, &pipeline.file, &pipeline.profiles, wanted.len(), all);
+    view.say("run", Style::new().bold(), &headline);
     let mut recorder = Recorder::new(database, cache, run, pipeline);
     let mut records = Vec::new();
     let ended = with_explainer(pipeline, &history, Some(run), |explainer| {
@@ -256,8 +310,7 @@ fn execute(
     let status = ended.as_ref().map_or(RunStatus::Failed, |summary| summary.status);
     let recorded = recorder.finish(status);
     let summary = ended.map_err(refused)?;
-    let took = Timestamp::now().duration_since(started).as_secs_f64();
-    let (verb, style, text) = closing(run, &summary, &records, took);
+    let (verb, style, text) = closing(run, &summary, &records, seconds_since(started));
     view.say(verb, style, &text);
     recorded.map_err(|err| Failure::from(err).exit(1))?;
     Ok((summary, records))
@@ -335,16 +388,22 @@ fn run_start(pipeline: &Pipeline) -> RunStart {
     RunStart {
         file: pipeline.file.clone(),
         pipeline: pipeline.name.clone(),
-        command: std::env::args().skip(1).collect(),
         profiles: pipeline.profiles.clone(),
         sets: pipeline.sets.clone(),
         seed: pipeline.seed,
         resolved: pipeline.resolved.clone(),
-        git: git::state(&pipeline.root),
+        invocation: invocation(&pipeline.root, Timestamp::now()),
+    }
+}
+
+fn invocation(root: &Path, started: Timestamp) -> Invocation {
+    Invocation {
+        command: std::env::args().skip(1).collect(),
+        git: git::state(root),
         version: env!("CARGO_PKG_VERSION").into(),
         host: hostname::get().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
         cpus: all_cpus(),
-        started: Timestamp::now(),
+        started,
     }
 }
 
@@ -391,14 +450,17 @@ fn refused(err: EngineError) -> Failure {
     }
 }
 
-fn headline(run: RunId, pipeline: &Pipeline, stages: usize) -> String {
-    let profiles = match pipeline.profiles.as_slice() {
+fn seconds_since(started: Timestamp) -> f64 {
+    Timestamp::now().duration_since(started).as_secs_f64()
+}
+
+fn headline(run: RunId, file: &Path, profiles: &[String], stages: usize, all: usize) -> String {
+    let profiles = match profiles {
         [] => String::new(),
         names => format!(" with {}", units::list(names)),
     };
-    let all = units::counted(pipeline.stages.len(), "stage");
-    let stages = if stages == pipeline.stages.len() { all } else { format!("{stages} of {all}") };
-    format!("{run}: {}{profiles}, {stages}", pipeline.file.display())
+    let some = if stages == all { String::new() } else { format!("{stages} of ") };
+    format!("{run}: {}{profiles}, {some}{}", file.display(), units::counted(all, "stage"))
 }
 
 fn closing(

@@ -30,6 +30,11 @@ pub struct Targets {
 }
 
 impl Targets {
+    /// Whether all stages are meant, and none is forced.
+    pub fn are_all(&self) -> bool {
+        [&self.only, &self.from, &self.until, &self.force].iter().all(|chosen| chosen.is_empty())
+    }
+
     /// The names of the selected stages; `None` for the whole pipeline.
     pub fn selected(&self, pipeline: &Pipeline) -> Result<Option<BTreeSet<String>>, Failure> {
         let Self { only, from, until, .. } = self.clone();

@@ -151,17 +151,7 @@ impl View {
                 let text = format!("{took:<12} {}{attempts}", units::size(peak_memory));
                 self.stage("done", AnsiColor::Green, stage, &text);
             }
-            Outcome::Cached => {
-                self.cached += 1;
-                if self.stages <= LISTED {
-                    let text = format!(
-                        "{stage:<width$}  {}",
-                        reasons::line(&record.reasons),
-                        width = self.name_width
-                    );
-                    self.say("cached", dim(), &text);
-                }
-            }
+            Outcome::Cached => self.found(stage, &record.reasons),
             Outcome::Failed => {
                 self.stage("failed", AnsiColor::Red, stage, &format!("after {took}{attempts}"));
                 for line in record.error.as_deref().unwrap_or_default().lines() {
@@ -174,6 +164,15 @@ impl View {
                 self.stage("skipped", AnsiColor::Yellow, stage, &reasons::line(&record.reasons));
             }
             Outcome::Interrupted => self.stage("stopped", AnsiColor::Yellow, stage, ""),
+        }
+    }
+
+    /// Shows a stage whose result was found.
+    pub fn found(&mut self, stage: &str, reasons: &[Reason]) {
+        self.cached += 1;
+        if self.stages <= LISTED {
+            let text = format!("{stage:<width$}  {}", reasons::line(reasons), width = self.name_width);
+            self.say("cached", dim(), &text);
         }
     }
 

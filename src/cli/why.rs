@@ -55,6 +55,7 @@ impl Why {
             device: Device::Cpu,
             capacity: Capacity { cpus: 1, memory: 0, gpus: 0 },
             run: RunId(0),
+            began: jiff::Timestamp::UNIX_EPOCH,
         };
         let (executor, stop) = (ProcessExecutor::new("".into(), &[]), Stop::default());
         let tools = Tools { cache: &cache, executor: &executor, stop: &stop, root: &pipeline.root };

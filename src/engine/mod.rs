@@ -11,6 +11,7 @@
 mod decide;
 mod perform;
 mod plan;
+mod repeat;
 mod resources;
 mod schedule;
 mod selection;
@@ -18,11 +19,13 @@ mod verify;
 
 use std::{collections::BTreeSet, path::Path};
 
+use jiff::Timestamp;
 use pipe_stages::contract::{Device, Event};
 use thiserror::Error;
 
 use crate::{
     cache::{Cache, CacheError},
+    digest::Digest,
     exec::{Executor, Stop},
     fingerprint::Fingerprint,
     names::RunId,
@@ -31,6 +34,7 @@ use crate::{
 };
 
 pub use plan::{PlanError, Planned, Verdict, plan};
+pub use repeat::{Found, Repeat};
 pub use resources::Capacity;
 pub use schedule::run;
 pub use selection::{Selection, SelectionError, matching};
@@ -53,6 +57,8 @@ pub struct Request<'a> {
     pub capacity: Capacity,
     /// The number of this run, written into what it computes.
     pub run: RunId,
+    /// When it began.
+    pub began: Timestamp,
 }
 
 /// Stages that run even if a result exists.
@@ -147,7 +153,7 @@ pub enum RunEvent {
 }
 
 /// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
     /// Done, failed or interrupted.
     pub status: RunStatus,
@@ -159,11 +165,18 @@ pub struct Summary {
     pub failed: usize,
     /// Stages that were not reached or stopped.
     pub skipped: usize,
+    /// The tables of those stages that no other one took from.
+    pub tables: Vec<Digest>,
 }
 
 impl Summary {
+    /// The summary of a run that found all of its stages.
+    pub fn of_found(stages: usize, tables: Vec<Digest>) -> Self {
+        Self { status: RunStatus::Done, ran: 0, cached: stages, failed: 0, skipped: 0, tables }
+    }
+
     fn of<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> Self {
-        let mut summary = Self { status: RunStatus::Done, ran: 0, cached: 0, failed: 0, skipped: 0 };
+        let mut summary = Self::of_found(0, Vec::new());
         for outcome in outcomes {
             match outcome {
                 Outcome::Ran => summary.ran += 1,

@@ -15,7 +15,7 @@ use crate::{
     cache::{CacheError, Claim, Hit, Lookup},
     exec::{Exit, Launch, end_of},
     names::RunId,
-    pipeline::{Places, Source, StageSpec},
+    pipeline::{Places, StageSpec},
     record::{Artifact, Execution, Histogram, Metric},
 };
 
@@ -112,23 +112,9 @@ fn attempt(
         claim.finish().map_err(|err| failed(&err))?;
         return Ok(Ending::Satisfied(hit));
     }
-    let started = Timestamp::now();
-    let mut execution = Execution {
-        id,
-        key: task.decided.key,
-        hashed: task.decided.hashed.clone(),
-        kind: task.spec.kind.name.to_owned(),
-        stage: task.spec.name.clone(),
-        run: task.run,
-        started,
-        duration: 0.0,
-        cpu: 0.0,
-        peak_memory: 0,
-        device: None,
-        outputs: Vec::new(),
-        metrics: Vec::new(),
-        histograms: Vec::new(),
-    };
+    let (kind, stage) = (task.spec.kind.name, &task.spec.name);
+    let Decided { key, hashed, .. } = &task.decided;
+    let mut execution = Execution::begun(&id, *key, hashed.clone(), kind, stage, task.run);
     notify(Notice::Started(Box::new(execution.clone())));
     let job = job(task, &claim).map_err(|err| failed(&err))?;
     let finished = {
@@ -163,7 +149,7 @@ fn attempt(
         }
         finished
     };
-    execution.duration = seconds_since(started);
+    execution.duration = seconds_since(execution.started);
     execution.cpu = finished.cpu;
     execution.peak_memory = finished.peak_memory;
     if let Some((port, outside)) = task.decided.outside.iter().find(|(_, outside)| outside.has_changed()) {
@@ -214,10 +200,7 @@ fn job(task: &Task<'_>, claim: &Claim) -> Result<Job, CacheError> {
     let outputs = task.spec.ports.outputs.iter();
     let mut inputs = task.decided.inputs.clone();
     for (port, outside) in &task.decided.outside {
-        // A stage is shown the files that match a pattern and no others.
-        if let Source::Glob(_) = task.spec.inputs[port] {
-            inputs.insert(port.clone(), claim.link(port, outside)?);
-        }
+        inputs.insert(port.clone(), claim.input(port, outside)?);
     }
     Ok(Job {
         stage: task.spec.name.clone(),

@@ -8,15 +8,17 @@ use std::{
 };
 
 use jiff::Timestamp;
+use pipe_stages::contract::PortType;
 
 use super::{
     Capacity, EngineError, Explainer, Request, RunEvent, Summary, Tools,
     decide::{Decided, Decision, Known, decide},
     perform::{Ending, Notice, Performed, Task, perform},
+    repeat::{Found, Repeat, RestsOn},
 };
 use crate::{
-    cache::{CacheError, Hit},
-    digest::ActionKey,
+    cache::{CacheError, Hit, Mark},
+    digest::{ActionKey, Digest},
     names::RunId,
     pipeline::StageSpec,
     record::{Artifact, Outcome, Reason, RunStatus, StageRecord},
@@ -92,6 +94,10 @@ struct Schedule<'r, 'o> {
     running: HashMap<String, Running>,
     known: Known,
     outcomes: BTreeMap<String, Outcome>,
+    /// The state of the cache before the first lookup.
+    mark: Mark,
+    found: Vec<Found>,
+    rests_on: RestsOn,
     free: Capacity,
     is_cache_writable: bool,
     failed: Option<String>,
@@ -128,6 +134,9 @@ impl<'r, 'o> Schedule<'r, 'o> {
             running: HashMap::new(),
             known: Known::new(),
             outcomes: BTreeMap::new(),
+            mark: tools.cache.mark(),
+            found: Vec::new(),
+            rests_on: RestsOn::default(),
             free: request.capacity,
             is_cache_writable: false,
             failed: None,
@@ -168,7 +177,24 @@ impl<'r, 'o> Schedule<'r, 'o> {
             () if self.failed.is_some() || summary.skipped > 0 => RunStatus::Failed,
             () => RunStatus::Done,
         };
+        summary.tables = self.tables();
+        if self.found.len() == self.request.pipeline.stages.len() {
+            let (found, rests_on) = (std::mem::take(&mut self.found), std::mem::take(&mut self.rests_on));
+            Repeat::keep(self.request, self.tools, found, rests_on, summary.tables.clone(), self.mark);
+        }
         Ok(summary)
+    }
+
+    /// The tables of stages with a result that no other stage of this run takes from.
+    fn tables(&self) -> Vec<Digest> {
+        let is_done = |stage: &&String| self.outcomes.contains_key(*stage);
+        let is_taken = |stage: &&String| {
+            let mut takers = self.takers.get(stage.as_str()).into_iter().flatten();
+            takers.any(|at| is_done(&&self.order[*at]))
+        };
+        let last = self.order.iter().filter(is_done).filter(|stage| !is_taken(stage));
+        let outputs = last.filter_map(|stage| self.known.get(stage)).flatten();
+        outputs.filter(|output| output.port_type == PortType::Table).map(|output| output.digest).collect()
     }
 
     /// Looks up every stage whose inputs are known, until nothing more follows.
@@ -210,7 +236,12 @@ impl<'r, 'o> Schedule<'r, 'o> {
         }
         match decided {
             Err(err) => self.cannot_decide(spec, looked_at, &err),
-            Ok(Decided { verdict: Decision::Cached(hit), key, .. }) => {
+            Ok(Decided { verdict: Decision::Cached(hit), key, outside, .. }) => {
+                self.found.push(Found { stage, since: hit.run });
+                let outside =
+                    outside.into_iter().map(|(port, outside)| (spec.inputs[&port].clone(), outside.digest));
+                self.rests_on.outside.extend(outside);
+                self.rests_on.objects.extend(hit.outputs.iter().map(|output| output.digest));
                 self.satisfied(spec, key, looked_at, hit);
             }
             Ok(mut decided) => {

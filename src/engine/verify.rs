@@ -9,7 +9,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use jiff::Timestamp;
 use pipe_stages::{
     contract::{Device, Job, StageKind},
     data::difference::{Comparison, compare, deviation},
@@ -25,6 +24,7 @@ use crate::{
     digest::{ActionKey, Digest},
     exec::{ExecError, Exit, Launch},
     fingerprint::{Fingerprint, changes},
+    names::RunId,
     pipeline::Source,
     record::{Artifact, Execution, Metric, Reason},
     runs::{LoadedRun, LoadedStage, Origin},
@@ -189,7 +189,9 @@ fn compute(
         lock: claim.lock(),
         timeout: None,
     };
-    let mut again = blank(ready, id);
+    let Fingerprint { kind, .. } = &ready.fingerprint;
+    let hashed = ready.fingerprint.hashed();
+    let mut again = Execution::begun(id, ready.key, hashed, kind, &ready.stage.stage, RunId(0));
     let mut failure = None;
     let finished = tools.executor.execute(&launch, tools.stop, &mut |event| {
         note(&mut again, &event, &mut Log::default(), &mut failure);
@@ -228,10 +230,8 @@ fn compute(
 
 fn job(ready: &Ready<'_>, claim: &Claim, how: &Verification<'_>) -> Result<Job, CacheError> {
     let mut inputs = ready.inputs.clone();
-    for (port, outside, source) in &ready.outside {
-        if let Source::Glob(_) = source {
-            inputs.insert(port.clone(), claim.link(port, outside)?);
-        }
+    for (port, outside, _) in &ready.outside {
+        inputs.insert(port.clone(), claim.input(port, outside)?);
     }
     let outputs = ready.origin.outputs.iter();
     Ok(Job {
@@ -248,26 +248,6 @@ fn job(ready: &Ready<'_>, claim: &Claim, how: &Verification<'_>) -> Result<Job, 
         device: how.device,
         threads: how.threads,
     })
-}
-
-/// An execution that collects what is measured this time.
-fn blank(ready: &Ready<'_>, id: &str) -> Execution {
-    Execution {
-        id: id.to_owned(),
-        key: ready.key,
-        hashed: ready.fingerprint.hashed(),
-        kind: ready.fingerprint.kind.clone(),
-        stage: ready.stage.stage.clone(),
-        run: crate::names::RunId(0),
-        started: Timestamp::now(),
-        duration: 0.0,
-        cpu: 0.0,
-        peak_memory: 0,
-        device: None,
-        outputs: Vec::new(),
-        metrics: Vec::new(),
-        histograms: Vec::new(),
-    }
 }
 
 /// How an output differs from the recorded one, if it does; within the tolerance without a detail.

@@ -22,12 +22,45 @@ use super::{
     suggest::Suggestions,
     variables::{self, Used},
 };
-use crate::root::{project_root, relative_to_root};
+use crate::{
+    digest::Digest,
+    root::{project_root, relative_to_root},
+};
 
 /// Largest pipeline file, in bytes.
 const LARGEST: u64 = 16 << 20;
 /// What a profile can change.
 const PROFILE_FIELDS: [&str; 5] = ["name", "seed", "vars", "stages", "expect"];
+
+/// What a pipeline file and the options say, before anything of it is checked.
+#[derive(Debug)]
+pub struct Told {
+    /// The project root.
+    pub root: PathBuf,
+    /// The file, relative to the root where it lies below it.
+    pub file: PathBuf,
+    /// A hash of the text, the profiles and the settings: where it is equal, [`load`] is told the same.
+    pub hash: Digest,
+}
+
+/// Reads what `options` name; `None` where that cannot be done: [`load`] says why.
+pub fn told(options: &LoadOptions) -> Option<Told> {
+    let text = read(&options.file, &Suggestions::default()).ok()?;
+    let root = project_root(options.root.as_deref(), Some(&options.file)).ok()?;
+    let file = relative_to_root(&root, &options.file);
+    Some(Told { root, file, hash: hash_of(&text.content, options) })
+}
+
+fn hash_of(text: &str, options: &LoadOptions) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    for parts in [&[text.to_owned()][..], &options.profiles, &options.sets] {
+        hasher.update(&parts.len().to_le_bytes());
+        for part in parts {
+            hasher.update(&part.len().to_le_bytes()).update(part.as_bytes());
+        }
+    }
+    hasher.finalize().into()
+}
 
 /// Reads the file, lays profiles and settings over it, puts variables in and checks the result
 /// against `kinds` and against the files it takes from outside.
@@ -114,6 +147,7 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
         profiles: options.profiles.clone(),
         declared_profiles: declared,
         sets: options.sets.clone(),
+        told: hash_of(&text.content, options),
         stages,
         resolved: resolved(&document),
         notes: locate(notes, &places).0,

@@ -24,7 +24,7 @@ mod variables;
 mod words;
 
 pub use dag::{Cycle, Dag};
-pub use load::load;
+pub use load::{Told, load, told};
 pub use places::Places;
 pub use problem::{PipelineErrors, Problem};
 pub use schema::schema;
@@ -38,9 +38,10 @@ use std::{
 
 use indexmap::IndexMap;
 use pipe_stages::contract::{Ports, StageKind};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{attempts::Attempts, resources::Resources};
+use crate::{attempts::Attempts, digest::Digest, resources::Resources};
 
 /// What to load, as the command line says it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -74,6 +75,8 @@ pub struct Pipeline {
     pub sets: Vec<String>,
     /// The stages, in the order of the file.
     pub stages: IndexMap<String, StageSpec>,
+    /// The hash of what the file and the options say: see [`Told`].
+    pub told: Digest,
     /// The whole document after profiles, settings and variables, without `profiles`.
     pub resolved: Value,
     /// What is worth knowing though nothing is wrong with it.
@@ -106,7 +109,7 @@ pub struct StageSpec {
 }
 
 /// Where an input comes from.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Source {
     /// What another stage wrote.
     Output {

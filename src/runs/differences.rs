@@ -9,6 +9,7 @@ use super::{
     compare::{Difference, What},
     pairing::Pair,
 };
+use crate::fingerprint::leaves;
 
 pub(super) fn differences(runs: &[LoadedRun], pairs: &[Pair<'_>]) -> Vec<Difference> {
     let mut found = Found { count: runs.len(), list: Vec::new() };
@@ -76,8 +77,7 @@ fn stage_differences(found: &mut Found, runs: &[LoadedRun], pairs: &[Pair<'_>], 
     add(What::Kind, "", kinds);
     if same_kind {
         add(What::KindVersion, "", values(&|stage| Some(json!(stage.kind_version))));
-        let flat: Vec<_> =
-            pair.stages.iter().map(|stage| stage.map(|stage| flatten(&stage.params))).collect();
+        let flat: Vec<_> = pair.stages.iter().map(|stage| stage.map(|stage| leaves(&stage.params))).collect();
         let paths: BTreeSet<&String> = flat.iter().flatten().flat_map(BTreeMap::keys).collect();
         for path in paths {
             let of = |params: &Option<BTreeMap<String, Value>>| params.as_ref()?.get(path).cloned();
@@ -166,22 +166,4 @@ fn devices(found: &mut Found, pairs: &[Pair<'_>]) {
         let values = devices.iter().map(|device| device.map(Value::from)).collect();
         found.add(What::Device, None, &stages.join(", "), values);
     }
-}
-
-/// Parameters by dotted path; lists are values.
-pub(super) fn flatten(params: &Value) -> BTreeMap<String, Value> {
-    fn walk(path: &str, value: &Value, flat: &mut BTreeMap<String, Value>) {
-        match value {
-            Value::Object(map) if !map.is_empty() || path.is_empty() => {
-                for (name, value) in map {
-                    let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                    walk(&path, value, flat);
-                }
-            }
-            value => drop(flat.insert(path.to_owned(), value.clone())),
-        }
-    }
-    let mut flat = BTreeMap::new();
-    walk("", params, &mut flat);
-    flat
 }

@@ -21,7 +21,6 @@ mod methods;
 mod name;
 mod packed;
 mod pairing;
-mod process;
 mod read;
 mod salvage;
 mod schema;

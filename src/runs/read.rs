@@ -7,10 +7,11 @@ use rusqlite::{Connection, OptionalExtension, Row, types::Type};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Note, RunsDb, RunsError, Selection, packed, process, tags, words::status_from};
+use super::{Note, RunsDb, RunsError, Selection, packed, tags, words::status_from};
 use crate::{
     digest::{ActionKey, Digest},
     names::RunId,
+    process,
     record::RunStatus,
 };
 

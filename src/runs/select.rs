@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, ToSql, types::Value};
 
-use super::{RunInfo, RunsDb, RunsError, column::Column, filter::Filter, process, read, time_text};
-use crate::names::RunId;
+use super::{RunInfo, RunsDb, RunsError, column::Column, filter::Filter, read, time_text};
+use crate::{names::RunId, process};
 
 /// Which runs to list.
 #[derive(Debug, Clone, Default)]

@@ -5,11 +5,8 @@ use std::collections::BTreeMap;
 use pipe_stages::contract::PortType;
 use serde_json::Value;
 
-use super::{
-    LoadedRun, LoadedStage,
-    differences::{flatten, source},
-    methods::input_digests,
-};
+use super::{LoadedRun, LoadedStage, differences::source, methods::input_digests};
+use crate::fingerprint::leaves;
 
 /// A stage in its run.
 type Here<'a> = (&'a LoadedRun, &'a LoadedStage);
@@ -50,7 +47,7 @@ fn own_difference(a: &LoadedStage, b: &LoadedStage) -> Option<String> {
     if a.kind != b.kind {
         return Some(format!("stage `{}` is of kind {} in one and {} in the other", a.stage, a.kind, b.kind));
     }
-    let (before, after) = (flatten(&a.params), flatten(&b.params));
+    let (before, after) = (leaves(&a.params), leaves(&b.params));
     let changed = before.keys().chain(after.keys()).find(|path| before.get(*path) != after.get(*path));
     if let Some(path) = changed {
         let value = |params: &BTreeMap<String, Value>| {

@@ -4,11 +4,14 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::Value;
 
-use super::{RunsDb, RunsError, packed, process, time_text};
+use super::{RunsDb, RunsError, packed, time_text};
 use crate::{
     digest::{ActionKey, Digest},
     names::RunId,
-    record::{Execution, Histogram, Metric, Outcome, Reason, RunStart, RunStatus, StageRecord},
+    process,
+    record::{
+        Execution, GitState, Histogram, Invocation, Metric, Outcome, Reason, RunStart, RunStatus, StageRecord,
+    },
 };
 
 impl RunsDb {
@@ -18,33 +21,69 @@ impl RunsDb {
         let list = |words: &[String]| Value::from(words.to_vec()).to_string();
         self.write(|tx| {
             let resolved = packed::keep_by_hash(tx, resolved.as_bytes())?;
-            let patch = match &start.git {
-                Some(git) if !git.patch.is_empty() => Some(packed::keep_by_hash(tx, &git.patch)?),
-                _ => None,
-            };
+            let Invocation { command, git, version, host, cpus, started } = &start.invocation;
             tx.prepare_cached(
                 "INSERT INTO run (status, started, file, pipeline, command, profiles, sets, seed, resolved,
                                   git_commit, git_dirty, git_patch, version, host, cpus, process)
                  VALUES ('running', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             )?
             .execute(params![
-                time_text(start.started),
+                time_text(*started),
                 start.file.to_string_lossy(),
                 start.pipeline,
-                list(&start.command),
+                list(command),
                 list(&start.profiles),
                 list(&start.sets),
                 start.seed as i64,
                 resolved,
-                start.git.as_ref().map(|git| &git.commit),
-                start.git.as_ref().map(|git| !git.patch.is_empty()),
-                patch,
-                start.version,
-                start.host,
-                start.cpus as i64,
+                git.as_ref().map(|git| &git.commit),
+                git.as_ref().map(|git| !git.patch.is_empty()),
+                keep_patch(tx, git.as_ref())?,
+                version,
+                host,
+                *cpus as i64,
                 process::this_process(),
             ])?;
             Ok(RunId(tx.last_insert_rowid()))
+        })
+    }
+
+    /// Records a whole run that found what the run `of` had found; `None` if that is not the last run of
+    /// its file, did not begin at `began`, or did more than to find.
+    pub fn repeat(
+        &mut self,
+        of: RunId,
+        began: Timestamp,
+        invocation: &Invocation,
+    ) -> Result<Option<RunId>, RunsError> {
+        let Invocation { command, git, version, host, cpus, started } = invocation;
+        self.write(|tx| {
+            let count = tx
+                .prepare_cached(
+                    "INSERT INTO run (status, started, ended, file, pipeline, command, profiles, sets, seed, resolved,
+                                      git_commit, git_dirty, git_patch, version, host, cpus, process,
+                                      cached, stages_digest, repeats)
+                     SELECT 'done', ?, ?, file, pipeline, ?, profiles, sets, seed, resolved, ?, ?, ?, ?, ?, ?, ?,
+                            cached, stages_digest, coalesce(repeats, id)
+                     FROM run AS earlier
+                     WHERE id = ? AND started = ? AND status = 'done' AND stages_digest IS NOT NULL
+                       AND id = (SELECT max(id) FROM run AS other WHERE other.file = earlier.file)",
+                )?
+                .execute(params![
+                    time_text(*started),
+                    time_text(Timestamp::now()),
+                    Value::from(command.clone()).to_string(),
+                    git.as_ref().map(|git| &git.commit),
+                    git.as_ref().map(|git| !git.patch.is_empty()),
+                    keep_patch(tx, git.as_ref())?,
+                    version,
+                    host,
+                    *cpus as i64,
+                    process::this_process(),
+                    of.0,
+                    time_text(began),
+                ])?;
+            Ok((count == 1).then(|| RunId(tx.last_insert_rowid())))
         })
     }
 
@@ -165,6 +204,12 @@ impl RunsDb {
     fn unknown_executions(&self, ids: Vec<String>) -> RunsError {
         RunsError::UnknownExecutions { ids, path: self.path.clone() }
     }
+}
+
+/// Keeps the uncommitted changes, if there are any, and returns under which name.
+fn keep_patch(tx: &Connection, git: Option<&GitState>) -> rusqlite::Result<Option<String>> {
+    let changed = git.filter(|git| !git.patch.is_empty());
+    changed.map(|git| packed::keep_by_hash(tx, &git.patch)).transpose()
 }
 
 fn record_execution(tx: &Connection, execution: &Execution) -> rusqlite::Result<()> {

@@ -118,6 +118,7 @@ impl Lab {
             device: Device::Cpu,
             capacity: Capacity { cpus: options.cpus.unwrap_or(4), memory: 1 << 30, gpus: 0 },
             run: RunId(*self.runs.borrow() + 1),
+            began: jiff::Timestamp::now(),
         };
         let stop = Stop::default();
         let tools = Tools { cache: &cache, executor: &executor, stop: &stop, root: self.folder.path() };

@@ -73,6 +73,69 @@ const EDITS: [(&str, Change); 7] = [
     ("a renamed folder", |lab| fs::rename(lab.path("data/deep"), lab.path("data/sea")).unwrap()),
 ];
 
+/// Changes of `data` that its own folders are not told of.
+const FROM_ELSEWHERE: [(&str, Change); 4] = [
+    ("a write under another name", |lab| lab.write("same.txt", "written")),
+    ("a write to what a link leads to", |lab| lab.write("far.txt", "written")),
+    ("a write in a folder that a link leads to", |lab| lab.write("away/g.txt", "written")),
+    ("another folder in its place", |lab| {
+        fs::rename(lab.path("data"), lab.path("before")).unwrap();
+        lab.write("data/a.txt", "data/a.txt");
+    }),
+];
+
+#[test]
+fn a_write_since_a_folder_was_looked_at_is_noticed_and_a_read_is_not() {
+    let changes = EDITS.iter().chain(&FROM_ELSEWHERE);
+    for (what, change) in changes {
+        let lab = Lab::new();
+        for name in ["same.txt", "far.txt", "away/g.txt"] {
+            lab.write(name, name);
+        }
+        let is_elsewhere = FROM_ELSEWHERE.iter().any(|(elsewhere, _)| elsewhere == what);
+        if is_elsewhere {
+            fs::hard_link(lab.path("same.txt"), lab.path("data/same.txt")).unwrap();
+            symlink(lab.path("far.txt"), lab.path("data/far.txt")).unwrap();
+            symlink(lab.path("away"), lab.path("data/away")).unwrap();
+        }
+        let (cache, root) = (lab.cache(), lab.folder.path());
+        let data = cache.folder(root, "data".as_ref()).unwrap();
+        fs::read(lab.path("data/deep/c.txt")).unwrap();
+        assert!(!data.has_changed() && !data.has_changed(), "before {what}");
+        change(&lab);
+        assert!(data.has_changed() && data.has_changed(), "{what}");
+    }
+}
+
+#[test]
+fn what_is_known_by_its_stats_is_told_without_reading_and_nothing_else_is() {
+    for (what, change) in &EDITS {
+        let lab = Lab::new();
+        let root = lab.folder.path();
+        let known = |cache: &Cache| {
+            [
+                cache.known_file(root, "data/a.txt".as_ref()),
+                cache.known_folder(root, "data".as_ref()),
+                cache.known_glob(root, "data/**/*.txt"),
+            ]
+        };
+        assert_eq!(known(&lab.cache()), [None; 3]);
+        let look = |cache: &Cache| {
+            let file = cache.file(root, "data/a.txt".as_ref()).ok().map(|outside| outside.digest);
+            let folder = cache.folder(root, "data".as_ref()).unwrap().digest;
+            [file, Some(folder), Some(cache.glob(root, "data/**/*.txt").unwrap().digest)]
+        };
+        let before = look(&lab.cache());
+        assert_eq!(known(&lab.cache()), before);
+        change(&lab);
+        let cache = lab.cache();
+        let now = known(&cache);
+        assert!(now[1].is_none() && now[2].is_none(), "{what}");
+        assert_eq!(look(&cache)[1..], look(&lab.cache())[1..], "{what}: goes on from what was listed");
+        assert_ne!(look(&lab.cache()), before, "{what}");
+    }
+}
+
 #[test]
 fn every_change_of_names_or_contents_is_seen() {
     for (what, edit) in EDITS {

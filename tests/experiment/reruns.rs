@@ -1,7 +1,5 @@
 //! Change one thing, and exactly what depends on it runs.
 
-use std::time::Instant;
-
 use crate::lab::{EXPERIMENT, Lab};
 
 #[test]
@@ -11,11 +9,11 @@ fn one_changed_number_reruns_what_depends_on_it_and_going_back_runs_nothing() {
     assert_eq!(first.stages("done").len(), 12);
     assert!(first.stdout.contains("| fine_tuned"), "the tables are printed: {}", first.stdout);
 
-    let started = Instant::now();
-    let second = lab.run(&[]).success();
-    assert!(started.elapsed().as_secs_f64() < 1.0, "nothing to do took {:?}", started.elapsed());
-    assert!(second.stderr.contains("nothing to do, 12 cached"), "{}", second.stderr);
-    assert_eq!(second.stdout, first.stdout);
+    for _ in 0..2 {
+        let again = lab.run(&[]).success();
+        assert!(again.stderr.contains("nothing to do, 12 cached"), "{}", again.stderr);
+        assert_eq!(again.stdout, first.stdout);
+    }
 
     let changed = lab.run(&["--set", "lora.rank=16"]).success();
     assert_eq!(changed.stages("done"), ["eval", "lora", "lora_tuned"]);
@@ -26,7 +24,7 @@ fn one_changed_number_reruns_what_depends_on_it_and_going_back_runs_nothing() {
 
     lab.edit("lora_tuned", "low_rank");
     assert!(lab.run(&[]).success().stderr.contains("nothing to do"), "renaming a stage reruns nothing");
-    assert_eq!(lab.ask::<i64>("SELECT max(id) FROM run"), 5, "every run has a number");
+    assert_eq!(lab.ask::<i64>("SELECT max(id) FROM run"), 6, "every run has a number");
 }
 
 #[test]

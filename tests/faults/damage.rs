@@ -81,8 +81,11 @@ fn an_index_that_is_gone_or_damaged_anywhere_is_made_anew_and_nothing_runs() {
         fs::remove_file(&index).unwrap();
         lab.run(&[]).success();
         damage();
-        let said = lab.run(&[]).success();
-        assert!(said.stderr.contains("nothing to do, 3 cached"), "damage {number}: {}", said.stderr);
+        // What only repeats the run before does not need every page; what is asked as JSON does.
+        for more in [&[][..], &["--json"]] {
+            let said = lab.run(more).success();
+            assert!(said.stderr.contains("nothing to do, 3 cached"), "damage {number}: {}", said.stderr);
+        }
         let database = rusqlite::Connection::open(&index).unwrap();
         // A page that nobody needed may still be damaged.
         let known: i64 = database.query_row("SELECT count(*) FROM result", [], |row| row.get(0)).unwrap();

@@ -163,10 +163,10 @@ fn seeds_machines_and_checkouts_are_compared() {
     let first = lab.run(&[stage("a", "x", json!({})), stage("b", "x", json!({ "n": 1 }))]);
     let mut start = Lab::start("other.yaml");
     start.seed = 7;
-    start.host = "forge".into();
-    start.cpus = 64;
-    start.version = "0.2.0".into();
-    start.git = None;
+    start.invocation.host = "forge".into();
+    start.invocation.cpus = 64;
+    start.invocation.version = "0.2.0".into();
+    start.invocation.git = None;
     let second =
         lab.run_as(start, &[stage("a", "x", json!({})).seed(7), stage("b", "x", json!({ "n": 1 })).seed(8)]);
     let found: Vec<_> =

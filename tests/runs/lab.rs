@@ -7,7 +7,9 @@ use pipe::{
     digest::{ActionKey, Digest},
     fingerprint::{Fingerprint, action_key},
     names::RunId,
-    record::{Artifact, Execution, GitState, Metric, Outcome, Reason, RunStart, RunStatus, StageRecord},
+    record::{
+        Artifact, Execution, GitState, Invocation, Metric, Outcome, Reason, RunStart, RunStatus, StageRecord,
+    },
     runs::RunsDb,
 };
 use pipe_stages::contract::PortType;
@@ -93,16 +95,18 @@ impl Lab {
         RunStart {
             file: file.into(),
             pipeline: "toy".into(),
-            command: vec!["run".into(), file.into()],
             profiles: vec![],
             sets: vec![],
             seed: 1337,
             resolved: json!({ "name": "toy", "stages": {} }),
-            git: Some(GitState { commit: "4f1c2d3e5a6b7980".into(), patch: Vec::new() }),
-            version: "0.1.0".into(),
-            host: "anvil".into(),
-            cpus: 2,
-            started: noon(),
+            invocation: Invocation {
+                command: vec!["run".into(), file.into()],
+                git: Some(GitState { commit: "4f1c2d3e5a6b7980".into(), patch: Vec::new() }),
+                version: "0.1.0".into(),
+                host: "anvil".into(),
+                cpus: 2,
+                started: noon(),
+            },
         }
     }
 
@@ -113,7 +117,7 @@ impl Lab {
 
     pub fn run_as(&mut self, mut start: RunStart, stages: &[Stage]) -> RunId {
         let latest = self.db.runs(Some(1)).unwrap().first().map_or(0, |run| run.run.0);
-        start.started = after(RunId(latest + 1), 0);
+        start.invocation.started = after(RunId(latest + 1), 0);
         for stage in stages {
             start.resolved["stages"][stage.name] = json!({ "kind": stage.kind, "in": stage.takes });
         }

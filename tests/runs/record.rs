@@ -24,7 +24,7 @@ fn a_run_is_read_as_it_was_recorded() {
     let mut start = Lab::start("toy.yaml");
     start.seed = u64::MAX;
     start.sets = vec!["train.rank=8".into()];
-    let git = start.git.as_mut().unwrap();
+    let git = start.invocation.git.as_mut().unwrap();
     git.patch = b"--- a\n+++ b\n".to_vec();
     let run = lab.run_as(start.clone(), std::slice::from_ref(&train));
     assert_eq!(run, RunId(1));
@@ -35,7 +35,7 @@ fn a_run_is_read_as_it_was_recorded() {
     assert_eq!(loaded.info.seconds, Some(90.0));
     assert_eq!(loaded.resolved["stages"]["train"]["kind"], "sgd");
     assert!(loaded.info.git.unwrap().dirty);
-    assert_eq!(lab.db.patch(run).unwrap().unwrap(), start.git.unwrap().patch);
+    assert_eq!(lab.db.patch(run).unwrap().unwrap(), start.invocation.git.unwrap().patch);
     let [found] = loaded.stages.as_slice() else { panic!("one stage") };
     assert_eq!((found.outcome, &found.reasons), (Outcome::Ran, &vec![Reason::NeverRun]));
     assert_eq!((found.key, &found.params), (Some(train.key()), &train.params));

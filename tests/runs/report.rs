@@ -161,7 +161,7 @@ fn what_people_wrote_is_text_and_nothing_else() {
     let mut start = Lab::start(hostile);
     start.pipeline = hostile.into();
     start.sets = vec![hostile.into()];
-    start.host = hostile.into();
+    start.invocation.host = hostile.into();
     let run = lab.run_as(
         start,
         &[stage("a</title><script>", "k\"><script>", json!({ hostile: hostile })).metric("<b>x</b>", 1.0)],

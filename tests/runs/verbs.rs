@@ -51,13 +51,13 @@ fn three_runs() -> Lab {
     let mut lab = Lab::new();
     lab.run(&experiment(8, 0.925_16));
     let mut start = Lab::start("pipelines/toy.yaml");
-    start.command =
+    start.invocation.command =
         ["run", "pipelines/toy.yaml", "--profile", "demo", "--set", "lora.rank=16"].map(Into::into).into();
     (start.profiles, start.sets) = (vec!["demo".into()], vec!["lora.rank=16".into()]);
-    let git = start.git.as_mut().unwrap();
+    let git = start.invocation.git.as_mut().unwrap();
     git.patch = b"--- a".to_vec();
     lab.run_as(start.clone(), &experiment(16, 0.931_2));
-    start.started = after(RunId(3), 0);
+    start.invocation.started = after(RunId(3), 0);
     let run = lab.db.begin(&start).unwrap();
     let lora = &experiment(32, 0.0)[1];
     let mut failed = record(lora, &execution(run, lora, after(run, 1)), false, after(run, 1));

@@ -45,6 +45,26 @@ fn a_command_dies_with_a_killed_pipe_and_the_next_run_need_not_wait() {
 }
 
 #[test]
+fn what_a_command_started_does_not_outlive_a_killed_pipe_for_longer_than_to_the_next_run() {
+    let lab = Lab::new(
+        "stages:
+  wait:
+    kind: shell
+    with: { command: 'test -e pid || { sleep 600 & echo $! > pid; wait; }; echo done > {out.text}', outputs: [text] }
+",
+    );
+    let mut pipe = lab.start_until(&[], "running");
+    let process = || std::fs::read_to_string(lab.path("pid")).ok()?.trim().parse::<u32>().ok();
+    wait_until("the command", || process().is_some());
+    send(Signal::KILL, i32::try_from(pipe.id()).unwrap());
+    pipe.wait().unwrap();
+    let stat = || std::fs::read_to_string(format!("/proc/{}/stat", process().unwrap())).unwrap_or_default();
+    assert!(stat().contains("(sleep) S"), "{}", stat());
+    assert_eq!(lab.run(&[]).success().stages("done"), ["wait"]);
+    assert!(!stat().contains("(sleep) S"), "{}", stat());
+}
+
+#[test]
 fn a_command_has_an_empty_input_and_its_low_descriptors_to_itself() {
     let lab = Lab::new(
         "stages:

@@ -1,20 +1,20 @@
-//! Whether the `pipe` that writes a run still lives.
+//! Whether a `pipe` that left its name somewhere still lives.
 //!
-//! A run notes the process that writes it: process id, its start time in clock ticks, the
+//! A run notes the process that writes it, and so does the lock of a stage: process id, its start time in clock ticks, the
 //! boot of the machine, the space of process ids, and the machine's name. A process id that is
 //! used again has another start time; another boot or container makes another text. Nothing
-//! is said of processes on other machines. Read from `/proc`; where there is none, a run that
-//! does not end stays `running`.
+//! is said of processes on other machines. Read from `/proc`; where there is none, no
+//! process is known to have ended.
 
 use std::{fs, path::Path};
 
 /// The calling process as a text, or `None` where the system does not tell.
-pub(super) fn this_process() -> Option<String> {
+pub fn this_process() -> Option<String> {
     describe(std::process::id())
 }
 
 /// Whether `process`, as [`this_process`] gave it, is known to have ended.
-pub(super) fn has_ended(process: &str) -> bool {
+pub fn has_ended(process: &str) -> bool {
     let words: Vec<&str> = process.splitn(5, ' ').collect();
     let [id, .., host] = words.as_slice() else { return false };
     let Ok(id) = id.parse() else { return false };
