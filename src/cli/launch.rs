@@ -1,21 +1,19 @@
-//! `pipe launch`: the first moments of a command; `pipe run` starts it, people do not.
+//! `pipe launch`: starts the commands of a run; `pipe run` starts it, people do not.
 
 use std::{ffi::OsString, process::ExitCode};
 
-use crate::exec::{LAUNCH, become_command};
+use crate::exec::{LAUNCH, serve};
 
-/// What shells return for a program that cannot be started.
-const NOT_STARTED: u8 = 127;
-
-/// Becomes the command that this process was started for; `None` if it is an ordinary `pipe`.
-///
-/// This comes before the command line is read, which takes as long as everything here.
+/// Starts commands if this process was started for that; `None` if it is an ordinary `pipe`.
 pub fn launch(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     if arguments.next()? != LAUNCH {
         return None;
     }
-    let Err(err) = become_command(arguments);
-    let cause = std::error::Error::source(&err).map(|cause| format!(": {cause}")).unwrap_or_default();
-    eprintln!("{err}{cause}");
-    Some(ExitCode::from(NOT_STARTED))
+    Some(match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("cannot start commands: {err}");
+            ExitCode::FAILURE
+        }
+    })
 }

@@ -2,26 +2,21 @@
 //!
 //! It leads a process group of its own, so that what it started is stopped with it.
 
-use std::{
-    os::{fd::OwnedFd, unix::process::CommandExt},
-    path::Path,
-    process::Command,
-    sync::{
-        Arc,
-        mpsc::{self, RecvTimeoutError},
-    },
-    time::Duration,
-};
+use std::{io, os::unix::process::ExitStatusExt, path::Path, process::ExitStatus, time::Duration};
 
 use pipe_stages::{
     contract::{Event, StageError},
-    kinds::shell::{self, Invocation},
+    kinds::shell,
 };
 use rustix::process::{Pid, Signal};
-use wait4::Wait4;
 
 use super::{
-    ExecError, Exit, Finished, Launch, Stop, ending::Ending, launcher, process::finished, sandbox::Sandbox,
+    ExecError, Exit, Finished, Launch, Stop,
+    ending::Ending,
+    launcher::{Answer, Order},
+    process::exit,
+    sandbox::Sandbox,
+    starter::Starter,
     tail::end_of,
 };
 
@@ -32,10 +27,8 @@ const LINES_TOLD: usize = 10;
 const BYTES_TOLD: usize = 4096;
 
 /// Runs the command of `launch` to its end and hands on the metrics that it wrote.
-///
-/// `program` is `pipe`, which launches it.
 pub(super) fn execute(
-    program: &Path,
+    starter: &Starter,
     launch: &Launch<'_>,
     stop: &Stop,
     events: &mut dyn FnMut(Event),
@@ -44,43 +37,37 @@ pub(super) fn execute(
         Ok(invocation) => invocation,
         Err(err) => return Ok(failed(None, err, events)),
     };
-    let mut command = prepared(program, launch, &invocation)?;
-    let sandbox =
-        invocation.is_sandboxed.then(|| sandboxed(program, launch, &mut command)).transpose()?.map(Arc::new);
-    let rules = sandbox.clone();
-    let (sender, messages) = mpsc::channel();
-    // The thread that starts the process waits for it: the parent-death signal is tied to it.
-    let waiter = std::thread::spawn(move || {
-        let started = rules.map_or(Ok(()), |rules| rules.enter()).and_then(|()| command.spawn());
-        drop(command);
-        match started {
-            Ok(child) => {
-                let _ = sender.send(Ok(Message::Started(Pid::from_child(&child))));
-                let _ = sender.send(child.wait4().map(Message::Ended));
-            }
-            Err(err) => {
-                let _ = sender.send(Err(err));
-            }
-        }
-    });
+    let mut order = order(launch, invocation.words.clone(), &invocation.environment);
+    if invocation.is_sandboxed {
+        let sandbox =
+            Sandbox::new(launch.job, launch.root).map_err(ExecError::io("shut in", &launch.output))?;
+        order.variables.push(("TMPDIR".into(), sandbox.temporary.clone().into()));
+        order.sandbox = Some(sandbox);
+    }
+    let output = std::fs::File::create(&launch.output).map_err(ExecError::io("create", &launch.output))?;
+    let name = Path::new(&order.words[0]);
+    let mut ordered = starter.start(&order, launch.lock, &output).map_err(ExecError::io("start", name))?;
     let mut ending = Ending::new(stop, launch.timeout);
-    let ended = loop {
-        match messages.recv_timeout(ASK_EVERY) {
-            Ok(Ok(Message::Started(process))) => ending.watch(process),
-            Ok(Ok(Message::Ended(usage))) => break Ok(usage),
-            Ok(Err(err)) => break Err(err),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => unreachable!("the waiter says how it ended"),
+    let (exit, cpu, peak_memory) = loop {
+        match ordered.answer(ASK_EVERY).map_err(ExecError::io("wait for", name))? {
+            Some(Answer::Started(process)) => {
+                ending.watch(Pid::from_raw(process).expect("a process has a number"));
+            }
+            Some(Answer::Ended { status, cpu, peak_memory }) => {
+                break (exit(ExitStatus::from_raw(status)), cpu, peak_memory);
+            }
+            Some(Answer::NotStarted(code, text)) => {
+                let err = code.map_or_else(|| io::Error::other(text), io::Error::from_raw_os_error);
+                return Err(ExecError::io("start", name)(err));
+            }
+            None => {}
         }
         if ending.due().is_some() {
             ending.send(Signal::TERM);
         }
     };
-    let _ = waiter.join();
-    let reason = ending.reason();
+    let finished = Finished { exit: ending.reason().unwrap_or(exit), cpu, peak_memory };
     drop(ending);
-    let usage = ended.map_err(ExecError::io("start", program))?;
-    let finished = finished(&usage, reason);
     match finished.exit {
         Exit::Code(0) => match shell::collect(launch.job, &invocation) {
             Ok(metrics) => {
@@ -95,7 +82,7 @@ pub(super) fn execute(
                 "" => format!("the command ended with exit code {code} and printed nothing"),
                 lines => format!("the command ended with exit code {code}; its last lines:\n{lines}"),
             };
-            let help = sandbox.map(|sandbox| sandbox.told());
+            let help = order.sandbox.map(|sandbox| sandbox.told());
             events(Event::Failed { message, causes: Vec::new(), help });
             Ok(finished)
         }
@@ -103,33 +90,11 @@ pub(super) fn execute(
     }
 }
 
-enum Message {
-    Started(Pid),
-    Ended(wait4::ResUse),
-}
-
-fn prepared(program: &Path, launch: &Launch<'_>, invocation: &Invocation) -> Result<Command, ExecError> {
-    let output = std::fs::File::create(&launch.output).map_err(ExecError::io("create", &launch.output))?;
-    let same = output.try_clone().map_err(ExecError::io("share", &launch.output))?;
-    let lock: OwnedFd = launch.lock.try_clone().map_err(ExecError::io("share", &launch.output))?.into();
-    let variables = invocation.environment.iter();
-    let mut command = launcher::command(program, &invocation.words, lock);
-    command
-        .current_dir(launch.root)
-        .env_clear()
-        .envs(variables.filter_map(|name| std::env::var_os(name).map(|value| (name, value))))
-        .stdout(output)
-        .stderr(same)
-        .process_group(0);
-    Ok(command)
-}
-
-/// The rules for `command`, which is told where its own temporary files go.
-fn sandboxed(program: &Path, launch: &Launch<'_>, command: &mut Command) -> Result<Sandbox, ExecError> {
-    let sandbox =
-        Sandbox::new(program, launch.job, launch.root).map_err(ExecError::io("shut in", &launch.output))?;
-    command.env("TMPDIR", &sandbox.temporary);
-    Ok(sandbox)
+/// The order for a command that gets those of `names` from the environment that are set.
+fn order(launch: &Launch<'_>, words: Vec<String>, names: &[String]) -> Order {
+    let value = |name: &String| std::env::var_os(name).map(|value| (name.into(), value));
+    let variables = names.iter().filter_map(value).collect();
+    Order { words, folder: launch.root.into(), variables, sandbox: None }
 }
 
 fn failed(finished: Option<Finished>, err: StageError, events: &mut dyn FnMut(Event)) -> Finished {

@@ -1,74 +1,174 @@
-//! The first moments of a command's process.
+//! The process that starts commands.
 //!
-//! A process that forks copies the tables of its memory, and a `pipe` that knows ten thousand stages
-//! pays milliseconds for each command. So commands are started by `posix_spawn`, which copies nothing
-//! but cannot do all that a command needs: it starts `pipe launch`, which does the rest as the
-//! process that the command then is.
+//! A `pipe` that knows ten thousand stages is large, and to copy its memory tables for each command, as a
+//! fork does, costs more than most commands. To begin a small process of its own for each costs as much
+//! again. So one small process, `pipe launch`, starts all commands of a run. It also ends them, with
+//! all that they started, when its `pipe` is killed.
 
 use std::{
-    convert::Infallible,
+    collections::HashSet,
     ffi::{OsStr, OsString},
     fs::File,
-    io,
+    io::{self, BufRead, BufReader, IoSliceMut, Write},
+    mem::MaybeUninit,
     os::{
-        fd::{IntoRawFd, OwnedFd},
-        unix::process::CommandExt,
+        fd::{AsFd, OwnedFd},
+        unix::{fs::PermissionsExt, net::UnixStream, process::CommandExt},
     },
-    path::Path,
-    process::Command,
+    path::PathBuf,
+    process::{Command, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
 };
 
-use rustix::io::FdFlags;
+use rustix::{
+    io::FdFlags,
+    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
+    process::{Pid, Signal, kill_process_group},
+};
+use serde::{Deserialize, Serialize};
+use wait4::Wait4;
 
-use super::ExecError;
+use super::sandbox::Sandbox;
 
 /// The word after the program's name that makes it a launcher.
 pub const WORD: &str = "launch";
 /// The lowest descriptor for the lock: scripts use those below themselves, as in `exec 3>log`.
 const LOCK_FROM: i32 = 10;
+/// Where programs are looked for without a `PATH`.
+const USUAL_PATH: &str = "/bin:/usr/bin";
 
-/// A command that runs `words` and holds `lock`, and so do all its descendants.
-///
-/// The standard input is taken. On Linux the kernel kills the command when the thread that starts it ends.
-pub(super) fn command(program: &Path, words: &[String], lock: OwnedFd) -> Command {
-    let mut command = Command::new(program);
-    command.arg(WORD).arg(std::process::id().to_string()).args(words).stdin(lock);
-    command
+/// A command to be started, as one line of JSON. With it come three descriptors: where it and the
+/// answers pass, the lock that the command holds with all its descendants, and the file that takes
+/// what it prints.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Order {
+    pub words: Vec<String>,
+    pub folder: OsString,
+    pub variables: Vec<(OsString, OsString)>,
+    pub sandbox: Option<Sandbox>,
 }
 
-/// Turns this process, started as [`command`] says, into the command; `arguments` follow [`WORD`].
-///
-/// # Errors
-///
-/// Returns only if that is not possible.
-pub fn become_command(arguments: impl IntoIterator<Item = OsString>) -> Result<Infallible, ExecError> {
-    let mut arguments = arguments.into_iter();
-    let parent = arguments.next().unwrap_or_default();
-    let program = arguments.next().unwrap_or_default();
-    let start = || ExecError::io("start", Path::new(&program));
-    keep_lock().map_err(start())?;
-    end_with(&parent).map_err(start())?;
-    Err(start()(Command::new(&program).args(arguments).exec()))
+/// What became of an order, a line of JSON each.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Answer {
+    /// It runs, as the leader of this process group.
+    Started(i32),
+    /// It could not be started; the system's number of the error, if it is one of the system, and its text.
+    NotStarted(Option<i32>, String),
+    /// It has ended, with this status as the system tells it.
+    Ended {
+        status: i32,
+        /// User and system time, seconds.
+        cpu: f64,
+        /// Largest resident set, bytes.
+        peak_memory: u64,
+    },
 }
 
-/// Moves the lock from the standard input to where a command leaves it alone.
-fn keep_lock() -> io::Result<()> {
-    let lock = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), LOCK_FROM)?;
-    rustix::io::fcntl_setfd(&lock, FdFlags::empty())?;
-    // Open until the last descendant has ended.
-    let _ = lock.into_raw_fd();
-    Ok(rustix::stdio::dup2_stdin(File::open("/dev/null")?)?)
-}
-
-/// On Linux the kernel kills this process when its `parent` dies.
-fn end_with(parent: &OsStr) -> io::Result<()> {
-    #[cfg(target_os = "linux")]
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
-    // It may have died before the kernel was asked.
-    let lives = rustix::process::getppid().map(|parent| parent.as_raw_nonzero().to_string());
-    if lives.is_some_and(|lives| *parent == *lives) {
+/// Starts what is ordered on the standard input until that ends, then ends what still runs.
+pub fn serve() -> io::Result<()> {
+    let groups = Mutex::default();
+    let orders = io::stdin();
+    thread::scope(|scope| {
+        while let Some([order, lock, output]) = receive(orders.as_fd())? {
+            let groups = &groups;
+            scope.spawn(move || carry_out(UnixStream::from(order), lock, output.into(), groups));
+        }
+        for group in guard(&groups).iter() {
+            let _ = kill_process_group(*group, Signal::KILL);
+        }
         Ok(())
-    } else {
-        Err(io::Error::other("the `pipe` that started it is gone"))
+    })
+}
+
+/// The descriptors of the next order; `None` when there will be none.
+fn receive(orders: impl AsFd) -> io::Result<Option<[OwnedFd; 3]>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let told = recvmsg(orders, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    if told.bytes == 0 {
+        return Ok(None);
     }
+    let rights = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(rights) => Some(rights),
+        _ => None,
+    });
+    let descriptors: Vec<OwnedFd> = rights.flatten().collect();
+    descriptors.try_into().map(Some).map_err(|_| io::Error::other("an order has three descriptors"))
+}
+
+/// Runs one command. Where nobody listens to the answers any more, `pipe` is gone.
+fn carry_out(order: UnixStream, lock: OwnedFd, output: File, groups: &Mutex<HashSet<Pid>>) {
+    let mut answers = &order;
+    let mut answer = |answer: &Answer| {
+        let line = serde_json::to_string(answer).expect("an answer serializes to JSON");
+        let _ = writeln!(answers, "{line}");
+    };
+    let started = read(&order).and_then(|order| {
+        order.sandbox.as_ref().map_or(Ok(()), Sandbox::enter)?;
+        let mut command = command(&order, output)?;
+        // Whoever is started meanwhile would hold this lock as well.
+        let mut groups = guard(groups);
+        let held = rustix::io::fcntl_dupfd_cloexec(&lock, LOCK_FROM)?;
+        rustix::io::fcntl_setfd(&held, FdFlags::empty())?;
+        let child = command.spawn()?;
+        groups.insert(Pid::from_child(&child));
+        Ok(child)
+    });
+    drop(lock);
+    let child = match started {
+        Ok(child) => child,
+        Err(err) => return answer(&Answer::NotStarted(err.raw_os_error(), err.to_string())),
+    };
+    let group = Pid::from_child(&child);
+    answer(&Answer::Started(group.as_raw_nonzero().get()));
+    let ended = child.wait4();
+    guard(groups).remove(&group);
+    if let Ok(used) = ended {
+        let cpu = (used.rusage.utime + used.rusage.stime).as_secs_f64();
+        let status = std::os::unix::process::ExitStatusExt::into_raw(used.status);
+        answer(&Answer::Ended { status, cpu, peak_memory: used.rusage.maxrss });
+    }
+}
+
+fn read(order: &UnixStream) -> io::Result<Order> {
+    let mut line = String::new();
+    BufReader::new(order).read_line(&mut line)?;
+    serde_json::from_str(&line).map_err(io::Error::other)
+}
+
+fn command(order: &Order, output: File) -> io::Result<Command> {
+    let (program, arguments) =
+        order.words.split_first().ok_or_else(|| io::Error::other("a command has a word"))?;
+    let same = output.try_clone()?;
+    let mut command = Command::new(located(program, &order.variables));
+    command
+        .arg0(program)
+        .args(arguments)
+        .current_dir(&order.folder)
+        .env_clear()
+        .envs(order.variables.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(output)
+        .stderr(same)
+        .process_group(0);
+    Ok(command)
+}
+
+/// Where `program` lies, as the system would look for it: the library starts what lies at a known place without a fork.
+fn located(program: &str, variables: &[(OsString, OsString)]) -> PathBuf {
+    let path =
+        variables.iter().find(|(name, _)| name == "PATH").map_or(OsStr::new(USUAL_PATH), |(_, path)| path);
+    let is_program = |file: &PathBuf| {
+        file.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    };
+    let mut places = std::env::split_paths(path).map(|folder| folder.join(program));
+    let found = if program.contains('/') { None } else { places.find(is_program) };
+    found.unwrap_or_else(|| program.into())
+}
+
+fn guard(groups: &Mutex<HashSet<Pid>>) -> MutexGuard<'_, HashSet<Pid>> {
+    groups.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,6 +6,7 @@ mod inline;
 mod launcher;
 mod process;
 mod sandbox;
+mod starter;
 mod tail;
 
 use std::{
@@ -23,7 +24,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use thiserror::Error;
 
 pub use inline::InlineExecutor;
-pub use launcher::{WORD as LAUNCH, become_command};
+pub use launcher::{WORD as LAUNCH, serve};
 pub use process::ProcessExecutor;
 pub use tail::end_of;
 

@@ -10,7 +10,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc,
+    sync::{Arc, mpsc},
     time::Duration,
 };
 
@@ -22,7 +22,9 @@ use pipe_stages::{
 use rustix::process::{Pid, Signal};
 use wait4::{ResUse, Wait4};
 
-use super::{ExecError, Executor, Exit, Finished, Launch, Stop, command, ending::Ending, tail::Tail};
+use super::{
+    ExecError, Executor, Exit, Finished, Launch, Stop, command, ending::Ending, starter::Starter, tail::Tail,
+};
 
 /// How often a running stage's events are read.
 const READ_EVERY: Duration = Duration::from_millis(100);
@@ -34,12 +36,14 @@ const LOCK_DESCRIPTOR: i32 = 3;
 pub struct ProcessExecutor {
     program: PathBuf,
     arguments: Vec<String>,
+    starter: Arc<Starter>,
 }
 
 impl ProcessExecutor {
     /// Workers are `program arguments…`, such as `pipe worker`.
     pub fn new(program: PathBuf, arguments: &[&str]) -> Self {
-        Self { program, arguments: arguments.iter().map(|&argument| argument.to_owned()).collect() }
+        let starter = Arc::new(Starter::new(program.clone()));
+        Self { program, arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(), starter }
     }
 
     fn start(&self, launch: &Launch<'_>) -> Result<Child, ExecError> {
@@ -70,7 +74,7 @@ impl Executor for ProcessExecutor {
         events: &mut dyn FnMut(Event),
     ) -> Result<Finished, ExecError> {
         if launch.job.kind == Shell::KIND {
-            return command::execute(&self.program, launch, stop, events);
+            return command::execute(&self.starter, launch, stop, events);
         }
         let mut child = self.start(launch)?;
         let mut stdin = child.stdin.take();
@@ -137,7 +141,7 @@ fn greet(program: &Path, stdout: &mut impl BufRead, job: &Job) -> Result<(), Exe
 }
 
 /// How a process ended that used this much; `reason` is why it was made to, if it was.
-pub(super) fn finished(usage: &ResUse, reason: Option<Exit>) -> Finished {
+fn finished(usage: &ResUse, reason: Option<Exit>) -> Finished {
     let seconds = usage.rusage.utime + usage.rusage.stime;
     Finished {
         exit: reason.unwrap_or_else(|| exit(usage.status)),
@@ -146,7 +150,8 @@ pub(super) fn finished(usage: &ResUse, reason: Option<Exit>) -> Finished {
     }
 }
 
-fn exit(status: ExitStatus) -> Exit {
+/// What the system says of how a process ended.
+pub(super) fn exit(status: ExitStatus) -> Exit {
     match (status.code(), status.signal()) {
         (Some(code), _) => Exit::Code(code),
         (None, Some(signal)) => Exit::Signal(signal),

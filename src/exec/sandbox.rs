@@ -11,6 +11,7 @@ use std::{
 };
 
 use pipe_stages::contract::Job;
+use serde::{Deserialize, Serialize};
 use walkdir::WalkDir;
 
 /// What every program needs; those that do not exist are passed over.
@@ -43,10 +44,8 @@ const DEVICES: [&str; 9] = [
 ];
 
 /// What one command may touch.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Sandbox {
-    /// The program that becomes the command.
-    launcher: PathBuf,
     /// Where programs and their libraries live, beside [`SYSTEM`].
     programs: BTreeSet<PathBuf>,
     /// The files and folders of the inputs, links followed.
@@ -60,15 +59,14 @@ pub(super) struct Sandbox {
 }
 
 impl Sandbox {
-    /// For the command of `job`, run in `root` by way of the program `launcher`.
-    pub fn new(launcher: &Path, job: &Job, root: &Path) -> io::Result<Self> {
+    /// For the command of `job`, run in `root`.
+    pub fn new(job: &Job, root: &Path) -> io::Result<Self> {
         let attempt = job.events.parent().expect("the event file lies in the attempt's folder");
         let temporary = attempt.join("tmp");
         fs::create_dir_all(&temporary)?;
         let devices = fs::read_dir("/dev")?.filter_map(Result::ok).map(|entry| entry.path());
         let graphics = devices.filter(|path| path.to_string_lossy().starts_with("/dev/nvidia"));
         Ok(Self {
-            launcher: launcher.to_owned(),
             programs: programs(root),
             inputs: job.inputs.values().flat_map(|input| with_targets(input)).collect(),
             written: [attempt.to_owned(), job.checkpoint.clone()]
@@ -107,7 +105,7 @@ impl Sandbox {
         let version = ABI::V3;
         let restricted = || {
             let read = AccessFs::from_read(version);
-            let allowed = self.programs.iter().chain(&self.inputs).chain([&self.launcher]);
+            let allowed = self.programs.iter().chain(&self.inputs);
             Ruleset::default()
                 .set_compatibility(CompatLevel::HardRequirement)
                 .handle_access(AccessFs::from_all(version))?

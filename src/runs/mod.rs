@@ -47,7 +47,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior, config::DbConfig};
 use tempfile::TempDir;
 
 /// How long to wait for another process that writes.
@@ -75,6 +75,8 @@ impl RunsDb {
         conn.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
         conn.pragma_update(None, "foreign_keys", true).map_err(failed)?;
         conn.set_prepared_statement_cache_capacity(64);
+        // Else a query is planned anew for each value that is bound to it.
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(failed)?;
         schema::migrate(&mut conn, path, schema::STEPS)?;
         let mode: String = conn.pragma_query_value(None, "journal_mode", |row| row.get(0)).map_err(failed)?;
         if mode != "wal" {

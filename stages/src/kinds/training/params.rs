@@ -149,7 +149,7 @@ macro_rules! training_params {
                     epochs: None,
                     steps: None,
                     batch: 12,
-                    micro_batch: 2,
+                    micro_batch: 4,
                     weight_decay: 0.1,
                     betas: [0.9, 0.95],
                     eps: 1e-8,
