@@ -8,6 +8,7 @@ mod compare;
 mod completions;
 mod dag;
 mod expected;
+mod export;
 mod failure;
 mod gc;
 mod globals;
@@ -64,6 +65,7 @@ Examples:
   pipe show @last                           what the latest run did, and its metrics
   pipe compare @last~1 @last                what differed, and what came of it
   pipe report @last --out report.html       all of it in one file to look at and to mail
+  pipe export @last --to tensorboard         or mlflow, csv, jsonl
 
 Every verb explains itself: `pipe check --help`."
 )]
@@ -86,6 +88,7 @@ enum Verb {
     Logs(logs::Logs),
     Compare(compare::Compare),
     Report(report_file::Report),
+    Export(export::Export),
     Tag(tag::Tag),
     Note(note::Note),
     Rm(rm::Rm),
@@ -110,6 +113,7 @@ impl Verb {
             Verb::Logs(verb) => verb.run(globals),
             Verb::Compare(verb) => verb.run(globals),
             Verb::Report(verb) => verb.run(globals),
+            Verb::Export(verb) => verb.run(globals),
             Verb::Tag(verb) => verb.run(globals),
             Verb::Note(verb) => verb.run(globals),
             Verb::Rm(verb) => verb.run(globals),
