@@ -14,6 +14,7 @@ mod gc;
 mod globals;
 mod history;
 mod launch;
+mod lineage;
 mod logs;
 mod note;
 mod pipeline_args;
@@ -66,6 +67,7 @@ Examples:
   pipe compare @last~1 @last                what differed, and what came of it
   pipe report @last --out report.html       all of it in one file to look at and to mail
   pipe export @last --to tensorboard         or mlflow, csv, jsonl
+  pipe lineage @last eval.lora.accuracy      what it came from
 
 Every verb explains itself: `pipe check --help`."
 )]
@@ -89,6 +91,7 @@ enum Verb {
     Compare(compare::Compare),
     Report(report_file::Report),
     Export(export::Export),
+    Lineage(lineage::LineageOf),
     Tag(tag::Tag),
     Note(note::Note),
     Rm(rm::Rm),
@@ -114,6 +117,7 @@ impl Verb {
             Verb::Compare(verb) => verb.run(globals),
             Verb::Report(verb) => verb.run(globals),
             Verb::Export(verb) => verb.run(globals),
+            Verb::Lineage(verb) => verb.run(globals),
             Verb::Tag(verb) => verb.run(globals),
             Verb::Note(verb) => verb.run(globals),
             Verb::Rm(verb) => verb.run(globals),
