@@ -21,6 +21,7 @@ mod pipeline_args;
 mod recorder;
 mod report;
 mod report_file;
+mod reproduce;
 mod restore;
 mod rm;
 mod run;
@@ -68,6 +69,7 @@ Examples:
   pipe report @last --out report.html       all of it in one file to look at and to mail
   pipe export @last --to tensorboard         or mlflow, csv, jsonl
   pipe lineage @last eval.lora.accuracy      what it came from
+  pipe reproduce run_12                     run it again from its record, and compare
 
 Every verb explains itself: `pipe check --help`."
 )]
@@ -98,6 +100,7 @@ enum Verb {
     Restore(restore::Restore),
     Gc(gc::Gc),
     Verify(verify::Verify),
+    Reproduce(reproduce::Reproduce),
     Schema(schema::Schema),
     Completions(completions::Completions),
     Worker(worker::Worker),
@@ -124,6 +127,7 @@ impl Verb {
             Verb::Restore(verb) => verb.run(globals),
             Verb::Gc(verb) => verb.run(globals),
             Verb::Verify(verb) => verb.run(globals),
+            Verb::Reproduce(verb) => verb.run(globals),
             Verb::Schema(verb) => verb.run(globals),
             Verb::Completions(verb) => verb.run(globals),
             Verb::Worker(verb) => verb.run(globals),

@@ -11,6 +11,7 @@
 mod decide;
 mod perform;
 mod plan;
+mod reproduce;
 mod resources;
 mod schedule;
 mod selection;
@@ -31,6 +32,7 @@ use crate::{
 };
 
 pub use plan::{PlanError, Planned, Verdict, plan};
+pub use reproduce::{changed, reproduced};
 pub use resources::Capacity;
 pub use schedule::run;
 pub use selection::{Selection, SelectionError, matching};

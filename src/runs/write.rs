@@ -37,7 +37,7 @@ impl RunsDb {
                 start.seed as i64,
                 resolved,
                 start.git.as_ref().map(|git| &git.commit),
-                start.git.as_ref().map(|git| !git.patch.is_empty()),
+                start.git.as_ref().map(|git| git.is_dirty),
                 patch,
                 start.version,
                 start.host,

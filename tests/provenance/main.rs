@@ -4,6 +4,7 @@
 mod lab;
 
 mod lineage;
+mod reproduce;
 
 use std::process::Command;
 

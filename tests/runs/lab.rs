@@ -98,7 +98,7 @@ impl Lab {
             sets: vec![],
             seed: 1337,
             resolved: json!({ "name": "toy", "stages": {} }),
-            git: Some(GitState { commit: "4f1c2d3e5a6b7980".into(), patch: Vec::new() }),
+            git: Some(GitState { commit: "4f1c2d3e5a6b7980".into(), is_dirty: false, patch: Vec::new() }),
             version: "0.1.0".into(),
             host: "anvil".into(),
             cpus: 2,
