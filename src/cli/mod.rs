@@ -3,6 +3,7 @@
 //! What was asked for goes to standard output, what is said about it to standard error. The
 //! exit code is 0 when done, 1 when a stage failed, 2 for input that cannot be used.
 
+mod braille;
 mod check;
 mod compare;
 mod completions;
@@ -18,6 +19,7 @@ mod lineage;
 mod logs;
 mod note;
 mod pipeline_args;
+mod plot;
 mod recorder;
 mod report;
 mod report_file;
@@ -67,6 +69,7 @@ Examples:
   pipe show @last                           what the latest run did, and its metrics
   pipe compare @last~1 @last                what differed, and what came of it
   pipe report @last --out report.html       all of it in one file to look at and to mail
+  pipe plot @last lora.loss                 a curve in the terminal, or as an SVG file
   pipe export @last --to tensorboard         or mlflow, csv, jsonl
   pipe lineage @last eval.lora.accuracy      what it came from
   pipe reproduce run_12                     run it again from its record, and compare
@@ -92,6 +95,7 @@ enum Verb {
     Logs(logs::Logs),
     Compare(compare::Compare),
     Report(report_file::Report),
+    Plot(plot::Plot),
     Export(export::Export),
     Lineage(lineage::LineageOf),
     Tag(tag::Tag),
@@ -119,6 +123,7 @@ impl Verb {
             Verb::Logs(verb) => verb.run(globals),
             Verb::Compare(verb) => verb.run(globals),
             Verb::Report(verb) => verb.run(globals),
+            Verb::Plot(verb) => verb.run(globals),
             Verb::Export(verb) => verb.run(globals),
             Verb::Lineage(verb) => verb.run(globals),
             Verb::Tag(verb) => verb.run(globals),

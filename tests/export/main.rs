@@ -4,6 +4,7 @@
 mod lab;
 
 mod mlflow;
+mod plot;
 mod rows;
 mod tensorboard;
 
