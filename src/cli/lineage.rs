@@ -46,6 +46,9 @@ pub(super) struct LineageOf {
     dot: bool,
 }
 
+/// Levels of the tree that are drawn: each takes three columns.
+const DEEPEST: usize = 20;
+
 impl LineageOf {
     pub fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
         let db = history::open(globals)?;
@@ -84,7 +87,7 @@ fn text(lineage: &Lineage, width: usize) -> String {
     let mut text = String::new();
     if let Some(first) = lineage.steps.first() {
         writeln!(text, "{}", first.stage).expect("a text grows");
-        branches(&mut text, lineage, first, "", &mut BTreeSet::from([first.execution.as_str()]));
+        branches(&mut text, lineage, first, 0, "", &mut BTreeSet::from([first.execution.as_str()]));
     }
     writeln!(text, "\n{}", styled(BOLD, "STAGES")).expect("a text grows");
     for step in &lineage.steps {
@@ -105,9 +108,14 @@ fn branches<'l>(
     text: &mut String,
     lineage: &'l Lineage,
     step: &'l Step,
+    level: usize,
     indent: &str,
     shown: &mut BTreeSet<&'l str>,
 ) {
+    if level == DEEPEST && !step.inputs.is_empty() {
+        writeln!(text, "{indent}└─ … `--json` has what is before it").expect("a text grows");
+        return;
+    }
     for (at, input) in step.inputs.iter().enumerate() {
         let is_last = at + 1 == step.inputs.len();
         let (branch, below) = if is_last { ("└─", "   ") } else { ("├─", "│  ") };
@@ -121,7 +129,7 @@ fn branches<'l>(
             if is_new || next.is_some_and(|next| next.inputs.is_empty()) { "" } else { ", see above" };
         writeln!(text, "{indent}{branch} {}: {line}{above}", input.port).expect("a text grows");
         if let (Some(next), true) = (next, is_new) {
-            branches(text, lineage, next, &format!("{indent}{below}"), shown);
+            branches(text, lineage, next, level + 1, &format!("{indent}{below}"), shown);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `pipe reproduce`: runs a run again from its record and compares what comes out.
 
 use std::{
+    collections::HashMap,
     num::NonZero,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -24,9 +25,10 @@ use crate::{
     engine::{self, Force, Tools, Unchecked, Verification, Verified},
     exec::{ProcessExecutor, Stop},
     git,
+    names::RunId,
     pipeline::{Pipeline, Recorded, load_recorded},
-    record::RunStatus,
-    runs::{LoadedRun, RunsDb},
+    record::{Reason, RunStatus},
+    runs::{LoadedRun, LoadedStage, RunsDb},
 };
 
 /// Run a run again from its record and say whether the same came out
@@ -110,8 +112,15 @@ impl Reproduce {
             return Ok(ExitCode::from(INTERRUPTED));
         }
         let again = RunsDb::open_existing(&root.join("runs.db"))?.load(run)?;
-        let told = self.compare(&history, &then, &again, &cache, &root)?;
-        self.tell(globals, &then, &again, &differences, &told)?;
+        let now: HashMap<&str, &LoadedStage> =
+            again.stages.iter().map(|stage| (stage.stage.as_str(), stage)).collect();
+        let told = self.compare(&history, &then, &now, &cache, &root)?;
+        let changed: Vec<Vec<Reason>> = then
+            .stages
+            .iter()
+            .map(|stage| engine::changed(stage, now.get(stage.stage.as_str()).copied(), &then.resolved))
+            .collect();
+        self.tell(globals, (id, run), &differences, &told, &changed)?;
         let is_wrong = |verdict: &Option<Verified>| {
             !matches!(verdict, Some(Verified::Identical | Verified::Within(_) | Verified::Unchecked(_)))
         };
@@ -153,7 +162,7 @@ impl Reproduce {
         &self,
         history: &RunsDb,
         then: &'a LoadedRun,
-        again: &LoadedRun,
+        now: &HashMap<&str, &LoadedStage>,
         cache: &Cache,
         root: &Path,
     ) -> Result<Vec<(&'a str, Option<Verified>)>, Failure> {
@@ -163,7 +172,13 @@ impl Reproduce {
         let how = Verification { device: Device::Cpu, threads: 1, tolerance: self.tolerance, kept: &kept };
         let scratch = tempfile::tempdir().map_err(Failure::error)?;
         let stages = then.stages.iter().map(|stage| {
-            let verdict = engine::reproduced(stage, again, &tools, &how, scratch.path());
+            let verdict = engine::reproduced(
+                stage,
+                now.get(stage.stage.as_str()).copied(),
+                &tools,
+                &how,
+                scratch.path(),
+            );
             Ok((stage.stage.as_str(), Some(verdict.map_err(|err| Failure::error(err).exit(1))?)))
         });
         stages.collect()
@@ -172,16 +187,15 @@ impl Reproduce {
     fn tell(
         &self,
         globals: &Globals,
-        then: &LoadedRun,
-        again: &LoadedRun,
+        (then, again): (RunId, RunId),
         differences: &[Differs],
         told: &[(&str, Option<Verified>)],
+        changed: &[Vec<Reason>],
     ) -> Result<(), Failure> {
-        let changed: Vec<_> = then.stages.iter().map(|stage| engine::changed(stage, again)).collect();
         if self.json {
             let stages: Vec<Value> = told
                 .iter()
-                .zip(&changed)
+                .zip(changed)
                 .map(|((stage, verdict), changed)| {
                     let mut document = as_json(stage, verdict.as_ref());
                     document["changed"] = json!(changed);
@@ -189,11 +203,11 @@ impl Reproduce {
                 })
                 .collect();
             return globals.print(json_text(&json!({
-                "run": then.info.run, "again": again.info.run, "tolerance": self.tolerance,
+                "run": then, "again": again, "tolerance": self.tolerance,
                 "differences": differences, "stages": stages,
             })));
         }
-        for ((stage, verdict), changed) in told.iter().zip(&changed) {
+        for ((stage, verdict), changed) in told.iter().zip(changed) {
             history::print(globals, &line(stage, verdict.as_ref()))?;
             if !changed.is_empty() {
                 globals.print(format_args!(
@@ -204,7 +218,7 @@ impl Reproduce {
         }
         let place =
             self.worktree.as_ref().map(|folder| format!(" of {}", folder.display())).unwrap_or_default();
-        globals.say(summary(&format!("{} as {}{place}", then.info.run, again.info.run), told));
+        globals.say(summary(&format!("{then} as {again}{place}"), told));
         if told.iter().any(|(_, verdict)| *verdict == Some(Verified::Unchecked(Unchecked::Found))) {
             globals.say("`--force` computes again what was found in the cache");
         }

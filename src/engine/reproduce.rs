@@ -13,22 +13,22 @@ use crate::{
     fingerprint::{Fingerprint, changes},
     pipeline::Source,
     record::{Metric, Outcome, Reason},
-    runs::{LoadedRun, LoadedStage, Origin},
+    runs::{LoadedStage, Origin},
 };
 
-/// Compares `then` with what the stage of this name has in the run `again`.
+/// Compares `then` with `now`, the stage of the same name in the run that was made of it again.
 ///
 /// Where outputs differ and the recorded bytes are still known, the first place is told; files may be
 /// written to `scratch` for that.
 pub fn reproduced(
     then: &LoadedStage,
-    again: &LoadedRun,
+    now: Option<&LoadedStage>,
     tools: &Tools<'_>,
     how: &Verification<'_>,
     scratch: &Path,
 ) -> Result<Verified, CacheError> {
     let Some(origin) = &then.execution else { return Ok(Verified::Unchecked(Unchecked::NoResult)) };
-    let Some(now) = again.stages.iter().find(|stage| stage.stage == then.stage) else {
+    let Some(now) = now else {
         return Ok(Verified::Failed("it was not reached".to_owned()));
     };
     let Some(made) = &now.execution else {
@@ -65,8 +65,9 @@ fn missing(port: &str) -> Difference {
 }
 
 /// Why the stage was another computation than the recorded one, if it was.
-pub fn changed(then: &LoadedStage, again: &LoadedRun) -> Vec<Reason> {
-    let now = again.stages.iter().find(|stage| stage.stage == then.stage);
+///
+/// `resolved` is the pipeline of both.
+pub fn changed(then: &LoadedStage, now: Option<&LoadedStage>, resolved: &Value) -> Vec<Reason> {
     let hashed = |made: &Option<Origin>| -> Option<Fingerprint> {
         serde_json::from_value(made.as_ref()?.hashed.clone()).ok()
     };
@@ -74,7 +75,7 @@ pub fn changed(then: &LoadedStage, again: &LoadedRun) -> Vec<Reason> {
     let mut changed = both.map(|(then, now)| changes(&then, &now)).unwrap_or_default();
     for reason in &mut changed {
         if let Reason::Input { port, from, .. } = reason {
-            *from = written(&again.resolved, &then.stage, port);
+            *from = written(resolved, &then.stage, port);
         }
     }
     changed

@@ -67,7 +67,7 @@ pub fn jsonl(subject: &Subject) -> String {
         for it in subject.measured(stage) {
             add("metric", name, json!({"metric": full(it.metric), "step": it.step, "value": it.value}));
         }
-        for (_, it) in subject.histograms.iter().filter(|(of, _)| *of == stage.stage) {
+        for it in subject.histograms(stage) {
             let line =
                 json!({"metric": full(&it.name), "step": it.step, "edges": it.edges, "counts": it.counts});
             add("histogram", name, line);

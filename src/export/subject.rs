@@ -1,6 +1,6 @@
 //! What is exported of a run, as it was loaded.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use indexmap::IndexMap;
 use jiff::Timestamp;
@@ -15,10 +15,10 @@ use crate::{
 pub struct Subject {
     /// The run.
     pub run: LoadedRun,
-    /// What its stages measured step by step, one series a metric.
-    series: Vec<Series>,
-    /// Distributions, each with the stage that reported it.
-    pub histograms: Vec<(String, Histogram)>,
+    /// What each stage measured step by step, one series a metric.
+    series: HashMap<String, Vec<Series>>,
+    /// The distributions that each stage reported.
+    histograms: HashMap<String, Vec<Histogram>>,
     /// The uncommitted changes that it was started with.
     pub patch: Option<Vec<u8>>,
 }
@@ -52,12 +52,19 @@ impl Subject {
             .into_iter()
             .map(|series| ((series.stage.clone(), series.metric.clone()), series))
             .collect();
-        Self { run, series: latest.into_values().collect(), histograms, patch }
+        let mut subject = Self { run, series: HashMap::new(), histograms: HashMap::new(), patch };
+        for ((stage, _), series) in latest {
+            subject.series.entry(stage).or_default().push(series);
+        }
+        for (stage, histogram) in histograms {
+            subject.histograms.entry(stage).or_default().push(histogram);
+        }
+        subject
     }
 
     /// Everything that `stage` measured: values at steps, then final ones.
     pub fn measured<'a>(&'a self, stage: &'a LoadedStage) -> impl Iterator<Item = Measured<'a>> {
-        let series = move || self.series.iter().filter(move |series| series.stage == stage.stage);
+        let series = move || self.series.get(&stage.stage).into_iter().flatten();
         let stepped: BTreeSet<&str> = series().map(|series| series.metric.as_str()).collect();
         let value = move |metric: &'a str, step, value| Measured {
             stage: &stage.stage,
@@ -75,6 +82,11 @@ impl Subject {
             ..value(metric, None, *found)
         });
         at_steps.chain(finals)
+    }
+
+    /// The distributions that `stage` reported.
+    pub(super) fn histograms<'a>(&'a self, stage: &LoadedStage) -> impl Iterator<Item = &'a Histogram> {
+        self.histograms.get(&stage.stage).into_iter().flatten()
     }
 
     /// When `stage` began to compute what it has; values at steps carry no times of their own.

@@ -39,7 +39,7 @@ pub fn events(subject: &Subject) -> Vec<u8> {
             let value = it.value.unwrap_or(f64::NAN) as f32;
             add(summary(began, it.step.unwrap_or(0), Message::new().bytes(1, tag(&it)).float(2, value)));
         }
-        for (_, it) in subject.histograms.iter().filter(|(of, _)| *of == stage.stage) {
+        for it in subject.histograms(stage) {
             let tag = format!("{}/{}", stage.stage, it.name);
             add(summary(began, it.step.unwrap_or(0), histogram(&tag, it)));
         }

@@ -4,7 +4,7 @@
 //! input comes from. Where that stage is not in the run's records (`--only`), whatever run is known
 //! to have written the same bytes is followed instead.
 
-use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension};
@@ -166,9 +166,9 @@ impl RunsDb {
 
     /// What the result of `stage` in `run` came from; nothing if it has none.
     pub fn lineage(&self, run: LoadedRun, stage: &str) -> Result<Lineage, RunsError> {
-        let mut tracing = Tracing { runs: BTreeMap::new(), known: BTreeMap::new(), steps: Vec::new() };
+        let mut tracing = Tracing { runs: BTreeMap::new(), known: HashMap::new(), steps: Vec::new() };
         let first = run.info.run;
-        tracing.runs.insert(first, run);
+        tracing.runs.insert(first, Recorded::new(run));
         tracing.step(first, stage);
         let mut at = 0;
         while at < tracing.steps.len() {
@@ -186,7 +186,7 @@ impl RunsDb {
     fn origin(&self, tracing: &mut Tracing, at: usize, port: usize) -> Result<Source, RunsError> {
         let (step, input) = (&tracing.steps[at], &tracing.steps[at].inputs[port]);
         let (run, digest) = (step.run, input.digest);
-        let written = &tracing.runs[&run].resolved["stages"][&step.stage]["in"][&input.port];
+        let written = &tracing.runs[&run].run.resolved["stages"][&step.stage]["in"][&input.port];
         let upstream = match written {
             Value::Object(map) => {
                 let path = |what: &str| map.get(what)?.as_str().map(ToOwned::to_owned);
@@ -206,7 +206,7 @@ impl RunsDb {
         }
         let Some((run, stage)) = self.read(|conn| writer(conn, digest))? else { return Ok(Source::Unknown) };
         if let Entry::Vacant(new) = tracing.runs.entry(run) {
-            new.insert(self.load(run)?);
+            new.insert(Recorded::new(self.load(run)?));
         }
         Ok(tracing.output(run, &stage, digest).unwrap_or(Source::Unknown))
     }
@@ -214,10 +214,23 @@ impl RunsDb {
 
 /// A lineage that is being followed.
 struct Tracing {
-    runs: BTreeMap<RunId, LoadedRun>,
+    runs: BTreeMap<RunId, Recorded>,
     /// The steps by their executions.
-    known: BTreeMap<String, usize>,
+    known: HashMap<String, usize>,
     steps: Vec<Step>,
+}
+
+/// A run and the places of its stages.
+struct Recorded {
+    run: LoadedRun,
+    places: HashMap<String, usize>,
+}
+
+impl Recorded {
+    fn new(run: LoadedRun) -> Self {
+        let places = run.stages.iter().enumerate().map(|(at, stage)| (stage.stage.clone(), at)).collect();
+        Self { run, places }
+    }
 }
 
 impl Tracing {
@@ -231,7 +244,8 @@ impl Tracing {
 
     /// The place of the step that gave `stage` its result in `run`; it is added if it is new.
     fn step(&mut self, run: RunId, stage: &str) -> Option<usize> {
-        let stage = self.runs[&run].stages.iter().find(|known| known.stage == stage)?;
+        let recorded = &self.runs[&run];
+        let stage = &recorded.run.stages[*recorded.places.get(stage)?];
         let made = stage.execution.as_ref()?;
         if let Some(at) = self.known.get(&made.id) {
             return Some(*at);

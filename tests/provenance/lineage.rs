@@ -115,3 +115,24 @@ fn what_the_run_does_not_have_is_refused_with_what_may_be_meant() {
     let said = lab.pipe(&["lineage", "@last", "count.lines"]).ends_with_code(2).stderr;
     assert!(said.contains("`count` has no result in this run"), "{said}");
 }
+
+#[test]
+fn a_long_chain_is_drawn_as_far_as_it_fits_and_told_whole() {
+    let mut pipeline =
+        "stages:\n  s0: { kind: shell, with: { command: 'echo 0 > {out.text}', outputs: [text] } }\n"
+            .to_owned();
+    for at in 1..30 {
+        let command = format!("echo {at} | cat {{in.text}} - > {{out.text}}");
+        pipeline += &format!(
+            "  s{at}: {{ kind: shell, in: {{ text: s{} }}, with: {{ command: '{command}', outputs: [text] }} }}\n",
+            at - 1
+        );
+    }
+    let lab = Lab::new(&pipeline);
+    lab.run(&[]).success();
+    assert_eq!(json(&lab, &["run_1", "s29"])["steps"].as_array().unwrap().len(), 30);
+    let said = lab.pipe(&["lineage", "run_1", "s29"]).success().stdout;
+    assert!(said.contains("… `--json` has what is before it"), "{said}");
+    assert_eq!(said.matches("  shell v").count(), 30, "{said}");
+    assert!(said.lines().all(|line| line.chars().count() <= 100), "{said}");
+}
