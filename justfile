@@ -25,7 +25,10 @@ ci:
 schema:
     cargo run --release -- schema --out docs/pipeline.schema.json
 
-# Slow checks against real programs, by hand: a report in headless Chromium (Debian's `chromium`).
+# Slow checks against real programs, by hand: a report in headless Chromium (Debian's `chromium`), exports in
+# TensorBoard and MLflow (from PyPI, some 700 MB in target/venv).
 full: demo
     target/release/pipe report @last --out target/report.html
     python3 tests/browser/report.py target/report.html target/screenshots
+    test -x target/venv/bin/mlflow || (python3 -m venv target/venv && target/venv/bin/pip install -q tensorboard mlflow)
+    target/venv/bin/python tests/export/read_back.py target/release/pipe

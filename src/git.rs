@@ -1,11 +1,51 @@
-//! The state of the git checkout that a run starts from.
+//! The git checkout that a run starts from, and how it is had again.
 
-use std::{path::Path, process::Command};
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use miette::Diagnostic;
+use thiserror::Error;
 
 use crate::record::GitState;
 
 /// Patches beyond this are not kept: they hold data, not code.
 const LARGEST_PATCH: usize = 16 << 20;
+
+/// Something that `git` does not do.
+#[derive(Debug, Error, Diagnostic)]
+pub enum GitError {
+    /// There is no `git`, or it cannot be talked to.
+    #[error("cannot run `git {arguments}`")]
+    Run {
+        /// What it was asked.
+        arguments: String,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// It refused.
+    #[error("`git {arguments}` failed: {said}")]
+    Refused {
+        /// What it was asked.
+        arguments: String,
+        /// What it said.
+        said: String,
+    },
+    /// The folder is a checkout of something else.
+    #[error("`{folder}` has commit {found} checked out, not {wanted}")]
+    #[diagnostic(help("name a folder that does not exist yet"))]
+    Other {
+        /// The folder.
+        folder: PathBuf,
+        /// What it has.
+        found: String,
+        /// What it should have.
+        wanted: String,
+    },
+}
 
 /// The commit and the uncommitted changes of the checkout around `root`; `None` where there is
 /// no checkout, no commit or no `git`.
@@ -15,13 +55,58 @@ pub fn state(root: &Path) -> Option<GitState> {
     if std::env::var_os("GIT_DIR").is_none() && !root.ancestors().any(is_checkout) {
         return None;
     }
-    let commit = String::from_utf8(git(root, &["rev-parse", "HEAD"])?).ok()?.trim().to_owned();
-    let mut patch = git(root, &["diff", "HEAD", "--binary"])?;
+    let commit = text(ask(root, &["rev-parse", "HEAD"]).ok()?);
+    let mut patch = ask(root, &["diff", "HEAD", "--binary"]).ok()?;
+    let is_dirty = !patch.is_empty();
     patch.truncate(if patch.len() > LARGEST_PATCH { 0 } else { patch.len() });
-    Some(GitState { commit, patch })
+    Some(GitState { commit, is_dirty, patch })
 }
 
-fn git(root: &Path, arguments: &[&str]) -> Option<Vec<u8>> {
-    let output = Command::new("git").arg("-C").arg(root).args(arguments).output().ok()?;
-    output.status.success().then_some(output.stdout)
+/// Checks `commit` of the repository around `root` out into `folder`, with `patch` applied, and returns
+/// where the project lies in it.
+///
+/// A folder that has this commit checked out already is taken as it is: files that git does not track
+/// can be put there between two tries.
+pub fn check_out(root: &Path, folder: &Path, commit: &str, patch: &[u8]) -> Result<PathBuf, GitError> {
+    let below = text(ask(root, &["rev-parse", "--show-prefix"])?);
+    if folder.exists() {
+        let found = text(ask(folder, &["rev-parse", "HEAD"])?);
+        if found != commit {
+            return Err(GitError::Other { folder: folder.to_owned(), found, wanted: commit.to_owned() });
+        }
+    } else {
+        // Relative to where the person stands, not to the repository.
+        let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+        tell(root, &["worktree", "add", "--detach", &folder.display().to_string(), commit], &[])?;
+        if !patch.is_empty() {
+            tell(&folder, &["apply", "--binary", "-"], patch)?;
+        }
+    }
+    Ok(folder.join(below))
+}
+
+fn text(output: Vec<u8>) -> String {
+    String::from_utf8_lossy(&output).trim().to_owned()
+}
+
+fn ask(root: &Path, arguments: &[&str]) -> Result<Vec<u8>, GitError> {
+    tell(root, arguments, &[])
+}
+
+/// Runs `git` in `folder` and returns what it prints.
+fn tell(folder: &Path, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>, GitError> {
+    let failed = |source| GitError::Run { arguments: arguments.join(" "), source };
+    let mut command = Command::new("git");
+    command.arg("-C").arg(folder).args(arguments);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(failed)?;
+    let mut stdin = child.stdin.take().expect("it is piped");
+    // One that does not read all of it says why on its own.
+    let _ = stdin.write_all(input);
+    drop(stdin);
+    let output = child.wait_with_output().map_err(failed)?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    Err(GitError::Refused { arguments: arguments.join(" "), said: text(output.stderr) })
 }

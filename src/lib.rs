@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! 4  cli                              one verb a file; the only place that prints
-//! 3  engine | report                  decides what happens next; draws what has happened
+//! 3  engine | report | export         decides what happens next; draws or hands out what has happened
 //! 2  pipeline | cache | runs | exec | git   each knows one medium
 //! 1  digest, fingerprint, names, …    nouns, mostly pure
 //! 0  pipe-stages                      the contract of a stage, and the kinds
@@ -16,6 +16,7 @@ pub mod cli;
 pub mod digest;
 pub mod engine;
 pub mod exec;
+pub mod export;
 pub mod fingerprint;
 pub mod git;
 mod metrics;

@@ -57,7 +57,9 @@ pub struct Invocation {
 pub struct GitState {
     /// The commit that is checked out.
     pub commit: String,
-    /// The uncommitted changes to tracked files, as `git diff HEAD --binary` prints them; empty if none.
+    /// Whether tracked files have uncommitted changes.
+    pub is_dirty: bool,
+    /// Those changes as `git diff HEAD --binary` prints them; empty if there are none, or too many to keep.
     pub patch: Vec<u8>,
 }
 

@@ -3,22 +3,27 @@
 //! What was asked for goes to standard output, what is said about it to standard error. The
 //! exit code is 0 when done, 1 when a stage failed, 2 for input that cannot be used.
 
+mod braille;
 mod check;
 mod compare;
 mod completions;
 mod dag;
 mod expected;
+mod export;
 mod failure;
 mod gc;
 mod globals;
 mod history;
 mod launch;
+mod lineage;
 mod logs;
 mod note;
 mod pipeline_args;
+mod plot;
 mod recorder;
 mod report;
 mod report_file;
+mod reproduce;
 mod restore;
 mod rm;
 mod run;
@@ -64,6 +69,10 @@ Examples:
   pipe show @last                           what the latest run did, and its metrics
   pipe compare @last~1 @last                what differed, and what came of it
   pipe report @last --out report.html       all of it in one file to look at and to mail
+  pipe plot @last lora.loss                 a curve in the terminal, or as an SVG file
+  pipe export @last --to tensorboard         or mlflow, csv, jsonl
+  pipe lineage @last eval.lora.accuracy      what it came from
+  pipe reproduce run_12                     run it again from its record, and compare
 
 Every verb explains itself: `pipe check --help`."
 )]
@@ -86,12 +95,16 @@ enum Verb {
     Logs(logs::Logs),
     Compare(compare::Compare),
     Report(report_file::Report),
+    Plot(plot::Plot),
+    Export(export::Export),
+    Lineage(lineage::LineageOf),
     Tag(tag::Tag),
     Note(note::Note),
     Rm(rm::Rm),
     Restore(restore::Restore),
     Gc(gc::Gc),
     Verify(verify::Verify),
+    Reproduce(reproduce::Reproduce),
     Schema(schema::Schema),
     Completions(completions::Completions),
     Worker(worker::Worker),
@@ -110,12 +123,16 @@ impl Verb {
             Verb::Logs(verb) => verb.run(globals),
             Verb::Compare(verb) => verb.run(globals),
             Verb::Report(verb) => verb.run(globals),
+            Verb::Plot(verb) => verb.run(globals),
+            Verb::Export(verb) => verb.run(globals),
+            Verb::Lineage(verb) => verb.run(globals),
             Verb::Tag(verb) => verb.run(globals),
             Verb::Note(verb) => verb.run(globals),
             Verb::Rm(verb) => verb.run(globals),
             Verb::Restore(verb) => verb.run(globals),
             Verb::Gc(verb) => verb.run(globals),
             Verb::Verify(verb) => verb.run(globals),
+            Verb::Reproduce(verb) => verb.run(globals),
             Verb::Schema(verb) => verb.run(globals),
             Verb::Completions(verb) => verb.run(globals),
             Verb::Worker(verb) => verb.run(globals),

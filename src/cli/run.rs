@@ -25,8 +25,8 @@ use crate::{
     cache::{Cache, Hold},
     digest::Digest,
     engine::{
-        self, Capacity, Earlier, EngineError, Explainer, Found, PlanError, Planned, Repeat, Request,
-        RunEvent, Summary, Tools, Verdict,
+        self, Capacity, Earlier, EngineError, Explainer, Force, Found, PlanError, Planned, Repeat, Request,
+        RunEvent, Selection, Summary, Tools, Verdict,
     },
     exec::{ProcessExecutor, Stop},
     fingerprint::Fingerprint,
@@ -207,9 +207,7 @@ impl Run {
             let document = planned.iter().map(plan_json).collect::<Value>();
             globals.print(format_args!("{document:#}\n"))?;
         } else {
-            let width = planned.iter().map(|plan| plan.stage.chars().count()).max().unwrap_or(0);
-            let lines: String = planned.iter().map(|plan| plan_line(plan, width)).collect();
-            globals.print(lines)?;
+            globals.print(plan_lines(planned))?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -276,6 +274,53 @@ fn print(globals: &Globals, cache: &Cache, tables: &[Digest], expected: &[Expect
         return Ok(());
     }
     history::print(globals, &format!("\n{}", expected::text(expected))).map(drop)
+}
+
+/// Runs `pipeline` as a run of its own and records it; `until` names the stages wanted, with all they need.
+pub(super) fn run_until(
+    pipeline: &Pipeline,
+    cache: &Cache,
+    stop: &Stop,
+    until: Vec<String>,
+    force: Force,
+    jobs: Option<u16>,
+) -> Result<(RunId, RunStatus), Failure> {
+    let mut request = request_until(pipeline, until, force, jobs)?;
+    let mut database = RunsDb::open(&pipeline.root.join("runs.db"))?;
+    let start = run_start(pipeline);
+    request.run = database.begin(&start)?;
+    request.began = start.invocation.started;
+    let (summary, _) = execute(&request, cache, stop, database)?;
+    Ok((request.run, summary.status))
+}
+
+/// What [`run_until`] would do, a line for each stage.
+pub(super) fn plan_until(
+    pipeline: &Pipeline,
+    cache: &Cache,
+    until: Vec<String>,
+    force: Force,
+) -> Result<String, Failure> {
+    Ok(plan_lines(&plan(&request_until(pipeline, until, force, None)?, cache)?))
+}
+
+fn request_until(
+    pipeline: &Pipeline,
+    until: Vec<String>,
+    force: Force,
+    jobs: Option<u16>,
+) -> Result<Request<'_>, Failure> {
+    let cpus = jobs.map_or_else(all_cpus, usize::from);
+    Ok(Request {
+        pipeline,
+        selected: Selection { until, ..Selection::default() }.of(pipeline)?,
+        keep_going: true,
+        force,
+        device: Device::Cpu,
+        capacity: Capacity { cpus, memory: total_memory(), gpus: 0 },
+        run: RunId(0),
+        began: Timestamp::UNIX_EPOCH,
+    })
 }
 
 fn execute(
@@ -492,6 +537,11 @@ fn closing(
         }
     };
     (verb, color.on_default().bold(), text)
+}
+
+fn plan_lines(planned: &[Planned]) -> String {
+    let width = planned.iter().map(|plan| plan.stage.chars().count()).max().unwrap_or(0);
+    planned.iter().map(|plan| plan_line(plan, width)).collect()
 }
 
 fn plan_line(plan: &Planned, width: usize) -> String {

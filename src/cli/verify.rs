@@ -17,7 +17,6 @@ use crate::{
     cache::Cache,
     engine::{self, Difference, Ready, Subject, Tools, Unchecked, Verification, Verified},
     exec::{ProcessExecutor, Stop},
-    names::RunId,
     runs::{LoadedRun, LoadedStage, RunsDb},
 };
 
@@ -61,7 +60,8 @@ pub(super) struct Verify {
     json: bool,
 }
 
-fn tolerance(text: &str) -> Result<f64, String> {
+/// How far apart numbers may be, as an option says it.
+pub(super) fn tolerance(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0);
     number.ok_or_else(|| "a tolerance is a number from 0 up, such as 1e-6".to_owned())
 }
@@ -119,7 +119,7 @@ impl Verify {
             let document = json!({"run": run.info.run, "tolerance": self.tolerance, "stages": stages});
             globals.print(history::json_text(&document))?;
         } else {
-            globals.say(summary(run.info.run, &told));
+            globals.say(summary(&run.info.run.to_string(), &told));
         }
         Ok(if wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
@@ -148,7 +148,7 @@ impl Verify {
 }
 
 /// What came of one stage; nothing yet for one that would be computed.
-fn line(stage: &str, verdict: Option<&Verified>) -> String {
+pub(super) fn line(stage: &str, verdict: Option<&Verified>) -> String {
     let (style, word, rest) = match verdict {
         None => (GOOD, "to compute", Vec::new()),
         Some(Verified::Identical) => (GOOD, "identical", Vec::new()),
@@ -179,13 +179,15 @@ fn difference(found: &Difference) -> String {
 fn unchecked(why: &Unchecked) -> String {
     match why {
         Unchecked::NoResult => "it has no result in this run".into(),
+        Unchecked::Found => "its recorded result is in the cache".into(),
         Unchecked::Unknown(what) => what.clone(),
         Unchecked::Changed(changes) => reasons::line(changes),
         Unchecked::Input { port, what } => format!("in.{port}: {}", what.replace('\n', ", ")),
     }
 }
 
-fn summary(run: RunId, told: &[(&str, Option<Verified>)]) -> String {
+/// How many stages came out how.
+pub(super) fn summary(run: &str, told: &[(&str, Option<Verified>)]) -> String {
     let mut counts = [
         (0, "to compute"),
         (0, "identical"),
@@ -213,7 +215,7 @@ fn summary(run: RunId, told: &[(&str, Option<Verified>)]) -> String {
     format!("{run}: {}", if words.is_empty() { "no stages".into() } else { words.join(", ") })
 }
 
-fn as_json(stage: &str, verdict: Option<&Verified>) -> Value {
+pub(super) fn as_json(stage: &str, verdict: Option<&Verified>) -> Value {
     let word = match verdict {
         None => "would_compute",
         Some(Verified::Identical) => "identical",

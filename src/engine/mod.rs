@@ -12,6 +12,7 @@ mod decide;
 mod perform;
 mod plan;
 mod repeat;
+mod reproduce;
 mod resources;
 mod schedule;
 mod selection;
@@ -35,6 +36,7 @@ use crate::{
 
 pub use plan::{PlanError, Planned, Verdict, plan};
 pub use repeat::{Found, Repeat};
+pub use reproduce::{changed, reproduced};
 pub use resources::Capacity;
 pub use schedule::run;
 pub use selection::{Selection, SelectionError, matching};

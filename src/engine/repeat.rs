@@ -73,7 +73,9 @@ impl Repeat {
         mark: Mark,
     ) {
         let pipeline = request.pipeline;
-        let Some(objects) = tools.cache.stamps(&rests_on.objects) else { return };
+        let (Some(told), Some(objects)) = (pipeline.told, tools.cache.stamps(&rests_on.objects)) else {
+            return;
+        };
         let mut variables: Vec<_> = pipeline.stages.values().flat_map(variables_of).collect();
         variables.sort_unstable();
         variables.dedup();
@@ -83,7 +85,7 @@ impl Repeat {
             stages,
             tables,
             expects: pipeline.resolved.get("expect").is_some(),
-            told: pipeline.told,
+            told,
             program: Program::of_this_process(),
             variables,
             outside: rests_on.outside,

@@ -35,6 +35,8 @@ use crate::{
 pub enum Unchecked {
     /// The run has no result of the stage.
     NoResult,
+    /// The recorded result itself was found, so that nothing was computed.
+    Found,
     /// Its kind or its parameters are not understood by this `pipe`.
     Unknown(String),
     /// What would be computed now has another key.
@@ -214,18 +216,23 @@ fn compute(
     }
     let mut found = Vec::new();
     for output in &ready.origin.outputs {
-        found.extend(outcome_of(output, &job.outputs[&output.port], tools, how, claim)?);
+        found.extend(outcome_of(output, &job.outputs[&output.port], tools, how, &claim.folder())?);
     }
     let stored = tools.cache.execution(ready.key).filter(|stored| stored.id == ready.origin.id);
-    found.extend(metrics(ready.origin, stored.as_ref(), &again, how.tolerance));
+    found.extend(metrics(ready.origin, stored.as_ref(), &again.metrics, how.tolerance));
+    Ok(verdict(found))
+}
+
+/// What differences mean, of which those within the tolerance have no detail.
+pub(super) fn verdict(found: Vec<Difference>) -> Verified {
     let (within, different): (Vec<_>, Vec<_>) =
         found.into_iter().partition(|difference| difference.detail.is_empty());
     let largest = within.iter().filter_map(|difference| difference.largest).reduce(f64::max);
-    Ok(match (different.is_empty(), largest) {
+    match (different.is_empty(), largest) {
         (true, None) => Verified::Identical,
         (true, Some(largest)) => Verified::Within(largest),
         (false, _) => Verified::Different(different),
-    })
+    }
 }
 
 fn job(ready: &Ready<'_>, claim: &Claim, how: &Verification<'_>) -> Result<Job, CacheError> {
@@ -251,17 +258,17 @@ fn job(ready: &Ready<'_>, claim: &Claim, how: &Verification<'_>) -> Result<Job, 
 }
 
 /// How an output differs from the recorded one, if it does; within the tolerance without a detail.
-fn outcome_of(
+pub(super) fn outcome_of(
     recorded: &Artifact,
     now: &Path,
     tools: &Tools<'_>,
     how: &Verification<'_>,
-    claim: &Claim,
+    scratch: &Path,
 ) -> Result<Option<Difference>, CacheError> {
     if tools.cache.digest(now)? == recorded.digest {
         return Ok(None);
     }
-    let (detail, largest) = match recorded_bytes(recorded, tools, how, claim)? {
+    let (detail, largest) = match recorded_bytes(recorded, tools, how, scratch)? {
         None => ("other bytes; the recorded ones are no longer in the cache".to_owned(), None),
         Some(before) => match compare(&before, now, how.tolerance) {
             Ok(Comparison::Identical) => return Ok(None),
@@ -278,13 +285,13 @@ fn recorded_bytes(
     recorded: &Artifact,
     tools: &Tools<'_>,
     how: &Verification<'_>,
-    claim: &Claim,
+    scratch: &Path,
 ) -> Result<Option<PathBuf>, CacheError> {
     if tools.cache.flaw(recorded.digest).is_none() {
         return Ok(Some(tools.cache.object(recorded.digest)));
     }
     let Some(bytes) = (how.kept)(recorded.digest) else { return Ok(None) };
-    let path = claim.folder().join(format!("recorded-{}", recorded.port));
+    let path = scratch.join(format!("recorded-{}", recorded.port));
     match fs::write(&path, bytes) {
         Ok(()) => Ok(Some(path)),
         Err(source) => Err(CacheError::Io { what: "write", path, source }),
@@ -292,10 +299,10 @@ fn recorded_bytes(
 }
 
 /// Metrics that differ: final ones as `runs.db` has them, and values at steps where the cache does.
-fn metrics(
+pub(super) fn metrics(
     origin: &Origin,
     stored: Option<&Execution>,
-    again: &Execution,
+    again: &[Metric],
     tolerance: f64,
 ) -> Vec<Difference> {
     let finals: BTreeMap<(String, Option<u64>), Option<f64>> =
@@ -304,7 +311,7 @@ fn metrics(
     let of = |metrics: &[Metric]| -> BTreeMap<(String, Option<u64>), Option<f64>> {
         metrics.iter().map(|metric| ((metric.name.clone(), metric.step), metric.value)).collect()
     };
-    let now = of(&again.metrics);
+    let now = of(again);
     // A training that went on from a checkpoint has not all its steps in one record.
     let steps = stored.map(|stored| of(&stored.metrics)).unwrap_or_default();
     before.extend(steps.into_iter().filter(|(at, _)| at.1.is_some() && now.contains_key(at)));

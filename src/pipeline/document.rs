@@ -38,6 +38,20 @@ impl Node {
         }
     }
 
+    /// The value that [`Self::to_json`] returned.
+    pub fn from_json(value: &Value) -> Self {
+        match value {
+            Value::Null => Node::Null,
+            Value::Bool(value) => Node::Bool(*value),
+            Value::Number(number) => Node::Number(number.clone()),
+            Value::String(text) => Node::Text(text.clone()),
+            Value::Array(items) => Node::List(items.iter().map(Node::from_json).collect()),
+            Value::Object(map) => {
+                Node::Map(map.iter().map(|(key, value)| (key.clone(), Node::from_json(value))).collect())
+            }
+        }
+    }
+
     pub fn to_json(&self) -> Value {
         match self {
             Node::Null => Value::Null,

@@ -1,7 +1,7 @@
 //! Reads a pipeline file and carries it through all steps to a [`Pipeline`].
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     fs::File,
     io::Read,
     path::{Path, PathBuf},
@@ -13,7 +13,7 @@ use pipe_stages::contract::StageKind;
 use serde_json::Value;
 
 use super::{
-    LoadOptions, Pipeline, StageSpec,
+    LoadOptions, Pipeline, Recorded, Source, StageSpec,
     check::{Checked, Checker},
     document::{self, Node},
     outside, overlay,
@@ -120,24 +120,12 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
         }
     }
 
-    let (used, wrong) = variables::substitute(&mut document, &suggestions);
-    let mut checker = Checker { kinds, suggestions: &suggestions, findings: Vec::new() };
-    let checked = checker.document(&document);
-    findings.extend(without_echoes(checker.findings, &wrong, &used));
-    findings.extend(wrong);
-    let mut notes = Vec::new();
-    for stage in checked.stages.values() {
-        let (missing, noted) = outside::look(&root, stage, &suggestions);
-        findings.extend(missing);
-        notes.extend(noted);
-    }
-    if !findings.is_empty() {
-        name_variables(&mut findings, &used);
-        let outside = checked.stages.values().flat_map(StageSpec::outside).cloned().collect();
-        return Err(PipelineErrors { outside: Some((root, outside)), ..fail(findings, &places) });
-    }
-
-    let Checked { name, seed, stages } = checked;
+    let substituted = variables::substitute(&mut document, &suggestions);
+    let checked = check(&document, findings, substituted, &root, kinds, &suggestions);
+    let (Checked { name, seed, stages }, notes) = checked.map_err(|(found, outside)| {
+        let outside = Some((root.clone(), outside));
+        PipelineErrors { outside, ..fail(found, &places) }
+    })?;
     let stem = options.file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     Ok(Pipeline {
         file: relative_to_root(&root, &options.file),
@@ -147,12 +135,75 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
         profiles: options.profiles.clone(),
         declared_profiles: declared,
         sets: options.sets.clone(),
-        told: hash_of(&text.content, options),
+        told: Some(hash_of(&text.content, options)),
         stages,
         resolved: resolved(&document),
         notes: locate(notes, &places).0,
         places,
     })
+}
+
+/// Checks a pipeline that a run has recorded, as it would be loaded now.
+///
+/// What was laid over the file, and variables, are in the record already: it is not read but as it stands.
+pub fn load_recorded(
+    recorded: &Recorded<'_>,
+    root: &Path,
+    kinds: &'static [StageKind],
+) -> Result<Pipeline, PipelineErrors> {
+    let suggestions = Suggestions::default();
+    let document = Node::from_json(recorded.resolved);
+    let text = Text::file(recorded.title.into(), format!("{:#}", recorded.resolved));
+    let places = Places { layers: vec![Layer { text, written: Written::Document }] };
+    let checked = check(&document, Vec::new(), Default::default(), root, kinds, &suggestions);
+    let (Checked { seed, stages, .. }, notes) = checked.map_err(|(found, outside)| {
+        let (problems, total) = locate(found, &places);
+        let outside = Some((root.to_path_buf(), outside));
+        PipelineErrors { file: recorded.title.into(), problems, total, outside }
+    })?;
+    Ok(Pipeline {
+        file: recorded.file.to_path_buf(),
+        root: root.to_path_buf(),
+        name: recorded.name.to_owned(),
+        seed,
+        profiles: recorded.profiles.to_vec(),
+        declared_profiles: Vec::new(),
+        sets: recorded.sets.to_vec(),
+        told: None,
+        stages,
+        resolved: recorded.resolved.clone(),
+        notes: locate(notes, &places).0,
+        places,
+    })
+}
+
+/// What is to be known of a checked pipeline, or all that is wrong and what it would take from outside.
+type Known = Result<(Checked, Vec<Finding>), (Vec<Finding>, BTreeSet<Source>)>;
+
+/// Checks a merged document, its variables put in, and the files that it takes from outside.
+fn check(
+    document: &Node,
+    mut findings: Vec<Finding>,
+    (used, wrong): (Used, Vec<Finding>),
+    root: &Path,
+    kinds: &'static [StageKind],
+    suggestions: &Suggestions,
+) -> Known {
+    let mut checker = Checker { kinds, suggestions, findings: Vec::new() };
+    let checked = checker.document(document);
+    findings.extend(without_echoes(checker.findings, &wrong, &used));
+    findings.extend(wrong);
+    let mut notes = Vec::new();
+    for stage in checked.stages.values() {
+        let (missing, noted) = outside::look(root, stage, suggestions);
+        findings.extend(missing);
+        notes.extend(noted);
+    }
+    if findings.is_empty() {
+        return Ok((checked, notes));
+    }
+    name_variables(&mut findings, &used);
+    Err((findings, checked.stages.values().flat_map(StageSpec::outside).cloned().collect()))
 }
 
 fn resolved(document: &Node) -> Value {

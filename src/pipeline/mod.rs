@@ -24,7 +24,7 @@ mod variables;
 mod words;
 
 pub use dag::{Cycle, Dag};
-pub use load::{Told, load, told};
+pub use load::{Told, load, load_recorded, told};
 pub use places::Places;
 pub use problem::{PipelineErrors, Problem};
 pub use schema::schema;
@@ -33,7 +33,7 @@ pub use suggest::Suggestions;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use indexmap::IndexMap;
@@ -56,6 +56,23 @@ pub struct LoadOptions {
     pub root: Option<PathBuf>,
 }
 
+/// A pipeline as a run has recorded it.
+#[derive(Debug, Clone, Copy)]
+pub struct Recorded<'a> {
+    /// What to call the record where something in it is wrong, such as `run_12`.
+    pub title: &'a str,
+    /// The pipeline file, relative to the root where it lay below it.
+    pub file: &'a Path,
+    /// Its name.
+    pub name: &'a str,
+    /// The profiles that were applied, in order.
+    pub profiles: &'a [String],
+    /// The `--set` that were applied, in order.
+    pub sets: &'a [String],
+    /// The document after all of that, as [`Pipeline::resolved`] had it.
+    pub resolved: &'a Value,
+}
+
 /// A pipeline that can be run as written: profiles and settings applied, everything checked.
 #[derive(Debug, Clone)]
 pub struct Pipeline {
@@ -75,8 +92,8 @@ pub struct Pipeline {
     pub sets: Vec<String>,
     /// The stages, in the order of the file.
     pub stages: IndexMap<String, StageSpec>,
-    /// The hash of what the file and the options say: see [`Told`].
-    pub told: Digest,
+    /// The hash of what the file and the options say, if it comes from a file: see [`Told`].
+    pub told: Option<Digest>,
     /// The whole document after profiles, settings and variables, without `profiles`.
     pub resolved: Value,
     /// What is worth knowing though nothing is wrong with it.

@@ -40,7 +40,7 @@ pub(super) fn curves(subjects: &[Subject]) -> Markup {
     html! {
         div.charts {
             @for (at, ((stage, metric), lines)) in charts.iter().take(MOST).enumerate() {
-                (chart(&format!("curve-{}", at + 1), stage, metric, lines, subjects.len() > 1, finest))
+                (chart(&format!("curve-{}", at + 1), stage, metric, lines, subjects.len() > 1, finest).markup())
             }
         }
         @if charts.is_empty() { p { "No stage measured anything step by step." } }
@@ -94,7 +94,15 @@ fn charts(subjects: &[Subject]) -> Charts<'_> {
     charts
 }
 
-fn chart(id: &str, stage: &str, metric: &str, lines: &[Curve<'_>], several: bool, finest: usize) -> Markup {
+/// The chart of `metric` of `stage` as an SVG file of its own; nothing if it has no values at steps.
+pub fn curve_svg(subject: &Subject, stage: &str, metric: &str) -> Option<String> {
+    let wanted = (stage, metric.strip_prefix("validation_").unwrap_or(metric));
+    let charts = charts(std::slice::from_ref(subject));
+    let ((stage, metric), lines) = charts.iter().find(|(name, _)| *name == wanted)?;
+    Some(chart("curve", stage, metric, lines, false, FINEST).svg().into_string())
+}
+
+fn chart(id: &str, stage: &str, metric: &str, lines: &[Curve<'_>], several: bool, finest: usize) -> Figure {
     let ends = |values: &mut dyn Iterator<Item = f64>| {
         values
             .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)))
@@ -149,13 +157,13 @@ fn chart(id: &str, stage: &str, metric: &str, lines: &[Curve<'_>], several: bool
         description.push_str(" Faint: as measured. Bold: mean of neighbours.");
     }
     let legend = if lines.len() > 1 {
-        let entry = |(at, line)| Legend { class: class(at, line), label: &labels[at] };
+        let entry = |(at, line)| Legend { class: class(at, line), label: labels[at].clone() };
         lines.iter().enumerate().map(entry).collect()
     } else {
         Vec::new()
     };
     let caption = format!("{stage}.{metric}");
-    Figure { id: id.into(), caption, description, legend, drawing, data: table(lines, &labels) }.markup()
+    Figure { id: id.into(), caption, description, legend, drawing, data: table(lines, &labels) }
 }
 
 /// About [`ROWS`] steps, the first and the last among them.

@@ -18,6 +18,7 @@ use std::collections::BTreeSet;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+pub use curves::curve_svg;
 pub use subject::Subject;
 
 /// The page's style.

@@ -97,7 +97,8 @@ fn length_chart(id: &str, of: &str, methods: &[&Method], several: bool) -> Marku
         }
     }
     let labels: Vec<String> = methods.iter().map(|method| label(method, several)).collect();
-    let legend = labels.iter().enumerate().map(|(at, label)| Legend { class: colour(at), label });
+    let legend =
+        labels.iter().enumerate().map(|(at, label)| Legend { class: colour(at), label: label.clone() });
     let is_published = cells().any(|(.., published)| published.is_some());
     let diamonds = if is_published { " Diamonds: published." } else { "" };
     Figure {
@@ -214,7 +215,9 @@ fn score_chart(id: &str, judged: &Judged<'_>, several: bool) -> Markup {
             mean(0),
             mean(1)
         ),
-        legend: (0..2).map(|label| Legend { class: colour(1 - label), label: names[label] }).collect(),
+        legend: (0..2)
+            .map(|label| Legend { class: colour(1 - label), label: names[label].to_owned() })
+            .collect(),
         drawing,
         data: data_table(&["score", "negative", "positive"], &rows),
     }

@@ -132,6 +132,17 @@ pub enum RunsError {
         /// The run.
         run: RunId,
     },
+    /// The run has nothing of this name whose lineage could be told.
+    #[error("{run} has no metric, output or stage `{name}`")]
+    NoLineage {
+        /// The run.
+        run: RunId,
+        /// As the person wrote it.
+        name: String,
+        /// What may have been meant.
+        #[help]
+        help: String,
+    },
     /// Records refer to executions that are not recorded.
     #[error("{} of the results are not recorded in `{path}`: {}", ids.len(), ids.join(", "))]
     #[diagnostic(help("this is a bug in `pipe`: results are recorded before the stages they satisfy"))]

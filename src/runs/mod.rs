@@ -16,6 +16,7 @@ mod error;
 pub mod evidence;
 pub mod expected;
 pub mod filter;
+pub mod lineage;
 mod load;
 mod methods;
 mod name;

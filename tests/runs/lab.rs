@@ -101,7 +101,7 @@ impl Lab {
             resolved: json!({ "name": "toy", "stages": {} }),
             invocation: Invocation {
                 command: vec!["run".into(), file.into()],
-                git: Some(GitState { commit: "4f1c2d3e5a6b7980".into(), patch: Vec::new() }),
+                git: Some(GitState { commit: "4f1c2d3e5a6b7980".into(), is_dirty: false, patch: Vec::new() }),
                 version: "0.1.0".into(),
                 host: "anvil".into(),
                 cpus: 2,

@@ -25,6 +25,7 @@ fn a_run_is_read_as_it_was_recorded() {
     start.seed = u64::MAX;
     start.sets = vec!["train.rank=8".into()];
     let git = start.invocation.git.as_mut().unwrap();
+    git.is_dirty = true;
     git.patch = b"--- a\n+++ b\n".to_vec();
     let run = lab.run_as(start.clone(), std::slice::from_ref(&train));
     assert_eq!(run, RunId(1));

@@ -55,6 +55,7 @@ fn three_runs() -> Lab {
         ["run", "pipelines/toy.yaml", "--profile", "demo", "--set", "lora.rank=16"].map(Into::into).into();
     (start.profiles, start.sets) = (vec!["demo".into()], vec!["lora.rank=16".into()]);
     let git = start.invocation.git.as_mut().unwrap();
+    git.is_dirty = true;
     git.patch = b"--- a".to_vec();
     lab.run_as(start.clone(), &experiment(16, 0.931_2));
     start.invocation.started = after(RunId(3), 0);

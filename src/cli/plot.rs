@@ -1,0 +1,117 @@
+//! `pipe plot`: the course of a metric, in the terminal or as an SVG file.
+
+use std::{collections::BTreeMap, fmt::Write, fs, path::PathBuf, process::ExitCode};
+
+use clap::Args;
+
+use super::{
+    Failure, Globals,
+    braille::Canvas,
+    history,
+    metrics::is_detail,
+    report::table_width,
+    table::{BOLD, styled},
+    units::{list, measured},
+};
+use crate::{
+    names::RunId,
+    report::{self, Subject},
+    runs::Series,
+};
+
+/// Widest and highest drawing in a terminal, in characters.
+const WIDEST: usize = 100;
+const ROWS: usize = 16;
+
+/// Draw how a metric went, step by step
+///
+/// In the terminal, or as the chart that `pipe report` has of it, with its validation where there is one.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pipe plot @last lora.loss
+  pipe plot @last lora.loss --out loss.svg")]
+pub(super) struct Plot {
+    /// `run_12`, `12`, `@last`, `@last~1` or a tag
+    run: String,
+    /// `STAGE.METRIC` with values at steps
+    metric: String,
+    /// Write an SVG file
+    #[arg(long, short, value_name = "FILE.svg")]
+    out: Option<PathBuf>,
+}
+
+impl Plot {
+    pub fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
+        if let Some(path) = self.out.as_ref().filter(|path| path.extension().is_none_or(|it| it != "svg")) {
+            return Err(Failure::input(format!("`{}` does not end in `.svg`", path.display()))
+                .help("only SVG is drawn; browsers and `rsvg-convert` make other forms of it"));
+        }
+        let db = history::open(globals)?;
+        let run = db.load(db.find(&self.run)?)?;
+        let id = run.info.run;
+        let series = db.series(id, |_| true)?;
+        // Of a stage that was started several times and failed, the latest attempt is drawn.
+        let wanted = series.iter().rev().find(|it| format!("{}.{}", it.stage, it.metric) == self.metric);
+        let wanted = wanted.ok_or_else(|| self.unknown(id, &series))?.clone();
+        let points: Vec<(u64, f64)> =
+            wanted.points.iter().filter_map(|(step, value)| Some((*step, (*value)?))).collect();
+        if points.is_empty() {
+            return Err(Failure::input(format!("`{}` is undefined at every step of {id}", self.metric)));
+        }
+        let Some(path) = &self.out else {
+            let head = format!("{}, of {id}\n", styled(BOLD, &self.metric));
+            return history::print(globals, &(head + &drawn(&points, table_width().min(WIDEST))));
+        };
+        let subject = Subject { run, series, predictions: BTreeMap::new(), texts: BTreeMap::new() };
+        let svg = report::curve_svg(&subject, &wanted.stage, &wanted.metric).expect("it has points");
+        fs::write(path, svg)
+            .map_err(|err| Failure::input(format!("cannot write `{}`: {err}", path.display())))?;
+        globals.say(format_args!("wrote {}", path.display()));
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn unknown(&self, run: RunId, series: &[Series]) -> Failure {
+        let names = series.iter().filter(|it| !is_detail(&it.metric));
+        let mut names: Vec<String> = names.map(|it| format!("{}.{}", it.stage, it.metric)).collect();
+        names.dedup();
+        let failure = Failure::input(format!("`{}` has no values at steps in {run}", self.metric));
+        match names.len() {
+            0 => failure.help("no stage of this run measured anything step by step"),
+            1..=20 => failure.help(format!("these have: {}", list(&names))),
+            more => failure.help(format!("these and {} more have: {}", more - 20, names[..20].join(", "))),
+        }
+    }
+}
+
+/// A drawing of this width, its axes labelled.
+fn drawn(points: &[(u64, f64)], width: usize) -> String {
+    let ends = |values: &mut dyn Iterator<Item = f64>| {
+        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), it| (low.min(it), high.max(it)))
+    };
+    let (first, last) = ends(&mut points.iter().map(|point| point.0 as f64));
+    let (low, high) = ends(&mut points.iter().map(|point| point.1));
+    let (top, bottom) = (measured(Some(high)), measured(Some(low)));
+    let margin = top.chars().count().max(bottom.chars().count());
+    let mut canvas = Canvas::new(width.saturating_sub(margin + 2).max(10), ROWS);
+    // A single value lies in the middle.
+    let share = |value: f64, low: f64, high: f64| if high > low { (value - low) / (high - low) } else { 0.5 };
+    canvas.line(
+        points.iter().map(|(step, value)| (share(*step as f64, first, last), share(*value, low, high))),
+    );
+    let mut text = String::new();
+    for (row, line) in canvas.text().enumerate() {
+        let label = match row {
+            0 => top.as_str(),
+            row if row + 1 == ROWS && high > low => bottom.as_str(),
+            _ => "",
+        };
+        writeln!(text, "{label:>margin$} │{}", line.trim_end_matches('\u{2800}')).expect("a text grows");
+    }
+    let columns = width.saturating_sub(margin + 2).max(10);
+    writeln!(text, "{:margin$} └{}", "", "─".repeat(columns)).expect("a text grows");
+    let (first, last) = (format!("step {first}"), last.to_string());
+    let gap = columns.saturating_sub(first.len());
+    writeln!(text, "{:margin$}  {first}{last:>gap$}", "").expect("a text grows");
+    text
+}

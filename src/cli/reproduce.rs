@@ -1,0 +1,280 @@
+//! `pipe reproduce`: runs a run again from its record and compares what comes out.
+
+use std::{
+    collections::HashMap,
+    num::NonZero,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::Args;
+use pipe_stages::contract::Device;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{
+    Failure, Globals,
+    history::{self, json_text},
+    reasons,
+    run::{INTERRUPTED, join, plan_until, run_until, stop_on_signals},
+    verify::{as_json, line, summary, tolerance},
+};
+use crate::{
+    cache::Cache,
+    digest::Digest,
+    engine::{self, Force, Tools, Unchecked, Verification, Verified},
+    exec::{ProcessExecutor, Stop},
+    git,
+    names::RunId,
+    pipeline::{Pipeline, Recorded, load_recorded},
+    record::{Reason, RunStatus},
+    runs::{LoadedRun, LoadedStage, RunsDb},
+};
+
+/// Run a run again from its record and say whether the same came out
+///
+/// What is run is the pipeline as `runs.db` keeps it, profiles and settings applied, so the file may
+/// have changed or be gone; what differs between the record and today is said first: commit, uncommitted
+/// changes, versions. It becomes a run of its own. Results that the cache still has are found as ever
+/// and count as not checked; `--force` computes them again. Exit code 0 if all outputs and metrics are
+/// as recorded, 1 if not.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pipe reproduce run_12                        what is missing is computed, and compared
+  pipe reproduce run_12 --force                everything is computed again
+  pipe reproduce run_12 -n                     what differs today, and what would be computed
+  pipe reproduce run_12 --worktree ../run_12   from its commit and its uncommitted changes
+  pipe reproduce run_12 --force --tolerance 1e-6
+
+`pipe verify` computes single results again from the inputs that they had, and keeps nothing.")]
+pub(super) struct Reproduce {
+    /// `run_12`, `12`, `@last`, `@last~1` or a tag
+    run: String,
+    /// Compute results again that the cache still has
+    #[arg(long)]
+    force: bool,
+    /// Check the recorded commit out into this new folder with git, apply the recorded uncommitted changes,
+    /// and run there, with a cache and a `runs.db` of its own
+    #[arg(long, value_name = "DIR")]
+    worktree: Option<PathBuf>,
+    /// How far apart numbers may be: absolutely, and relative to those above 1; counts may never
+    #[arg(long, value_name = "NUMBER", default_value_t = 0.0, value_parser = tolerance)]
+    tolerance: f64,
+    /// Say what differs today and what would be computed, and run nothing
+    #[arg(short = 'n', long, conflicts_with_all = ["worktree", "json"])]
+    dry_run: bool,
+    /// Cores that stages may use together [default: all]
+    #[arg(short, long, value_name = "N")]
+    jobs: Option<NonZero<u16>>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+impl Reproduce {
+    pub fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
+        let home = globals.project_root(None)?;
+        let history = RunsDb::open_existing(&home.join("runs.db"))?;
+        let then = history.load(history.find(&self.run)?)?;
+        let id = then.info.run;
+        if then.resolved.is_null() {
+            return Err(Failure::input(format!("the pipeline of {id} is no longer in `runs.db`")));
+        }
+        let root = match &self.worktree {
+            None => home,
+            Some(folder) => self.check_out(globals, &history, &then, &home, folder)?,
+        };
+        let title = id.to_string();
+        let recorded = Recorded {
+            title: &title,
+            file: &then.info.file,
+            name: &then.info.pipeline,
+            profiles: &then.info.profiles,
+            sets: &then.info.sets,
+            resolved: &then.resolved,
+        };
+        let pipeline = load_recorded(&recorded, &root, pipe_stages::kinds())?;
+        let differences = differences(&then, &pipeline);
+        differences.iter().for_each(|it| globals.say(it.words()));
+        let wanted: Vec<String> = then.stages.iter().map(|stage| stage.stage.clone()).collect();
+        let force = if self.force { Force::All } else { Force::None };
+        let cache = Cache::open(&root.join("cache"));
+        if self.dry_run {
+            globals.print(plan_until(&pipeline, &cache, wanted, force)?)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let stop = Stop::default();
+        stop_on_signals(&stop, || {});
+        let _hold = join(&cache, globals)?;
+        let (run, status) = run_until(&pipeline, &cache, &stop, wanted, force, self.jobs.map(NonZero::get))?;
+        if status == RunStatus::Interrupted {
+            return Ok(ExitCode::from(INTERRUPTED));
+        }
+        let again = RunsDb::open_existing(&root.join("runs.db"))?.load(run)?;
+        let now: HashMap<&str, &LoadedStage> =
+            again.stages.iter().map(|stage| (stage.stage.as_str(), stage)).collect();
+        let told = self.compare(&history, &then, &now, &cache, &root)?;
+        let changed: Vec<Vec<Reason>> = then
+            .stages
+            .iter()
+            .map(|stage| engine::changed(stage, now.get(stage.stage.as_str()).copied(), &then.resolved))
+            .collect();
+        self.tell(globals, (id, run), &differences, &told, &changed)?;
+        let is_wrong = |verdict: &Option<Verified>| {
+            !matches!(verdict, Some(Verified::Identical | Verified::Within(_) | Verified::Unchecked(_)))
+        };
+        Ok(if told.iter().any(|(_, verdict)| is_wrong(verdict)) {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
+        })
+    }
+
+    /// The project in a checkout of the recorded commit.
+    fn check_out(
+        &self,
+        globals: &Globals,
+        history: &RunsDb,
+        then: &LoadedRun,
+        home: &Path,
+        folder: &Path,
+    ) -> Result<PathBuf, Failure> {
+        let id = then.info.run;
+        let Some(recorded) = &then.info.git else {
+            return Err(Failure::input(format!("{id} was not started in a git checkout"))
+                .help("leave out `--worktree`: its pipeline can be run here"));
+        };
+        let patch = history.patch(id)?;
+        if recorded.dirty && patch.is_none() {
+            globals.say("the uncommitted changes of the record are not kept: they were larger than 16 MiB");
+        }
+        let project = git::check_out(home, folder, &recorded.commit, &patch.unwrap_or_default())?;
+        globals.say(format_args!("running in {}", project.display()));
+        project.canonicalize().map_err(|err| {
+            Failure::input(format!("cannot use `{}`: {err}", project.display()))
+                .help("the project was not in git when the run was started")
+        })
+    }
+
+    /// What came of every stage of the record.
+    fn compare<'a>(
+        &self,
+        history: &RunsDb,
+        then: &'a LoadedRun,
+        now: &HashMap<&str, &LoadedStage>,
+        cache: &Cache,
+        root: &Path,
+    ) -> Result<Vec<(&'a str, Option<Verified>)>, Failure> {
+        let (executor, stop) = (ProcessExecutor::new(PathBuf::new(), &[]), Stop::default());
+        let tools = Tools { cache, executor: &executor, stop: &stop, root };
+        let kept = |digest| history.predictions(digest).ok().flatten();
+        let how = Verification { device: Device::Cpu, threads: 1, tolerance: self.tolerance, kept: &kept };
+        let scratch = tempfile::tempdir().map_err(Failure::error)?;
+        let stages = then.stages.iter().map(|stage| {
+            let verdict = engine::reproduced(
+                stage,
+                now.get(stage.stage.as_str()).copied(),
+                &tools,
+                &how,
+                scratch.path(),
+            );
+            Ok((stage.stage.as_str(), Some(verdict.map_err(|err| Failure::error(err).exit(1))?)))
+        });
+        stages.collect()
+    }
+
+    fn tell(
+        &self,
+        globals: &Globals,
+        (then, again): (RunId, RunId),
+        differences: &[Differs],
+        told: &[(&str, Option<Verified>)],
+        changed: &[Vec<Reason>],
+    ) -> Result<(), Failure> {
+        if self.json {
+            let stages: Vec<Value> = told
+                .iter()
+                .zip(changed)
+                .map(|((stage, verdict), changed)| {
+                    let mut document = as_json(stage, verdict.as_ref());
+                    document["changed"] = json!(changed);
+                    document
+                })
+                .collect();
+            return globals.print(json_text(&json!({
+                "run": then, "again": again, "tolerance": self.tolerance,
+                "differences": differences, "stages": stages,
+            })));
+        }
+        for ((stage, verdict), changed) in told.iter().zip(changed) {
+            history::print(globals, &line(stage, verdict.as_ref()))?;
+            if !changed.is_empty() {
+                globals.print(format_args!(
+                    "             not the recorded computation: {}\n",
+                    reasons::line(changed)
+                ))?;
+            }
+        }
+        let place =
+            self.worktree.as_ref().map(|folder| format!(" of {}", folder.display())).unwrap_or_default();
+        globals.say(summary(&format!("{then} as {again}{place}"), told));
+        if told.iter().any(|(_, verdict)| *verdict == Some(Verified::Unchecked(Unchecked::Found))) {
+            globals.say("`--force` computes again what was found in the cache");
+        }
+        Ok(())
+    }
+}
+
+/// Something about the record that is otherwise today.
+#[derive(Debug, PartialEq, Serialize)]
+struct Differs {
+    what: String,
+    recorded: Option<String>,
+    now: Option<String>,
+}
+
+impl Differs {
+    fn words(&self) -> String {
+        let word = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());
+        format!("{}: {} in the record, {} today", self.what, word(&self.recorded), word(&self.now))
+    }
+}
+
+/// How code and versions of today differ from the record; inputs are compared by what is run.
+fn differences(then: &LoadedRun, pipeline: &Pipeline) -> Vec<Differs> {
+    let now = git::state(&pipeline.root);
+    let recorded = then.info.git.as_ref();
+    let short = |commit: &String| commit.chars().take(12).collect::<String>();
+    let patch = |is_dirty: bool, digest: Option<Digest>| {
+        is_dirty
+            .then(|| digest.map_or_else(|| "some".to_owned(), |digest| format!("patch {}", digest.short())))
+    };
+    let hash = |patch: &Vec<u8>| (!patch.is_empty()).then(|| Digest::from(blake3::hash(patch)));
+    let mut all = vec![
+        (
+            "commit".to_owned(),
+            recorded.map(|git| short(&git.commit)),
+            now.as_ref().map(|git| short(&git.commit)),
+        ),
+        (
+            "uncommitted changes".to_owned(),
+            recorded.and_then(|git| patch(git.dirty, git.patch)),
+            now.as_ref().and_then(|git| patch(git.is_dirty, hash(&git.patch))),
+        ),
+        ("pipe".to_owned(), Some(then.info.version.clone()), Some(env!("CARGO_PKG_VERSION").to_owned())),
+    ];
+    let mut kinds: Vec<(&str, u32, u32)> = Vec::new();
+    for stage in &then.stages {
+        let Some(spec) = pipeline.stages.get(&stage.stage) else { continue };
+        let kind = (spec.kind.name, stage.kind_version, spec.kind.version);
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
+    all.extend(kinds.into_iter().map(|(name, then, now)| {
+        (format!("kind {name}"), Some(format!("version {then}")), Some(format!("version {now}")))
+    }));
+    let differing = all.into_iter().filter(|(_, recorded, now)| recorded != now);
+    differing.map(|(what, recorded, now)| Differs { what, recorded, now }).collect()
+}

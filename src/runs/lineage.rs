@@ -1,0 +1,329 @@
+//! What a result came from: every execution before it, back to the files from outside.
+//!
+//! Told from records alone, so it outlives the cache. Within a run the pipeline says which stage an
+//! input comes from. Where that stage is not in the run's records (`--only`), whatever run is known
+//! to have written the same bytes is followed instead.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry};
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{LoadedRun, LoadedStage, Origin, RunInfo, RunsDb, RunsError, methods::input_digests};
+use crate::{
+    digest::{ActionKey, Digest},
+    names::RunId,
+    record::Artifact,
+};
+
+/// Shortest beginning of a digest that is taken for one.
+const SHORTEST: usize = 6;
+
+/// What a person asks the lineage of.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Asked {
+    /// The stage that has it.
+    pub stage: String,
+    /// What it is.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// A part of a stage's result, or all of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// A metric and its final value; one that has steps alone has none.
+    Metric(String, Option<f64>),
+    /// An output.
+    Output(Artifact),
+    /// Everything that the stage gave.
+    Result,
+}
+
+/// A result's executions and the runs that computed them.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Lineage {
+    /// The asked execution, then those that it came from.
+    pub steps: Vec<Step>,
+    /// The runs that computed them, as far as they are recorded here, earliest first.
+    pub runs: Vec<RunInfo>,
+}
+
+/// One execution.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Step {
+    /// Its name, 32 hexadecimal digits.
+    pub execution: String,
+    /// The run whose record led here.
+    pub run: RunId,
+    /// What the stage is called in that run.
+    pub stage: String,
+    /// Its kind.
+    pub kind: String,
+    /// The kind's version.
+    pub kind_version: u32,
+    /// Its seed, for kinds that draw.
+    pub seed: Option<u64>,
+    /// The parameters that decided the bytes.
+    pub params: Value,
+    /// Its key.
+    pub key: Option<ActionKey>,
+    /// The run that computed it; `None` if it came with a cache from elsewhere.
+    pub computed_by: Option<RunId>,
+    /// What the stage was called then.
+    pub computed_as: String,
+    /// When that was.
+    pub started: Timestamp,
+    /// How long it took, seconds.
+    pub seconds: f64,
+    /// What it computed on.
+    pub device: Option<String>,
+    /// What it read.
+    pub inputs: Vec<Input>,
+    /// What it wrote.
+    pub outputs: Vec<Artifact>,
+}
+
+/// One input of an execution.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Input {
+    /// Its name.
+    pub port: String,
+    /// The hash of its contents.
+    pub digest: Digest,
+    /// Where they came from.
+    pub from: Source,
+}
+
+/// Where the contents of an input came from.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// An output of an execution that is among the steps.
+    Step {
+        /// Its place among them.
+        #[serde(skip)]
+        at: usize,
+        /// Its name.
+        execution: String,
+        /// The output.
+        port: String,
+    },
+    /// A file, as the pipeline names it.
+    File(String),
+    /// A folder.
+    Dir(String),
+    /// The files that match a pattern.
+    Glob(String),
+    /// Something that no record tells.
+    Unknown,
+}
+
+impl Lineage {
+    /// The run that computed `step`, if it is recorded here.
+    pub fn computed_by(&self, step: &Step) -> Option<&RunInfo> {
+        self.runs.iter().find(|run| Some(run.run) == step.computed_by)
+    }
+}
+
+impl RunsDb {
+    /// What `name` means in `run`: `stage.metric`, `stage.output`, a stage, or the beginning of an
+    /// output's digest.
+    pub fn asked(&self, run: &LoadedRun, name: &str) -> Result<Asked, RunsError> {
+        let (stage, part) = name.split_once('.').map_or((name, None), |(stage, part)| (stage, Some(part)));
+        let unknown = |help: String| RunsError::NoLineage { run: run.info.run, name: name.into(), help };
+        let Some(known) = run.stages.iter().find(|known| known.stage == stage) else {
+            return by_digest(run, name).unwrap_or_else(|| Err(unknown(names(run, name))));
+        };
+        let Some(made) = &known.execution else {
+            let help = format!("`pipe logs {} {stage}` shows what it said", run.info.run);
+            return Err(unknown(format!("`{stage}` has no result in this run; {help}")));
+        };
+        let what = match part {
+            None => What::Result,
+            Some(part) => {
+                let output =
+                    made.outputs.iter().find(|output| output.port == part).cloned().map(What::Output);
+                let metric = || made.metrics.get(part).map(|value| What::Metric(part.into(), *value));
+                match output.or_else(metric) {
+                    Some(what) => what,
+                    None if self
+                        .series(run.info.run, |metric| metric == part)?
+                        .iter()
+                        .any(|it| it.stage == stage) =>
+                    {
+                        What::Metric(part.into(), None)
+                    }
+                    None => return Err(unknown(names(run, name))),
+                }
+            }
+        };
+        Ok(Asked { stage: stage.into(), what })
+    }
+
+    /// What the result of `stage` in `run` came from; nothing if it has none.
+    pub fn lineage(&self, run: LoadedRun, stage: &str) -> Result<Lineage, RunsError> {
+        let mut tracing = Tracing { runs: BTreeMap::new(), known: HashMap::new(), steps: Vec::new() };
+        let first = run.info.run;
+        tracing.runs.insert(first, Recorded::new(run));
+        tracing.step(first, stage);
+        let mut at = 0;
+        while at < tracing.steps.len() {
+            for port in 0..tracing.steps[at].inputs.len() {
+                tracing.steps[at].inputs[port].from = self.origin(&mut tracing, at, port)?;
+            }
+            at += 1;
+        }
+        let computed: BTreeSet<RunId> = tracing.steps.iter().filter_map(|step| step.computed_by).collect();
+        let runs = computed.into_iter().map(|run| self.run(run)).collect::<Result<_, _>>()?;
+        Ok(Lineage { steps: tracing.steps, runs })
+    }
+
+    /// Where an input of a step came from, which becomes a step itself.
+    fn origin(&self, tracing: &mut Tracing, at: usize, port: usize) -> Result<Source, RunsError> {
+        let (step, input) = (&tracing.steps[at], &tracing.steps[at].inputs[port]);
+        let (run, digest) = (step.run, input.digest);
+        let written = &tracing.runs[&run].run.resolved["stages"][&step.stage]["in"][&input.port];
+        let upstream = match written {
+            Value::Object(map) => {
+                let path = |what: &str| map.get(what)?.as_str().map(ToOwned::to_owned);
+                let dir = || path("dir").map(Source::Dir);
+                let glob = || path("glob").map(Source::Glob);
+                return Ok(path("file")
+                    .map(Source::File)
+                    .or_else(dir)
+                    .or_else(glob)
+                    .unwrap_or(Source::Unknown));
+            }
+            Value::String(text) => Some(text.split('.').next().unwrap_or_default().to_owned()),
+            _ => None,
+        };
+        if let Some(found) = upstream.and_then(|stage| tracing.output(run, &stage, digest)) {
+            return Ok(found);
+        }
+        let Some((run, stage)) = self.read(|conn| writer(conn, digest))? else { return Ok(Source::Unknown) };
+        if let Entry::Vacant(new) = tracing.runs.entry(run) {
+            new.insert(Recorded::new(self.load(run)?));
+        }
+        Ok(tracing.output(run, &stage, digest).unwrap_or(Source::Unknown))
+    }
+}
+
+/// A lineage that is being followed.
+struct Tracing {
+    runs: BTreeMap<RunId, Recorded>,
+    /// The steps by their executions.
+    known: HashMap<String, usize>,
+    steps: Vec<Step>,
+}
+
+/// A run and the places of its stages.
+struct Recorded {
+    run: LoadedRun,
+    places: HashMap<String, usize>,
+}
+
+impl Recorded {
+    fn new(run: LoadedRun) -> Self {
+        let places = run.stages.iter().enumerate().map(|(at, stage)| (stage.stage.clone(), at)).collect();
+        Self { run, places }
+    }
+}
+
+impl Tracing {
+    /// The output of `stage` in `run` with these contents.
+    fn output(&mut self, run: RunId, stage: &str, digest: Digest) -> Option<Source> {
+        let at = self.step(run, stage)?;
+        let step = &self.steps[at];
+        let port = step.outputs.iter().find(|output| output.digest == digest)?.port.clone();
+        Some(Source::Step { at, execution: step.execution.clone(), port })
+    }
+
+    /// The place of the step that gave `stage` its result in `run`; it is added if it is new.
+    fn step(&mut self, run: RunId, stage: &str) -> Option<usize> {
+        let recorded = &self.runs[&run];
+        let stage = &recorded.run.stages[*recorded.places.get(stage)?];
+        let made = stage.execution.as_ref()?;
+        if let Some(at) = self.known.get(&made.id) {
+            return Some(*at);
+        }
+        let at = self.steps.len();
+        self.known.insert(made.id.clone(), at);
+        self.steps.push(step(run, stage, made));
+        Some(at)
+    }
+}
+
+fn step(run: RunId, stage: &LoadedStage, made: &Origin) -> Step {
+    let inputs = input_digests(&made.hashed).into_iter();
+    Step {
+        execution: made.id.clone(),
+        run,
+        stage: stage.stage.clone(),
+        kind: stage.kind.clone(),
+        kind_version: stage.kind_version,
+        seed: stage.seed,
+        params: made.hashed.get("with").cloned().unwrap_or_default(),
+        key: stage.key,
+        computed_by: made.run,
+        computed_as: made.stage.clone(),
+        started: made.started,
+        seconds: made.duration,
+        device: made.device.clone(),
+        inputs: inputs
+            .map(|(port, digest)| Input { port: port.to_owned(), digest, from: Source::Unknown })
+            .collect(),
+        outputs: made.outputs.clone(),
+    }
+}
+
+/// The first run, and the stage in it, that is recorded to have had an output with these contents.
+fn writer(conn: &Connection, digest: Digest) -> rusqlite::Result<Option<(RunId, String)>> {
+    conn.prepare_cached(
+        "SELECT record.run, record.name FROM artifact_record AS artifact
+         JOIN stage_record AS record ON record.execution = artifact.execution
+         WHERE artifact.digest = ? ORDER BY record.run, record.position LIMIT 1",
+    )?
+    .query_row([digest.to_string()], |row| Ok((RunId(row.get(0)?), row.get(1)?)))
+    .optional()
+}
+
+/// The output of `run` whose digest begins with `text`, if that could be one.
+fn by_digest(run: &LoadedRun, text: &str) -> Option<Result<Asked, RunsError>> {
+    if text.len() < SHORTEST || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let text = text.to_ascii_lowercase();
+    let made = run.stages.iter().filter_map(|stage| Some((stage, stage.execution.as_ref()?)));
+    let outputs = made.flat_map(|(stage, made)| made.outputs.iter().map(move |output| (stage, output)));
+    let found: Vec<_> = outputs.filter(|(_, output)| output.digest.to_string().starts_with(&text)).collect();
+    let (stage, output) = *found.first()?;
+    if found.iter().any(|(_, other)| other.digest != output.digest) {
+        let names = found.iter().map(|(stage, output)| format!("{}.{}", stage.stage, output.port));
+        let help = format!("it begins the digests of {}", names.collect::<Vec<_>>().join(", "));
+        return Some(Err(RunsError::NoLineage { run: run.info.run, name: text, help }));
+    }
+    Some(Ok(Asked { stage: stage.stage.clone(), what: What::Output(output.clone()) }))
+}
+
+/// What may have been meant by `wanted`.
+fn names(run: &LoadedRun, wanted: &str) -> String {
+    let made = run.stages.iter().filter_map(|stage| Some((stage, stage.execution.as_ref()?)));
+    let parts = made.flat_map(|(stage, made)| {
+        let ports = made.outputs.iter().map(|output| &output.port);
+        ports.chain(made.metrics.keys()).map(|part| format!("{}.{part}", stage.stage))
+    });
+    let all: Vec<String> = run.stages.iter().map(|stage| stage.stage.clone()).chain(parts).collect();
+    let scored = all.iter().map(|name| (strsim::jaro_winkler(wanted, name), name));
+    match scored.filter(|(score, _)| *score > 0.8).max_by(|a, b| a.0.total_cmp(&b.0)) {
+        Some((_, near)) => format!("did you mean `{near}`?"),
+        None => format!(
+            "name a metric (`STAGE.METRIC`), an output (`STAGE.OUTPUT`), a stage, or the first {SHORTEST} digits \
+             or more of an output's digest; `pipe show {} --json` has them",
+            run.info.run
+        ),
+    }
+}
