@@ -3,19 +3,26 @@
 //! What was asked for goes to standard output, what is said about it to standard error. The
 //! exit code is 0 when done, 1 when a stage failed, 2 for input that cannot be used.
 
+mod again;
 mod check;
 mod compare;
 mod completions;
 mod dag;
 mod expected;
+mod failing;
 mod failure;
 mod gc;
 mod globals;
 mod history;
+mod late;
 mod launch;
+mod line;
+mod lines;
+mod live;
 mod logs;
 mod note;
 mod pipeline_args;
+mod progress;
 mod recorder;
 mod report;
 mod report_file;

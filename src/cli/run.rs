@@ -1,19 +1,30 @@
 //! `pipe run`: executes what has changed, records the run, prints what came out.
 
-use std::{cell::OnceCell, collections::BTreeSet, path::PathBuf, process::ExitCode, thread};
+use std::{
+    cell::OnceCell,
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    thread,
+};
 
-use anstyle::{AnsiColor, Style};
+use anstyle::AnsiColor;
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use pipe_stages::contract::{Device, PortType};
 use serde_json::{Value, json};
 
 use super::{
-    Failure, Globals, PipelineArgs, expected, history, reasons,
+    Failure, Globals, PipelineArgs,
+    again::Again,
+    expected, history,
+    late::Late,
+    line::{Line, bold},
+    reasons,
     recorder::Recorder,
-    targets::{Targets, command_until},
+    targets::{Targets, command_until, quoted},
     units,
-    view::View,
+    view::{About, Ended, Progress, View},
     watch::{Waited, Wake, Watch},
 };
 use crate::{
@@ -60,6 +71,9 @@ pub struct Run {
     /// Print what was done as one JSON document
     #[arg(long)]
     json: bool,
+    /// How the run is shown while it happens, on standard error
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = Progress::Auto)]
+    progress: Progress,
 }
 
 /// Where models compute.
@@ -76,15 +90,21 @@ enum DeviceChoice {
 impl Run {
     /// Runs the verb.
     pub fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
+        let done = self.run_once_or_on_changes(globals);
+        done.or_else(|failure| self.progress.failure(failure, globals))
+    }
+
+    fn run_once_or_on_changes(&self, globals: &Globals) -> Result<ExitCode, Failure> {
         let stop = Stop::default();
         if self.watch {
             return self.run_on_changes(globals, &stop);
         }
+        let starting = self.starting();
         let pipeline = self.pipeline.load(globals)?;
         if !self.dry_run {
             stop_on_signals(&stop, || {});
         }
-        self.once(globals, &pipeline, &stop)
+        self.once(globals, &pipeline, &stop, starting)
     }
 
     /// Runs, and runs again on every change until Ctrl-C.
@@ -96,39 +116,60 @@ impl Run {
         loop {
             // How the file looks is noted before it is read, and so are its inputs.
             watch.look_from_now_on()?;
+            let starting = self.starting();
             let code = match load(&self.pipeline.options(globals), pipe_stages::kinds()) {
                 Ok(pipeline) => {
                     let stages = pipeline.stages.values();
                     let outside = stages.flat_map(StageSpec::outside).cloned().collect();
                     watch.sources(&pipeline.root, outside)?;
-                    self.once(globals, &pipeline, stop).unwrap_or_else(|failure| failure.report(globals))
+                    let done = self.once(globals, &pipeline, stop, starting);
+                    self.told(done, globals)
                 }
                 Err(mut errors) => {
                     if let Some((root, outside)) = errors.outside.take() {
                         watch.sources(&root, outside)?;
                     }
-                    Failure::from(errors).report(globals)
+                    drop(starting);
+                    self.told(Err(errors.into()), globals)
                 }
             };
             if stop.is_requested() {
                 return Ok(code);
             }
-            globals.say(format_args!(" watching {}; Ctrl-C ends", units::counted(watch.len(), "path")));
+            let paths = units::counted(watch.len(), "path");
+            self.progress.remark(&format!(" watching {paths}; Ctrl-C ends"));
             match watch.wait()? {
                 Waited::Stopped => return Ok(ExitCode::SUCCESS),
-                Waited::Changed(files) => globals.say(format_args!("\n  changed {}", changed(&files))),
+                Waited::Changed(files) => self.progress.remark(&format!("\n  changed {}", changed(&files))),
             }
         }
     }
 
-    fn once(&self, globals: &Globals, pipeline: &Pipeline, stop: &Stop) -> Result<ExitCode, Failure> {
+    /// The exit code of what was done, after saying what went wrong.
+    fn told(&self, done: Result<ExitCode, Failure>, globals: &Globals) -> ExitCode {
+        let done = done.or_else(|failure| self.progress.failure(failure, globals));
+        done.unwrap_or_else(|failure| failure.report(globals))
+    }
+
+    /// Promises a first word, whatever takes long.
+    fn starting(&self) -> Option<Late> {
+        if self.dry_run { None } else { self.progress.starting(&self.pipeline.file) }
+    }
+
+    fn once(
+        &self,
+        globals: &Globals,
+        pipeline: &Pipeline,
+        stop: &Stop,
+        starting: Option<Late>,
+    ) -> Result<ExitCode, Failure> {
         // A dry run is no run: it has no number.
         let mut request = self.request(pipeline, RunId(0))?;
         let cache = Cache::open(&pipeline.root.join("cache"));
         if self.dry_run {
             return self.print_plan(globals, &plan(&request, &cache)?);
         }
-        let _hold = join(&cache, globals)?;
+        let _hold = join(&cache, &|text| self.progress.remark(text))?;
         // What cannot be done is said before anything is; a whole pipeline can be.
         if request.selected.is_some() {
             plan(&request, &cache)?;
@@ -137,7 +178,8 @@ impl Run {
         let start = run_start(pipeline);
         let run = database.begin(&start)?;
         request.run = run;
-        let outcome = execute(&request, &cache, stop, database);
+        drop(starting);
+        let outcome = execute(&request, &cache, stop, database, self.progress, self.again(globals, pipeline));
         let (summary, records) = outcome?;
         self.print(globals, pipeline, &cache, run, &summary, &records)?;
         Ok(match summary.status {
@@ -170,6 +212,26 @@ impl Run {
             capacity: Capacity { cpus, memory: total_memory(), gpus: 0 },
             run,
         })
+    }
+
+    /// The command that a person would give again.
+    fn again(&self, globals: &Globals, pipeline: &Pipeline) -> Again {
+        let path = |path: &Path| quoted(&path.display().to_string());
+        let environment = std::env::var_os("PIPE_ROOT").map(PathBuf::from);
+        let root = globals.root.as_ref().filter(|root| environment.as_ref() != Some(root));
+        let device = self.device.to_possible_value().filter(|_| self.device != DeviceChoice::Auto);
+        let mut base = vec!["pipe".to_owned(), "run".to_owned(), path(&self.pipeline.file)];
+        base.extend(root.map(|root| format!("--root {}", path(root))));
+        base.extend(self.pipeline.profiles.iter().map(|name| format!("-p {}", quoted(name))));
+        base.extend(self.pipeline.sets.iter().map(|set| format!("-s {}", quoted(set))));
+        base.extend(self.jobs.map(|jobs| format!("-j {jobs}")));
+        base.extend(device.map(|device| format!("--device {}", device.get_name())));
+        base.extend(self.keep_going.then(|| "-k".to_owned()));
+        let mut logs = vec!["pipe".to_owned(), "logs".to_owned()];
+        let is_found = globals.project_root(None).is_ok_and(|root| root == pipeline.root);
+        logs.extend((!is_found).then(|| format!("--root {}", path(&pipeline.root))));
+        let (selection, force) = (self.targets.selection_words(), self.targets.force_words());
+        Again { base, selection, force, logs }
     }
 
     fn device(&self) -> Result<Device, Failure> {
@@ -231,6 +293,8 @@ fn execute(
     cache: &Cache,
     stop: &Stop,
     database: RunsDb,
+    progress: Progress,
+    again: Again,
 ) -> Result<(Summary, Vec<StageRecord>), Failure> {
     let started = Timestamp::now();
     let (pipeline, run) = (request.pipeline, request.run);
@@ -239,8 +303,10 @@ fn execute(
     let executor = ProcessExecutor::new(program, &["worker"]);
     let tools = Tools { cache, executor: &executor, stop, root: &pipeline.root };
     let wanted = request.wanted();
-    let mut view = View::new(&wanted);
-    view.say("run", Style::new().bold(), &headline(run, pipeline, wanted.len()));
+    let headline = headline(run, pipeline, wanted.len());
+    let earlier = |stage: &str| history.latest_duration(&pipeline.file, stage, run).ok().flatten();
+    let about = About { run, pipeline, wanted, capacity: request.capacity, again, stop, earlier: &earlier };
+    let mut view = View::new(progress, about, &headline);
     let mut recorder = Recorder::new(database, cache, run, pipeline);
     let mut records = Vec::new();
     let ended = with_explainer(pipeline, &history, Some(run), |explainer| {
@@ -252,13 +318,18 @@ fn execute(
             }
         })
     });
-    view.close();
     let status = ended.as_ref().map_or(RunStatus::Failed, |summary| summary.status);
     let recorded = recorder.finish(status);
-    let summary = ended.map_err(refused)?;
-    let took = Timestamp::now().duration_since(started).as_secs_f64();
-    let (verb, style, text) = closing(run, &summary, &records, took);
-    view.say(verb, style, &text);
+    let summary = match ended {
+        Ok(summary) => summary,
+        Err(err) => {
+            view.close(None);
+            return Err(refused(err));
+        }
+    };
+    let seconds = Timestamp::now().duration_since(started).as_secs_f64();
+    let line = closing(run, &summary, &records, seconds);
+    view.close(Some(&Ended { summary: &summary, seconds, line }));
     recorded.map_err(|err| Failure::from(err).exit(1))?;
     Ok((summary, records))
 }
@@ -277,8 +348,8 @@ fn plan(request: &Request<'_>, cache: &Cache) -> Result<Vec<Planned>, Failure> {
 }
 
 /// Joins those who work in the cache; says so if that means to wait.
-pub fn join(cache: &Cache, globals: &Globals) -> Result<Hold, Failure> {
-    let mut wait = || globals.say("waiting until another `pipe` has removed things from the cache");
+pub fn join(cache: &Cache, say: &dyn Fn(&str)) -> Result<Hold, Failure> {
+    let mut wait = || say("waiting until another `pipe` has removed things from the cache");
     cache.join(&mut wait).map_err(|err| Failure::error(err).exit(1))
 }
 
@@ -401,12 +472,7 @@ fn headline(run: RunId, pipeline: &Pipeline, stages: usize) -> String {
     format!("{run}: {}{profiles}, {stages}", pipeline.file.display())
 }
 
-fn closing(
-    run: RunId,
-    summary: &Summary,
-    records: &[StageRecord],
-    seconds: f64,
-) -> (&'static str, Style, String) {
+fn closing(run: RunId, summary: &Summary, records: &[StageRecord], seconds: f64) -> Line {
     let took = units::duration(seconds);
     let counts = format!("{} ran, {} cached", summary.ran, summary.cached);
     let (verb, color, text) = match summary.status {
@@ -429,7 +495,7 @@ fn closing(
             ("stopped", AnsiColor::Yellow, text)
         }
     };
-    (verb, color.on_default().bold(), text)
+    Line::new(verb, bold(color)).say(text)
 }
 
 fn plan_line(plan: &Planned, width: usize) -> String {

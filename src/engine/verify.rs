@@ -23,7 +23,7 @@ use super::{
 use crate::{
     cache::{CacheError, Claim, Outside},
     digest::{ActionKey, Digest},
-    exec::{ExecError, Exit, Launch},
+    exec::{ExecError, Exit, Launch, OutOfMemory},
     fingerprint::{Fingerprint, changes},
     pipeline::Source,
     record::{Artifact, Execution, Metric, Reason},
@@ -191,6 +191,7 @@ fn compute(
     };
     let mut again = blank(ready, id);
     let mut failure = None;
+    let memory = OutOfMemory::watch();
     let finished = tools.executor.execute(&launch, tools.stop, &mut |event| {
         note(&mut again, &event, &mut Log::default(), &mut failure);
     });
@@ -199,7 +200,7 @@ fn compute(
             return Ok(Verified::Failed(told_error(err)));
         }
         Ok(finished) if finished.exit != Exit::Code(0) => {
-            return Ok(match exit_failure(finished.exit, failure) {
+            return Ok(match exit_failure(finished.exit, failure, &memory) {
                 Ending::Failed { error, .. } => Verified::Failed(error),
                 _ => Verified::Interrupted,
             });

@@ -21,7 +21,12 @@ use rustix::process::{Pid, Signal};
 use wait4::Wait4;
 
 use super::{
-    ExecError, Exit, Finished, Launch, Stop, ending::Ending, launcher, process::finished, sandbox::Sandbox,
+    ExecError, Exit, Finished, Launch, Stop,
+    ending::Ending,
+    launcher,
+    meaning::{OutOfMemory, of_code},
+    process::finished,
+    sandbox::Sandbox,
     tail::end_of,
 };
 
@@ -63,7 +68,8 @@ pub(super) fn execute(
             }
         }
     });
-    let mut ending = Ending::new(stop, launch.timeout);
+    let memory = OutOfMemory::watch();
+    let mut ending = Ending::new(stop, launch);
     let ended = loop {
         match messages.recv_timeout(ASK_EVERY) {
             Ok(Ok(Message::Started(process))) => ending.watch(process),
@@ -91,9 +97,11 @@ pub(super) fn execute(
         },
         Exit::Code(code) => {
             let lines = last_lines(&launch.output);
+            let ended =
+                format!("the command ended with exit code {code}{}", of_code(code, memory.has_happened()));
             let message = match lines.as_str() {
-                "" => format!("the command ended with exit code {code} and printed nothing"),
-                lines => format!("the command ended with exit code {code}; its last lines:\n{lines}"),
+                "" => format!("{ended} and printed nothing"),
+                lines => format!("{ended}; its last lines:\n{lines}"),
             };
             let help = sandbox.map(|sandbox| sandbox.told());
             events(Event::Failed { message, causes: Vec::new(), help });
