@@ -74,16 +74,20 @@ impl Failure {
     pub(super) fn report(self, globals: &Globals) -> ExitCode {
         match self {
             Failure::Quiet => ExitCode::SUCCESS,
-            Failure::Told { diagnostics, summary, exit } => {
-                let drawing = report::Drawing::for_talk(globals);
-                let drawn: Vec<String> = diagnostics.iter().map(|one| drawing.draw(one.as_ref())).collect();
-                globals.say(drawn.join("\n").trim_end());
-                if let Some(summary) = summary {
-                    globals.say(format_args!("\n{summary}"));
-                }
+            told @ Failure::Told { exit, .. } => {
+                globals.say(told.words(globals));
                 ExitCode::from(exit)
             }
         }
+    }
+
+    /// What happened as it is drawn on standard error, without a last line break.
+    pub(super) fn words(&self, globals: &Globals) -> String {
+        let Failure::Told { diagnostics, summary, .. } = self else { return String::new() };
+        let drawing = report::Drawing::for_talk(globals);
+        let drawn: Vec<String> = diagnostics.iter().map(|one| drawing.draw(one.as_ref())).collect();
+        let summary = summary.as_ref().map(|summary| format!("\n\n{summary}"));
+        format!("{}{}", drawn.join("\n").trim_end(), summary.unwrap_or_default())
     }
 }
 

@@ -3,6 +3,7 @@
 //! What was asked for goes to standard output, what is said about it to standard error. The
 //! exit code is 0 when done, 1 when a stage failed, 2 for input that cannot be used.
 
+mod again;
 mod braille;
 mod check;
 mod compare;
@@ -10,16 +11,22 @@ mod completions;
 mod dag;
 mod expected;
 mod export;
+mod failing;
 mod failure;
 mod gc;
 mod globals;
 mod history;
+mod late;
 mod launch;
+mod line;
 mod lineage;
+mod lines;
+mod live;
 mod logs;
 mod note;
 mod pipeline_args;
 mod plot;
+mod progress;
 mod recorder;
 mod report;
 mod report_file;

@@ -82,6 +82,7 @@ impl<'a> Recorder<'a> {
                     return;
                 }
             }
+            RunEvent::Looking { .. } => return,
             RunEvent::Waiting { .. } | RunEvent::Retrying { .. } | RunEvent::Idle => {}
         }
         if self.written.elapsed() >= WRITE_EVERY {

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     Failure, Globals,
+    again::Again,
     history::{self, json_text},
     reasons,
     run::{INTERRUPTED, join, plan_until, run_until, stop_on_signals},
@@ -106,8 +107,12 @@ impl Reproduce {
         }
         let stop = Stop::default();
         stop_on_signals(&stop, || {});
-        let _hold = join(&cache, globals)?;
-        let (run, status) = run_until(&pipeline, &cache, &stop, wanted, force, self.jobs.map(NonZero::get))?;
+        let _hold = join(&cache, &|text| globals.say(text))?;
+        let words = |words: [&str; 2]| words.map(str::to_owned).to_vec();
+        let reproduce = [words(["pipe", "reproduce"]), vec![id.to_string()]].concat();
+        let again = Again { base: reproduce, logs: words(["pipe", "logs"]), ..Again::default() };
+        let jobs = self.jobs.map(NonZero::get);
+        let (run, status) = run_until(&pipeline, &cache, &stop, wanted, force, jobs, again)?;
         if status == RunStatus::Interrupted {
             return Ok(ExitCode::from(INTERRUPTED));
         }

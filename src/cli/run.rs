@@ -14,18 +14,23 @@ use pipe_stages::contract::Device;
 use serde_json::{Value, json};
 
 use super::{
-    Failure, Globals, PipelineArgs, expected, history, reasons,
+    Failure, Globals, PipelineArgs,
+    again::Again,
+    expected, history,
+    late::Late,
+    line::{Line, bold},
+    lines, reasons,
     recorder::Recorder,
-    targets::{Targets, command_until},
+    targets::{Targets, command_until, quoted},
     units,
-    view::View,
+    view::{self, About, Ended, Progress, View},
     watch::{Waited, Wake, Watch},
 };
 use crate::{
     cache::{Cache, Hold},
     digest::Digest,
     engine::{
-        self, Capacity, Earlier, EngineError, Explainer, Force, Found, PlanError, Planned, Repeat, Request,
+        self, Capacity, Earlier, EngineError, Explainer, Force, PlanError, Planned, Repeat, Request,
         RunEvent, Selection, Summary, Tools, Verdict,
     },
     exec::{ProcessExecutor, Stop},
@@ -33,7 +38,7 @@ use crate::{
     git,
     names::RunId,
     pipeline::{Pipeline, StageSpec, Told, load, told},
-    record::{Invocation, Outcome, Reason, RunStart, RunStatus, StageRecord},
+    record::{Invocation, Outcome, RunStart, RunStatus, StageRecord},
     runs::{
         RunsDb,
         expected::{Expected, expected},
@@ -69,6 +74,9 @@ pub struct Run {
     /// Print what was done as one JSON document
     #[arg(long)]
     json: bool,
+    /// How the run is shown while it happens, on standard error
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = Progress::Auto)]
+    progress: Progress,
 }
 
 /// Where models compute.
@@ -85,6 +93,11 @@ enum DeviceChoice {
 impl Run {
     /// Runs the verb.
     pub fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
+        let done = self.run_once_or_on_changes(globals);
+        done.or_else(|failure| self.progress.failure(failure, globals))
+    }
+
+    fn run_once_or_on_changes(&self, globals: &Globals) -> Result<ExitCode, Failure> {
         let stop = Stop::default();
         if self.watch {
             return self.run_on_changes(globals, &stop);
@@ -92,46 +105,46 @@ impl Run {
         if !self.dry_run {
             stop_on_signals(&stop, || {});
         }
-        let may_repeat = !self.dry_run && !self.json && self.targets.are_all() && self.device().is_ok();
+        let mut starting = self.starting();
+        let is_told_in_lines = !self.dry_run && !self.json && self.progress != Progress::Json;
+        let may_repeat = is_told_in_lines && self.targets.are_all() && self.device().is_ok();
         let told = may_repeat.then(|| told(&self.pipeline.options(globals))).flatten();
         let cache = told.as_ref().map(|told| Cache::open(&told.root.join("cache")));
         if let Some((told, cache)) = told.as_ref().zip(cache.as_ref())
-            && self.again(globals, told, cache)?
+            && self.repeats(globals, told, cache, &mut starting)?
         {
             return Ok(ExitCode::SUCCESS);
         }
         let pipeline = self.pipeline.load(globals)?;
         let cache = cache.unwrap_or_else(|| Cache::open(&pipeline.root.join("cache")));
-        self.once(globals, &pipeline, &cache, &stop)
+        self.once(globals, &pipeline, &cache, &stop, starting)
     }
 
     /// Records a run that finds what the run before it found, if this one does; returns whether that is so.
-    fn again(&self, globals: &Globals, told: &Told, cache: &Cache) -> Result<bool, Failure> {
+    fn repeats(
+        &self,
+        globals: &Globals,
+        told: &Told,
+        cache: &Cache,
+        starting: &mut Option<Late>,
+    ) -> Result<bool, Failure> {
         let started = Timestamp::now();
         let path = told.root.join("runs.db");
         if !path.exists() {
             return Ok(false);
         }
-        let _hold = join(cache, globals)?;
+        let _hold = join(cache, &|text| self.progress.remark(text))?;
         let Some(repeat) = Repeat::find(told, cache) else { return Ok(false) };
         let mut database = RunsDb::open(&path)?;
         let invocation = invocation(&told.root, started);
         let Some(run) = database.repeat(repeat.run, repeat.began, &invocation)? else { return Ok(false) };
-        let names: Vec<String> = repeat.stages.iter().map(|found| found.stage.clone()).collect();
-        let count = names.len();
-        let mut view = View::new(&names);
-        view.say(
-            "run",
-            Style::new().bold(),
-            &headline(run, &told.file, &self.pipeline.profiles, count, count),
-        );
-        for Found { stage, since } in &repeat.stages {
-            view.found(stage, &[Reason::Satisfied { since: *since }]);
-        }
-        view.close();
+        *starting = None;
+        let count = repeat.stages.len();
+        let headline = headline(run, &told.file, &self.pipeline.profiles, count, count);
+        view::print(&Line::new("run", Style::new().bold()).say(headline));
+        lines::found(&repeat.stages).iter().for_each(view::print);
         let summary = Summary::of_found(count, repeat.tables);
-        let (verb, style, text) = closing(run, &summary, &[], seconds_since(started));
-        view.say(verb, style, &text);
+        view::print(&closing(run, &summary, &[], seconds_since(started)));
         let expected = if repeat.expects { expected(&database.load(run)?) } else { Vec::new() };
         print(globals, cache, &summary.tables, &expected)?;
         Ok(true)
@@ -146,31 +159,45 @@ impl Run {
         loop {
             // How the file looks is noted before it is read, and so are its inputs.
             watch.look_from_now_on()?;
+            let starting = self.starting();
             let code = match load(&self.pipeline.options(globals), pipe_stages::kinds()) {
                 Ok(pipeline) => {
                     let stages = pipeline.stages.values();
                     let outside = stages.flat_map(StageSpec::outside).cloned().collect();
                     watch.sources(&pipeline.root, outside)?;
                     let cache = Cache::open(&pipeline.root.join("cache"));
-                    let done = self.once(globals, &pipeline, &cache, stop);
-                    done.unwrap_or_else(|failure| failure.report(globals))
+                    let done = self.once(globals, &pipeline, &cache, stop, starting);
+                    self.told(done, globals)
                 }
                 Err(mut errors) => {
                     if let Some((root, outside)) = errors.outside.take() {
                         watch.sources(&root, outside)?;
                     }
-                    Failure::from(errors).report(globals)
+                    drop(starting);
+                    self.told(Err(errors.into()), globals)
                 }
             };
             if stop.is_requested() {
                 return Ok(code);
             }
-            globals.say(format_args!(" watching {}; Ctrl-C ends", units::counted(watch.len(), "path")));
+            let paths = units::counted(watch.len(), "path");
+            self.progress.remark(&format!(" watching {paths}; Ctrl-C ends"));
             match watch.wait()? {
                 Waited::Stopped => return Ok(ExitCode::SUCCESS),
-                Waited::Changed(files) => globals.say(format_args!("\n  changed {}", changed(&files))),
+                Waited::Changed(files) => self.progress.remark(&format!("\n  changed {}", changed(&files))),
             }
         }
+    }
+
+    /// The exit code of what was done, after saying what went wrong.
+    fn told(&self, done: Result<ExitCode, Failure>, globals: &Globals) -> ExitCode {
+        let done = done.or_else(|failure| self.progress.failure(failure, globals));
+        done.unwrap_or_else(|failure| failure.report(globals))
+    }
+
+    /// Promises a first word, whatever takes long.
+    fn starting(&self) -> Option<Late> {
+        if self.dry_run { None } else { self.progress.starting(&self.pipeline.file) }
     }
 
     fn once(
@@ -179,12 +206,13 @@ impl Run {
         pipeline: &Pipeline,
         cache: &Cache,
         stop: &Stop,
+        starting: Option<Late>,
     ) -> Result<ExitCode, Failure> {
         let mut request = self.request(pipeline)?;
         if self.dry_run {
             return self.print_plan(globals, &plan(&request, cache)?);
         }
-        let _hold = join(cache, globals)?;
+        let _hold = join(cache, &|text| self.progress.remark(text))?;
         // What cannot be done is said before anything is; a whole pipeline can be.
         if request.selected.is_some() {
             plan(&request, cache)?;
@@ -193,7 +221,9 @@ impl Run {
         let start = run_start(pipeline);
         request.run = database.begin(&start)?;
         request.began = start.invocation.started;
-        let (summary, records) = execute(&request, cache, stop, database)?;
+        drop(starting);
+        let again = self.again(globals, pipeline);
+        let (summary, records) = execute(&request, cache, stop, database, self.progress, again)?;
         self.print(globals, pipeline, cache, request.run, &summary, &records)?;
         Ok(match summary.status {
             RunStatus::Done | RunStatus::Running => ExitCode::SUCCESS,
@@ -225,6 +255,26 @@ impl Run {
             run: RunId(0),
             began: Timestamp::UNIX_EPOCH,
         })
+    }
+
+    /// The command that a person would give again.
+    fn again(&self, globals: &Globals, pipeline: &Pipeline) -> Again {
+        let path = |path: &Path| quoted(&path.display().to_string());
+        let environment = std::env::var_os("PIPE_ROOT").map(PathBuf::from);
+        let root = globals.root.as_ref().filter(|root| environment.as_ref() != Some(root));
+        let device = self.device.to_possible_value().filter(|_| self.device != DeviceChoice::Auto);
+        let mut base = vec!["pipe".to_owned(), "run".to_owned(), path(&self.pipeline.file)];
+        base.extend(root.map(|root| format!("--root {}", path(root))));
+        base.extend(self.pipeline.profiles.iter().map(|name| format!("-p {}", quoted(name))));
+        base.extend(self.pipeline.sets.iter().map(|set| format!("-s {}", quoted(set))));
+        base.extend(self.jobs.map(|jobs| format!("-j {jobs}")));
+        base.extend(device.map(|device| format!("--device {}", device.get_name())));
+        base.extend(self.keep_going.then(|| "-k".to_owned()));
+        let mut logs = vec!["pipe".to_owned(), "logs".to_owned()];
+        let is_found = globals.project_root(None).is_ok_and(|root| root == pipeline.root);
+        logs.extend((!is_found).then(|| format!("--root {}", path(&pipeline.root))));
+        let (selection, force) = (self.targets.selection_words(), self.targets.force_words());
+        Again { base, selection, force, logs }
     }
 
     fn device(&self) -> Result<Device, Failure> {
@@ -284,13 +334,14 @@ pub(super) fn run_until(
     until: Vec<String>,
     force: Force,
     jobs: Option<u16>,
+    again: Again,
 ) -> Result<(RunId, RunStatus), Failure> {
     let mut request = request_until(pipeline, until, force, jobs)?;
     let mut database = RunsDb::open(&pipeline.root.join("runs.db"))?;
     let start = run_start(pipeline);
     request.run = database.begin(&start)?;
     request.began = start.invocation.started;
-    let (summary, _) = execute(&request, cache, stop, database)?;
+    let (summary, _) = execute(&request, cache, stop, database, Progress::Auto, again)?;
     Ok((request.run, summary.status))
 }
 
@@ -328,6 +379,8 @@ fn execute(
     cache: &Cache,
     stop: &Stop,
     database: RunsDb,
+    progress: Progress,
+    again: Again,
 ) -> Result<(Summary, Vec<StageRecord>), Failure> {
     let started = Timestamp::now();
     let (pipeline, run) = (request.pipeline, request.run);
@@ -336,10 +389,10 @@ fn execute(
     let executor = ProcessExecutor::new(program, &["worker"]);
     let tools = Tools { cache, executor: &executor, stop, root: &pipeline.root };
     let wanted = request.wanted();
-    let mut view = View::new(&wanted);
-    let all = pipeline.stages.len();
-    let headline = headline(run, &pipeline.file, &pipeline.profiles, wanted.len(), all);
-    view.say("run", Style::new().bold(), &headline);
+    let headline = headline(run, &pipeline.file, &pipeline.profiles, wanted.len(), pipeline.stages.len());
+    let earlier = |stage: &str| history.latest_duration(&pipeline.file, stage, run).ok().flatten();
+    let about = About { run, pipeline, wanted, capacity: request.capacity, again, stop, earlier: &earlier };
+    let mut view = View::new(progress, about, &headline);
     let mut recorder = Recorder::new(database, cache, run, pipeline);
     let mut records = Vec::new();
     let ended = with_explainer(pipeline, &history, Some(run), |explainer| {
@@ -351,12 +404,18 @@ fn execute(
             }
         })
     });
-    view.close();
     let status = ended.as_ref().map_or(RunStatus::Failed, |summary| summary.status);
     let recorded = recorder.finish(status);
-    let summary = ended.map_err(refused)?;
-    let (verb, style, text) = closing(run, &summary, &records, seconds_since(started));
-    view.say(verb, style, &text);
+    let summary = match ended {
+        Ok(summary) => summary,
+        Err(err) => {
+            view.close(None);
+            return Err(refused(err));
+        }
+    };
+    let seconds = seconds_since(started);
+    let line = closing(run, &summary, &records, seconds);
+    view.close(Some(&Ended { summary: &summary, seconds, line }));
     recorded.map_err(|err| Failure::from(err).exit(1))?;
     Ok((summary, records))
 }
@@ -375,8 +434,8 @@ fn plan(request: &Request<'_>, cache: &Cache) -> Result<Vec<Planned>, Failure> {
 }
 
 /// Joins those who work in the cache; says so if that means to wait.
-pub fn join(cache: &Cache, globals: &Globals) -> Result<Hold, Failure> {
-    let mut wait = || globals.say("waiting until another `pipe` has removed things from the cache");
+pub fn join(cache: &Cache, say: &dyn Fn(&str)) -> Result<Hold, Failure> {
+    let mut wait = || say("waiting until another `pipe` has removed things from the cache");
     cache.join(&mut wait).map_err(|err| Failure::error(err).exit(1))
 }
 
@@ -508,12 +567,7 @@ fn headline(run: RunId, file: &Path, profiles: &[String], stages: usize, all: us
     format!("{run}: {}{profiles}, {some}{}", file.display(), units::counted(all, "stage"))
 }
 
-fn closing(
-    run: RunId,
-    summary: &Summary,
-    records: &[StageRecord],
-    seconds: f64,
-) -> (&'static str, Style, String) {
+fn closing(run: RunId, summary: &Summary, records: &[StageRecord], seconds: f64) -> Line {
     let took = units::duration(seconds);
     let counts = format!("{} ran, {} cached", summary.ran, summary.cached);
     let (verb, color, text) = match summary.status {
@@ -536,7 +590,7 @@ fn closing(
             ("stopped", AnsiColor::Yellow, text)
         }
     };
-    (verb, color.on_default().bold(), text)
+    Line::new(verb, bold(color)).say(text)
 }
 
 fn plan_lines(planned: &[Planned]) -> String {

@@ -49,6 +49,24 @@ impl Targets {
             patterns => Force::Stages(matching(pipeline, "--force", patterns)?),
         })
     }
+
+    /// `--only`, `--from` and `--until` as words of a shell.
+    pub fn selection_words(&self) -> Vec<String> {
+        let all = [("--only", &self.only), ("--from", &self.from), ("--until", &self.until)];
+        let words = |(option, stages): (&str, &Vec<String>)| -> Vec<String> {
+            stages.iter().map(|stage| format!("{option} {}", quoted(stage))).collect()
+        };
+        all.into_iter().flat_map(words).collect()
+    }
+
+    /// `--force` as words of a shell.
+    pub fn force_words(&self) -> Vec<String> {
+        let word = |pattern: &String| match pattern.as_str() {
+            "" => "--force".to_owned(),
+            pattern => format!("--force={}", quoted(pattern)),
+        };
+        self.force.iter().map(word).collect()
+    }
 }
 
 /// The command that computes `stages` of `pipeline` with all they need.
@@ -61,7 +79,7 @@ pub fn command_until(pipeline: &Pipeline, stages: &[String]) -> String {
 }
 
 /// `text` as one word of a shell.
-fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || "-_./=:,+@%".contains(c);
     if !text.is_empty() && text.chars().all(is_plain) {
         text.to_owned()

@@ -80,7 +80,7 @@ impl Verify {
         let run = database.load(database.find(run)?)?;
         let stages = self.chosen(&run)?;
         let cache = Cache::open(&root.join("cache"));
-        let _hold = join(&cache, globals)?;
+        let _hold = join(&cache, &|text| globals.say(text))?;
         let stop = Stop::default();
         stop_on_signals(&stop, || {});
         let program = std::env::current_exe().map_err(Failure::error)?;

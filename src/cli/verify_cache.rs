@@ -26,7 +26,7 @@ type Users = Vec<(RunId, String)>;
 pub(super) fn check(globals: &Globals, repair: bool, as_json: bool) -> Result<ExitCode, Failure> {
     let root = globals.project_root(None)?;
     let cache = Cache::open(&root.join("cache"));
-    let hold = join(&cache, globals)?;
+    let hold = join(&cache, &|text| globals.say(text))?;
     let audit = cache.audit();
     drop(hold);
     let path = root.join("runs.db");

@@ -114,6 +114,12 @@ pub enum RunEvent {
         /// Why it runs.
         reasons: Vec<Reason>,
     },
+    /// The inputs of a stage that no stage writes are looked at, which takes long where much has to
+    /// be hashed; it ends with the next event.
+    Looking {
+        /// The stage's name.
+        stage: String,
+    },
     /// Nothing has happened for a while: time for what can wait.
     Idle,
     /// A stage's key is being computed by another `pipe`.

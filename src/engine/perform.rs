@@ -13,7 +13,7 @@ use pipe_stages::contract::{Device, Event, Job};
 use super::{Tools, decide::Decided};
 use crate::{
     cache::{CacheError, Claim, Hit, Lookup},
-    exec::{Exit, Launch, end_of},
+    exec::{Exit, Launch, OutOfMemory, end_of, meaning_of_signal},
     names::RunId,
     pipeline::{Places, StageSpec},
     record::{Artifact, Execution, Histogram, Metric},
@@ -126,6 +126,7 @@ fn attempt(
             timeout: task.spec.attempts.timeout.map(|limit| limit.0),
         };
         let mut failure = None;
+        let memory = OutOfMemory::watch();
         let result = tools.executor.execute(&launch, tools.stop, &mut |event| {
             note(&mut execution, &event, log, &mut failure);
             notify(Notice::Reported(execution.id.clone(), event));
@@ -141,7 +142,7 @@ fn attempt(
                 Exit::TimedOut => {
                     Ending::Failed { exit_code: None, error: out_of_time(task), may_retry: true }
                 }
-                exit => exit_failure(exit, failure),
+                exit => exit_failure(exit, failure, &memory),
             };
             let ending = on_full_disk(ending, &claim);
             claim.abandon().map_err(|err| failed(&err))?;
@@ -263,14 +264,15 @@ fn differing(tools: &Tools<'_>, execution: &Execution) -> Vec<String> {
 }
 
 /// What the end of a process means that did not end well; the time limit is the caller's to tell.
-pub(super) fn exit_failure(exit: Exit, failure: Option<String>) -> Ending {
+pub(super) fn exit_failure(exit: Exit, failure: Option<String>, memory: &OutOfMemory) -> Ending {
     let (exit_code, error) = match (exit, failure) {
         (Exit::Code(code), Some(error)) => (Some(code), error),
         (Exit::Code(code), None) => {
             (Some(code), format!("its process ended with exit code {code} and gave no reason; see its log"))
         }
         (Exit::Signal(signal), _) => {
-            (None, format!("its process was ended by signal {signal}{}", meaning(signal)))
+            let meaning = meaning_of_signal(signal, memory.has_happened());
+            (None, format!("its process was ended by signal {signal}{meaning}"))
         }
         (Exit::Stopped | Exit::TimedOut, _) => return Ending::Interrupted,
     };
@@ -295,18 +297,6 @@ fn on_full_disk(ending: Ending, claim: &Claim) -> Ending {
             Ending::Failed { exit_code, error, may_retry }
         }
         other => other,
-    }
-}
-
-/// What a signal usually means to the person who sees it.
-fn meaning(signal: i32) -> &'static str {
-    match signal {
-        4 => " (illegal instruction: built for another processor?)",
-        6 => " (it gave up, see its log)",
-        9 => " (killed: out of memory, or by hand)",
-        11 => " (invalid memory access: a bug)",
-        15 => " (asked to end)",
-        _ => "",
     }
 }
 

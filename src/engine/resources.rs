@@ -17,7 +17,8 @@ impl Capacity {
     /// What `spec` takes of `self` when it runs: a model takes all cores unless told otherwise.
     ///
     /// A stage that asks for more cores or memory than there are gets what there is.
-    pub(super) fn share(&self, spec: &StageSpec) -> Self {
+    #[must_use]
+    pub fn share(&self, spec: &StageSpec) -> Self {
         let cpus = spec.resources.cpus.unwrap_or(if spec.kind.runs_model { self.cpus } else { 1 });
         Self {
             cpus: cpus.clamp(1, self.cpus),

@@ -222,6 +222,9 @@ impl<'r, 'o> Schedule<'r, 'o> {
     fn decide_one(&mut self, stage: String) -> Result<(), EngineError> {
         let spec = &self.request.pipeline.stages[&stage];
         let looked_at = Timestamp::now();
+        if spec.outside().next().is_some() {
+            (self.observe)(RunEvent::Looking { stage: stage.clone() });
+        }
         let decided = decide(self.request, self.tools, self.explainer, spec, &self.known);
         if !self.request.selects(&stage) {
             match decided {

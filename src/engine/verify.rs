@@ -22,7 +22,7 @@ use super::{
 use crate::{
     cache::{CacheError, Claim, Outside},
     digest::{ActionKey, Digest},
-    exec::{ExecError, Exit, Launch},
+    exec::{ExecError, Exit, Launch, OutOfMemory},
     fingerprint::{Fingerprint, changes},
     names::RunId,
     pipeline::Source,
@@ -195,6 +195,7 @@ fn compute(
     let hashed = ready.fingerprint.hashed();
     let mut again = Execution::begun(id, ready.key, hashed, kind, &ready.stage.stage, RunId(0));
     let mut failure = None;
+    let memory = OutOfMemory::watch();
     let finished = tools.executor.execute(&launch, tools.stop, &mut |event| {
         note(&mut again, &event, &mut Log::default(), &mut failure);
     });
@@ -203,7 +204,7 @@ fn compute(
             return Ok(Verified::Failed(told_error(err)));
         }
         Ok(finished) if finished.exit != Exit::Code(0) => {
-            return Ok(match exit_failure(finished.exit, failure) {
+            return Ok(match exit_failure(finished.exit, failure, &memory) {
                 Ending::Failed { error, .. } => Verified::Failed(error),
                 _ => Verified::Interrupted,
             });

@@ -14,6 +14,7 @@ use super::{
     ExecError, Exit, Finished, Launch, Stop,
     ending::Ending,
     launcher::{Answer, Order},
+    meaning::{OutOfMemory, of_code},
     process::exit,
     sandbox::Sandbox,
     starter::Starter,
@@ -47,7 +48,8 @@ pub(super) fn execute(
     let output = std::fs::File::create(&launch.output).map_err(ExecError::io("create", &launch.output))?;
     let name = Path::new(&order.words[0]);
     let mut ordered = starter.start(&order, launch.lock, &output).map_err(ExecError::io("start", name))?;
-    let mut ending = Ending::new(stop, launch.timeout);
+    let memory = OutOfMemory::watch();
+    let mut ending = Ending::new(stop, launch);
     let (exit, cpu, peak_memory) = loop {
         match ordered.answer(ASK_EVERY).map_err(ExecError::io("wait for", name))? {
             Some(Answer::Started(process)) => {
@@ -78,9 +80,11 @@ pub(super) fn execute(
         },
         Exit::Code(code) => {
             let lines = last_lines(&launch.output);
+            let ended =
+                format!("the command ended with exit code {code}{}", of_code(code, memory.has_happened()));
             let message = match lines.as_str() {
-                "" => format!("the command ended with exit code {code} and printed nothing"),
-                lines => format!("the command ended with exit code {code}; its last lines:\n{lines}"),
+                "" => format!("{ended} and printed nothing"),
+                lines => format!("{ended}; its last lines:\n{lines}"),
             };
             let help = order.sandbox.map(|sandbox| sandbox.told());
             events(Event::Failed { message, causes: Vec::new(), help });

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::{Exit, Stop};
+use super::{Exit, Launch, Stop};
 
 /// How long processes may take to end once they were asked to.
 const GRACE: Duration = Duration::from_secs(5);
@@ -15,22 +15,23 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Watches over the process group of one stage; what is left of it is killed with this value.
 pub(super) struct Ending<'a> {
     stop: &'a Stop,
+    stage: &'a str,
     until: Option<Instant>,
     group: Option<Pid>,
     asked: Option<(Instant, Exit)>,
 }
 
 impl<'a> Ending<'a> {
-    /// Starts the clock of a stage that may take `timeout`.
-    pub fn new(stop: &'a Stop, timeout: Option<Duration>) -> Self {
+    /// Starts the clock of the stage of `launch`.
+    pub fn new(stop: &'a Stop, launch: &'a Launch<'_>) -> Self {
         // A limit beyond the end of the clock is none.
-        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        Self { stop, until, group: None, asked: None }
+        let until = launch.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        Self { stop, stage: &launch.job.stage, until, group: None, asked: None }
     }
 
     /// The group has started.
     pub fn watch(&mut self, group: Pid) {
-        self.stop.add(group);
+        self.stop.add(self.stage, group);
         self.group = Some(group);
     }
 

@@ -4,6 +4,8 @@ mod command;
 mod ending;
 mod inline;
 mod launcher;
+mod meaning;
+mod memory;
 mod process;
 mod sandbox;
 mod starter;
@@ -25,6 +27,8 @@ use thiserror::Error;
 
 pub use inline::InlineExecutor;
 pub use launcher::{WORD as LAUNCH, serve};
+pub use meaning::{OutOfMemory, of_signal as meaning_of_signal};
+pub use memory::memory_of;
 pub use process::ProcessExecutor;
 pub use tail::end_of;
 
@@ -103,7 +107,8 @@ pub struct Stop(Arc<Running>);
 #[derive(Debug, Default)]
 struct Running {
     is_stopping: AtomicBool,
-    groups: Mutex<Vec<Pid>>,
+    /// The process group of each stage that runs.
+    groups: Mutex<Vec<(String, Pid)>>,
 }
 
 impl Stop {
@@ -120,20 +125,25 @@ impl Stop {
     /// Kills every process that a stage has started, for those who cannot wait until they end.
     pub fn kill(&self) {
         self.request();
-        for group in self.groups().iter() {
+        for (_, group) in self.groups().iter() {
             let _ = kill_process_group(*group, Signal::KILL);
         }
     }
 
-    fn add(&self, group: Pid) {
-        self.groups().push(group);
+    /// The stages whose processes run, and the process group of each.
+    pub fn running(&self) -> Vec<(String, Pid)> {
+        self.groups().clone()
+    }
+
+    fn add(&self, stage: &str, group: Pid) {
+        self.groups().push((stage.to_owned(), group));
     }
 
     fn remove(&self, group: Pid) {
-        self.groups().retain(|other| *other != group);
+        self.groups().retain(|(_, other)| *other != group);
     }
 
-    fn groups(&self) -> std::sync::MutexGuard<'_, Vec<Pid>> {
+    fn groups(&self) -> std::sync::MutexGuard<'_, Vec<(String, Pid)>> {
         self.0.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

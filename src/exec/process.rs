@@ -98,7 +98,7 @@ impl Executor for ProcessExecutor {
         let process = Pid::from_child(&child);
         let waiter = std::thread::spawn(move || ended.send(child.wait4()));
         let mut tail = Tail::new(&launch.job.events);
-        let mut ending = Ending::new(stop, launch.timeout);
+        let mut ending = Ending::new(stop, launch);
         ending.watch(process);
         let usage = loop {
             match end.recv_timeout(READ_EVERY) {

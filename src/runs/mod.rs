@@ -12,6 +12,7 @@
 pub mod column;
 pub mod compare;
 mod differences;
+mod durations;
 mod error;
 pub mod evidence;
 pub mod expected;

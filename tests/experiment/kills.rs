@@ -69,7 +69,7 @@ fn after_a_kill_of_a_worker_the_run_says_so_and_the_next_one_ends_right() {
     let status = pipe.wait_with_output().unwrap().status;
     assert_eq!(status.code(), Some(1));
     let error: String = lab.ask("SELECT error FROM stage WHERE stage = 'fine_tune'");
-    assert!(error.contains("signal 9 (killed: out of memory, or by hand)"), "{error}");
+    assert!(error.contains("signal 9 (killed"), "{error}");
 
     let again = lab.run(&["--until", "fine_tuned"]).success();
     assert_eq!(again.stages("done"), ["fine_tune", "fine_tuned"]);
