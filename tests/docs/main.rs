@@ -7,6 +7,7 @@
 mod lab;
 
 mod compared;
+mod links;
 mod page;
 mod reference;
 mod transcript;

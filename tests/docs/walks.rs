@@ -31,3 +31,8 @@ fn the_walk_from_a_fresh_clone_goes_as_it_is_written() {
 fn the_tutorial_goes_as_it_is_written() {
     is_true("tutorial.md", &empty());
 }
+
+#[test]
+fn a_program_becomes_a_stage_as_the_guide_says() {
+    is_true("stage-kinds.md", &empty());
+}
