@@ -25,6 +25,10 @@ ci:
 schema:
     cargo run --release -- schema --out docs/pipeline.schema.json
 
+# Writes anew what `docs/` shows: the pages made from the code, and what every command prints.
+docs:
+    PIPE_DOCS=write cargo test --release -p pipe --test docs
+
 # Slow checks against real programs, by hand: a report in headless Chromium (Debian's `chromium`), exports in
 # TensorBoard and MLflow (from PyPI, some 700 MB in target/venv).
 full: demo

@@ -39,6 +39,7 @@ mod salvage;
 mod schema;
 mod show;
 mod stages;
+mod stages_page;
 mod table;
 mod tag;
 mod targets;

@@ -6,7 +6,7 @@ use clap::Args;
 use pipe_stages::contract::{Better, Inputs, Ports, StageKind};
 use serde_json::{Value, json};
 
-use super::{Failure, Globals, report::terminal_width};
+use super::{Failure, Globals, report::terminal_width, stages_page};
 
 /// List the kinds of stages, or explain one
 ///
@@ -17,13 +17,17 @@ use super::{Failure, Globals, report::terminal_width};
 Examples:
   pipe stages
   pipe stages tokenize
-  pipe stages --json | jq '.[].name'")]
+  pipe stages --json | jq '.[].name'
+  pipe stages --md > stages.md")]
 pub(super) struct Stages {
     /// The kind to explain
     kind: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Print markdown: a page of reference
+    #[arg(long, conflicts_with = "json")]
+    md: bool,
 }
 
 impl Stages {
@@ -31,10 +35,15 @@ impl Stages {
         let kinds = pipe_stages::kinds();
         let text = match &self.kind {
             None if self.json => format!("{:#}\n", Value::Array(kinds.iter().map(to_json).collect())),
+            None if self.md => stages_page::page(kinds),
             None => list(kinds),
             Some(name) => {
                 let kind = kinds.iter().find(|kind| kind.name == name).ok_or_else(|| unknown(name, kinds))?;
-                if self.json { format!("{:#}\n", to_json(kind)) } else { explain(kind) }
+                match (self.json, self.md) {
+                    (true, _) => format!("{:#}\n", to_json(kind)),
+                    (_, true) => stages_page::section(kind),
+                    _ => explain(kind),
+                }
             }
         };
         globals.print(text)?;
@@ -66,17 +75,32 @@ fn list(kinds: &[StageKind]) -> String {
     out + "\n`pipe stages KIND` explains one.\n"
 }
 
-/// The ports for the default parameters, where there are defaults for all.
-fn ports(kind: &StageKind) -> Option<Ports> {
-    kind.resolve(Value::Null).ok().map(|resolved| resolved.ports)
+/// The ports for the default parameters; where some have no default, for a value of their type.
+pub(super) fn ports(kind: &StageKind) -> Option<Ports> {
+    let with_defaults = kind.resolve(Value::Null).ok().map(|resolved| resolved.ports);
+    with_defaults.or_else(|| ports_despite_required(kind))
+}
+
+/// What a kind is besides its ports and parameters, in one line.
+pub(super) fn nature(kind: &StageKind) -> String {
+    let seed = if kind.draws { ", draws random numbers (`seed`)" } else { "" };
+    let model = if kind.runs_model { ", runs a model on all cores or a GPU" } else { "" };
+    format!("version {}{seed}{model}", kind.version)
+}
+
+/// The direction that is better, as it stands after what a metric means.
+pub(super) fn direction(better: Better) -> &'static str {
+    match better {
+        Better::Higher => " (higher is better)",
+        Better::Lower => " (lower is better)",
+        Better::Neither => "",
+    }
 }
 
 fn explain(kind: &StageKind) -> String {
     let mut out = wrapped(&format!("{}: ", kind.name), 2, kind.summary);
-    let seed = if kind.draws { ", draws random numbers (`seed`)" } else { "" };
-    let model = if kind.runs_model { ", runs a model on all cores or a GPU" } else { "" };
-    let _ = writeln!(out, "version {}{seed}{model}", kind.version);
-    match ports(kind).or_else(|| ports_despite_required(kind)) {
+    let _ = writeln!(out, "{}", nature(kind));
+    match ports(kind) {
         Some(ports) => write_ports(&mut out, &ports),
         None => out.push_str("\nInputs and outputs follow from the parameters.\n"),
     }
@@ -85,11 +109,7 @@ fn explain(kind: &StageKind) -> String {
         out.push_str("\nMetrics\n");
         let name_width = kind.metrics().iter().map(|metric| metric.name.len()).max().unwrap_or(0).min(32);
         for metric in kind.metrics() {
-            let better = match metric.better {
-                Better::Higher => " (higher is better)",
-                Better::Lower => " (lower is better)",
-                Better::Neither => "",
-            };
+            let better = direction(metric.better);
             let lead = format!("  {:name_width$}  ", metric.name);
             out.push_str(&wrapped(&lead, name_width + 4, &format!("{}{better}", metric.doc)));
         }
@@ -105,7 +125,8 @@ fn ports_despite_required(kind: &StageKind) -> Option<Ports> {
     for name in required.iter().filter_map(Value::as_str) {
         let property = schema.get("properties")?.get(name)?;
         let value = match type_name(property, schema.as_value()).as_str() {
-            "text" | "text | list of text" => json!("0".repeat(64)),
+            "text" if name == "sha256" => json!("0".repeat(64)),
+            "text" | "text | list of text" => json!("https://example.org"),
             "whole number" | "number" => json!(1),
             "true or false" => json!(false),
             text if text.starts_with("list") => json!([]),
@@ -150,32 +171,46 @@ fn write_port_list(out: &mut String, ports: &[pipe_stages::contract::Port]) {
     }
 }
 
-fn write_parameters(out: &mut String, kind: &StageKind) {
+/// A parameter as a person reads of it.
+pub(super) struct Parameter {
+    pub name: String,
+    pub type_name: String,
+    /// `default 8`, `required` or `optional`.
+    pub default: String,
+    /// The paragraphs of what it means.
+    pub doc: Vec<String>,
+}
+
+/// The parameters of a kind, from its schema.
+pub(super) fn parameters(kind: &StageKind) -> Vec<Parameter> {
     let schema = kind.schema();
-    let Some(properties) = schema.get("properties").and_then(Value::as_object).filter(|map| !map.is_empty())
-    else {
-        out.push_str("\nParameters: none\n");
-        return;
-    };
-    let required: Vec<&str> = schema
-        .get("required")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect();
-    out.push_str("\nParameters\n");
-    for (name, property) in properties {
-        let kind = type_name(property, schema.as_value());
-        let default = match property.get("default") {
-            _ if required.contains(&name.as_str()) => "required".to_owned(),
+    let required = schema.get("required").and_then(Value::as_array);
+    let is_required = |name: &str| required.into_iter().flatten().any(|required| required == name);
+    let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return Vec::new() };
+    let parameter = |(name, property): (&String, &Value)| Parameter {
+        name: name.clone(),
+        type_name: type_name(property, schema.as_value()),
+        default: match property.get("default") {
+            _ if is_required(name) => "required".to_owned(),
             Some(Value::Null) | None => "optional".to_owned(),
             Some(default) => format!("default {}", plain(default)),
-        };
-        let _ = writeln!(out, "  {name}: {kind}, {default}");
-        let doc = property.get("description").and_then(Value::as_str).unwrap_or_default();
-        for line in paragraphs(doc) {
-            out.push_str(&wrapped("      ", 6, &line));
+        },
+        doc: paragraphs(property.get("description").and_then(Value::as_str).unwrap_or_default()),
+    };
+    properties.iter().map(parameter).collect()
+}
+
+fn write_parameters(out: &mut String, kind: &StageKind) {
+    let parameters = parameters(kind);
+    if parameters.is_empty() {
+        out.push_str("\nParameters: none\n");
+        return;
+    }
+    out.push_str("\nParameters\n");
+    for Parameter { name, type_name, default, doc } in parameters {
+        let _ = writeln!(out, "  {name}: {type_name}, {default}");
+        for paragraph in doc {
+            out.push_str(&wrapped("      ", 6, &paragraph));
         }
     }
 }
@@ -273,7 +308,7 @@ fn to_json(kind: &StageKind) -> Value {
         "version": kind.version,
         "draws": kind.draws,
         "runs_model": kind.runs_model,
-        "ports": ports(kind).or_else(|| ports_despite_required(kind)),
+        "ports": ports(kind),
         "parameters": kind.schema(),
         "metrics": metrics.collect::<Vec<_>>(),
     })

@@ -81,15 +81,24 @@ impl Lab {
 
     /// Runs `kind_name` with the parameters `with` on `inputs`.
     pub fn run(&self, kind_name: &str, with: Value, inputs: &[(&str, &Path)]) -> Result<Ran, StageError> {
-        let kind = kind(kind_name);
+        self.run_kind(&kind(kind_name), with, inputs)
+    }
+
+    /// Runs a kind that need not be registered.
+    pub fn run_kind(
+        &self,
+        kind: &StageKind,
+        with: Value,
+        inputs: &[(&str, &Path)],
+    ) -> Result<Ran, StageError> {
         let resolved = kind.resolve(with).unwrap_or_else(|problems| panic!("{problems:?}"));
         self.runs.set(self.runs.get() + 1);
         let out = self.path(&format!("run_{}", self.runs.get()));
         fs::create_dir(&out).expect("an output folder");
         let job = Job {
-            stage: kind_name.into(),
-            key: format!("{kind_name} {}", resolved.hashed),
-            kind: kind_name.into(),
+            stage: kind.name.into(),
+            key: format!("{} {}", kind.name, resolved.hashed),
+            kind: kind.name.into(),
             version: kind.version,
             params: resolved.params.clone(),
             seed: if kind.draws { self.seed } else { 0 },
