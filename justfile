@@ -30,9 +30,20 @@ docs:
     PIPE_DOCS=write cargo test --release -p pipe --test docs
 
 # Slow checks against real programs, by hand: a report in headless Chromium (Debian's `chromium`), exports in
-# TensorBoard and MLflow (from PyPI, some 700 MB in target/venv).
-full: demo
+# TensorBoard and MLflow (from PyPI, some 700 MB in target/venv), trained models in transformers and peft.
+full: demo models
     target/release/pipe report @last --out target/report.html
     python3 tests/browser/report.py target/report.html target/screenshots
     test -x target/venv/bin/mlflow || (python3 -m venv target/venv && target/venv/bin/pip install -q tensorboard mlflow)
     target/venv/bin/python tests/export/read_back.py target/release/pipe
+
+# Trained models in transformers and peft (from PyPI, some 6 GB in target/transformers; a quarter of that with
+# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu): the same scores, from rounded and from exact states.
+models:
+    test -x target/transformers/bin/torchrun || (python3 -m venv target/transformers && target/transformers/bin/pip install -q torch transformers peft)
+    rm -rf target/models
+    cargo run --release -- run pipelines/all_three.yaml --profile demo --set trunk_test.dtype=f32
+    target/release/pipe export @last --to transformers --out target/models
+    cargo run --release -- run pipelines/all_three.yaml --profile demo
+    target/release/pipe export @last --to transformers --out target/models
+    target/transformers/bin/python examples/load_in_transformers.py target/models/*/* --pipe target/release/pipe

@@ -1,5 +1,7 @@
 //! `pipe export`: runs in the forms that other tools read.
 
+mod transformers;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -19,11 +21,11 @@ use crate::{
     runs::RunsDb,
 };
 
-/// Write runs in a form that other tools read: CSV, JSON lines, TensorBoard, MLflow
+/// Write runs in a form that other tools read: CSV, JSON lines, TensorBoard, MLflow, transformers
 ///
-/// Everything comes from `runs.db`. CSV has one row for each measured value, JSON lines have parameters,
-/// outputs and histograms too. TensorBoard and MLflow get a folder, in which exporting a run again
-/// replaces it.
+/// CSV has one row for each measured value, JSON lines have parameters, outputs and histograms too; they and
+/// what TensorBoard and MLflow get come from `runs.db`. For transformers and peft the trained models are
+/// written, from what the cache holds. Where the form is a folder, exporting a run again replaces it there.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -32,7 +34,9 @@ Examples:
   pipe export run_12 run_15 --to tensorboard       then: tensorboard --logdir tensorboard
   pipe export @last --to mlflow --out mlruns       then, with MLflow 3.10 or newer:
     mlflow migrate-filestore --source mlruns --target sqlite:///mlflow.db
-    mlflow server --backend-store-uri sqlite:///mlflow.db")]
+    mlflow server --backend-store-uri sqlite:///mlflow.db
+  pipe export run_12 --to transformers             models/run_12/STAGE for each stage that trained
+  pipe export run_12 --to transformers --stage lora --out adapters")]
 pub(super) struct Export {
     /// One or more of `run_12`, `12`, `@last`, `@last~1`, tags
     #[arg(required = true, value_name = "RUN")]
@@ -40,10 +44,13 @@ pub(super) struct Export {
     /// The form
     #[arg(long, value_enum, value_name = "FORM")]
     to: Form,
-    /// The file for csv and jsonl [default: standard output]; the folder for tensorboard and mlflow
-    /// [default: `tensorboard`, `mlruns`]
+    /// The file for csv and jsonl [default: standard output]; the folder for tensorboard, mlflow and
+    /// transformers [default: `tensorboard`, `mlruns`, `models`]
     #[arg(long, short, value_name = "PATH")]
     out: Option<PathBuf>,
+    /// With `--to transformers`: only what this stage trained; can be given several times
+    #[arg(long = "stage", value_name = "STAGE")]
+    stages: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -56,10 +63,15 @@ enum Form {
     Tensorboard,
     /// MLflow's file store: one experiment for a pipeline, one run for a run
     Mlflow,
+    /// Trained models: checkpoints that transformers loads, LoRA adapters that peft loads
+    Transformers,
 }
 
 impl Export {
     pub fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
+        if !self.stages.is_empty() && !matches!(self.to, Form::Transformers) {
+            return Err(Failure::input("`--stage` goes with `--to transformers` alone"));
+        }
         let db = history::open(globals)?;
         let mut subjects: Vec<Subject> = Vec::new();
         for name in &self.runs {
@@ -74,6 +86,9 @@ impl Export {
             Form::Jsonl => self.print(globals, &subjects.iter().map(export::jsonl).collect::<String>())?,
             Form::Tensorboard => tensorboard(globals, &out("tensorboard"), &subjects)?,
             Form::Mlflow => mlflow(globals, &out("mlruns"), &subjects)?,
+            Form::Transformers => {
+                transformers::transformers(globals, &out("models"), &subjects, &self.stages)?;
+            }
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -124,7 +139,9 @@ fn mlflow(globals: &Globals, out: &Path, subjects: &[Subject]) -> Result<(), Fai
         }
         let target = folder.join(export::run_folder(info));
         let files = export::run_files(subject, &id, &target);
-        replace(&target, &files)?;
+        replace(&target, |folder| {
+            files.iter().try_for_each(|file| write(&folder.join(&file.path), &file.bytes))
+        })?;
         let at = out.join(&id).join(export::run_folder(info));
         globals.say(format_args!("wrote {}, {}", at.display(), counted(files.len(), "file")));
     }
@@ -145,19 +162,20 @@ fn experiment_named(store: &Path, name: &str) -> Option<String> {
     found["experiment_id"].as_str().map(ToOwned::to_owned)
 }
 
-/// Puts `files` at `folder` in place of what is there.
-fn replace(folder: &Path, files: &[export::File]) -> Result<(), Failure> {
+/// Puts what `fill` writes into an empty folder at `folder`, in place of what is there.
+fn replace(folder: &Path, fill: impl FnOnce(&Path) -> Result<(), Failure>) -> Result<(), Failure> {
     let failed = |err| cannot_write(folder, &err);
-    let parent = folder.parent().expect("a run lies in an experiment");
+    let parent = folder.parent().expect("a run lies in a folder");
+    fs::create_dir_all(parent).map_err(failed)?;
     // What is not whole must not look like a run: MLflow looks at folders that have a `meta.yaml`.
     let unfinished = tempfile::Builder::new().prefix(".unfinished-").tempdir_in(parent).map_err(failed)?;
-    for file in files {
-        write(&unfinished.path().join("run").join(&file.path), &file.bytes)?;
-    }
+    let whole = unfinished.path().join("whole");
+    fs::create_dir(&whole).map_err(failed)?;
+    fill(&whole)?;
     if folder.exists() {
         fs::remove_dir_all(folder).map_err(failed)?;
     }
-    fs::rename(unfinished.path().join("run"), folder).map_err(failed)
+    fs::rename(&whole, folder).map_err(failed)
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {

@@ -7,6 +7,7 @@ mod mlflow;
 mod plot;
 mod rows;
 mod tensorboard;
+mod transformers;
 
 use std::sync::OnceLock;
 

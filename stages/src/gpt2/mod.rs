@@ -10,6 +10,7 @@ pub mod kernels;
 mod model_file;
 mod stock;
 pub mod training;
+pub mod transformers;
 mod weights;
 
 pub use activation::Activation;
