@@ -21,7 +21,7 @@ use crate::{
     runs::{RunsDb, RunsError},
 };
 
-/// How long what happened may wait in memory before it is written.
+/// How long what happened may wait in memory before it is written, but for what was computed.
 ///
 /// What a kill leaves unwritten is in the cache: the next run finds the results there and records them.
 const WRITE_EVERY: Duration = Duration::from_millis(250);
@@ -75,6 +75,8 @@ impl<'a> Recorder<'a> {
                     self.begun.remove(&execution.id);
                     self.measured.remove(&execution.id);
                     self.completed.push((**execution).clone());
+                    // At once: were its result damaged after a kill, nothing else would know its metrics.
+                    self.write_completed();
                 }
                 self.records.push((**record).clone());
                 if record.outcome == Outcome::Cached {
