@@ -156,6 +156,8 @@ impl RunsDb {
             tx.execute("UPDATE run SET repeats = NULL, stages_digest = NULL WHERE id = ?", [run])?;
         }
         tx.execute_batch(DANGLING)?;
+        // What is left of a run may not be all that it found: none after it may share that.
+        tx.execute("UPDATE run SET stages_digest = NULL", [])?;
         tx.execute("DELETE FROM sqlite_sequence WHERE name = 'run'", [])?;
         tx.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('run', ?)", [known.max(highest)])?;
         tx.commit()?;
