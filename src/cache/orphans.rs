@@ -22,6 +22,10 @@ pub(super) fn end(file: &File) -> usize {
     };
     let end = |entry: fs::DirEntry| {
         let number = entry.file_name().to_str()?.parse().ok()?;
+        // A `pipe`, a worker and a launcher end on their own.
+        if fs::read_link(entry.path().join("exe")).ok() == fs::read_link("/proc/self/exe").ok() {
+            return None;
+        }
         // Opened before it is looked at: the number may be given to another process meanwhile.
         let process = pidfd_open(Pid::from_raw(number)?, PidfdFlags::empty()).ok()?;
         let mut descriptors = fs::read_dir(entry.path().join("fd")).ok()?.filter_map(Result::ok);

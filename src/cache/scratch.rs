@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    io::{Read, Write},
+    io::Write,
     os::unix::fs::{MetadataExt, symlink},
     path::{Component, Path, PathBuf},
     thread,
@@ -52,7 +52,7 @@ impl Scratch {
             };
             match lock.try_lock() {
                 Ok(()) => {}
-                Err(TryLockError::WouldBlock) if has_lost_its_pipe(&lock) && orphans::end(&lock) > 0 => {
+                Err(TryLockError::WouldBlock) if self.is_left_behind() && orphans::end(&lock) > 0 => {
                     // The kernel takes a moment to end them.
                     thread::sleep(ENDING);
                     continue;
@@ -73,6 +73,20 @@ impl Scratch {
                 fs::create_dir_all(&folder).map_err(CacheError::io("create", &folder))?;
             }
             return Ok(Some(claim));
+        }
+    }
+
+    /// Whether the `pipe` that wrote the lock has ended, and others of its stage have not.
+    ///
+    /// Asked twice: one that has just taken the lock has yet to write its own name over that of a dead one.
+    fn is_left_behind(&self) -> bool {
+        let has_lost_its_pipe = || {
+            let text = fs::read_to_string(self.folder.join("lock")).unwrap_or_default();
+            text.lines().nth(1).is_some_and(has_ended)
+        };
+        has_lost_its_pipe() && {
+            thread::sleep(50 * ENDING);
+            has_lost_its_pipe()
         }
     }
 
@@ -153,12 +167,6 @@ impl Claim {
         }
         Ok(())
     }
-}
-
-/// Whether the `pipe` that wrote the locked file has ended, and others of its stage have not.
-fn has_lost_its_pipe(mut lock: &File) -> bool {
-    let mut text = String::new();
-    lock.read_to_string(&mut text).is_ok() && text.lines().nth(1).is_some_and(has_ended)
 }
 
 /// Whether the locked file is still the one at `path`, not one that a finished holder removed.
