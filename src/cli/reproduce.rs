@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 use super::{
     Failure, Globals,
     again::Again,
+    execute::{INTERRUPTED, join, plan_until, run_until, stop_on_signals},
     history::{self, json_text},
     reasons,
-    run::{INTERRUPTED, join, plan_until, run_until, stop_on_signals},
     verify::{as_json, line, summary, tolerance},
 };
 use crate::{

@@ -1,13 +1,11 @@
 //! `pipe run`: executes what has changed, records the run, prints what came out.
 
 use std::{
-    cell::OnceCell,
     path::{Path, PathBuf},
     process::ExitCode,
-    thread,
 };
 
-use anstyle::{AnsiColor, Style};
+use anstyle::Style;
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use pipe_stages::contract::Device;
@@ -16,37 +14,33 @@ use serde_json::{Value, json};
 use super::{
     Failure, Globals, PipelineArgs,
     again::Again,
+    execute::{
+        INTERRUPTED, all_cpus, closing, execute, headline, invocation, join, run_start, seconds_since,
+        stop_on_signals, total_memory,
+    },
     expected, history,
     late::Late,
-    line::{Line, bold},
-    lines, reasons,
-    recorder::Recorder,
-    targets::{Targets, command_until, quoted},
+    line::Line,
+    lines,
+    plan::{plan, plan_json, plan_lines},
+    targets::{Targets, quoted},
     units,
-    view::{self, About, Ended, Progress, View},
+    view::{self, Progress},
     watch::{Waited, Wake, Watch},
 };
 use crate::{
-    cache::{Cache, Hold},
+    cache::Cache,
     digest::Digest,
-    engine::{
-        self, Capacity, Earlier, EngineError, Explainer, Force, PlanError, Planned, Repeat, Request,
-        RunEvent, Selection, Summary, Tools, Verdict,
-    },
-    exec::{ProcessExecutor, Stop},
-    fingerprint::Fingerprint,
-    git,
+    engine::{Capacity, Planned, Repeat, Request, Summary},
+    exec::Stop,
     names::RunId,
     pipeline::{Pipeline, StageSpec, Told, load, told},
-    record::{Invocation, Outcome, RunStart, RunStatus, StageRecord},
+    record::{Outcome, RunStatus, StageRecord},
     runs::{
         RunsDb,
         expected::{Expected, expected},
     },
 };
-
-/// Exit code of a run that was stopped by Ctrl-C, as shells have it.
-pub const INTERRUPTED: u8 = 130;
 
 /// Execute what has changed; everything else comes from the cache
 #[derive(Debug, Args)]
@@ -326,200 +320,6 @@ fn print(globals: &Globals, cache: &Cache, tables: &[Digest], expected: &[Expect
     history::print(globals, &format!("\n{}", expected::text(expected))).map(drop)
 }
 
-/// Runs `pipeline` as a run of its own and records it; `until` names the stages wanted, with all they need.
-pub(super) fn run_until(
-    pipeline: &Pipeline,
-    cache: &Cache,
-    stop: &Stop,
-    until: Vec<String>,
-    force: Force,
-    jobs: Option<u16>,
-    again: Again,
-) -> Result<(RunId, RunStatus), Failure> {
-    let mut request = request_until(pipeline, until, force, jobs)?;
-    let mut database = RunsDb::open(&pipeline.root.join("runs.db"))?;
-    let start = run_start(pipeline);
-    request.run = database.begin(&start)?;
-    request.began = start.invocation.started;
-    let (summary, _) = execute(&request, cache, stop, database, Progress::Auto, again)?;
-    Ok((request.run, summary.status))
-}
-
-/// What [`run_until`] would do, a line for each stage.
-pub(super) fn plan_until(
-    pipeline: &Pipeline,
-    cache: &Cache,
-    until: Vec<String>,
-    force: Force,
-) -> Result<String, Failure> {
-    Ok(plan_lines(&plan(&request_until(pipeline, until, force, None)?, cache)?))
-}
-
-fn request_until(
-    pipeline: &Pipeline,
-    until: Vec<String>,
-    force: Force,
-    jobs: Option<u16>,
-) -> Result<Request<'_>, Failure> {
-    let cpus = jobs.map_or_else(all_cpus, usize::from);
-    Ok(Request {
-        pipeline,
-        selected: Selection { until, ..Selection::default() }.of(pipeline)?,
-        keep_going: true,
-        force,
-        device: Device::Cpu,
-        capacity: Capacity { cpus, memory: total_memory(), gpus: 0 },
-        run: RunId(0),
-        began: Timestamp::UNIX_EPOCH,
-    })
-}
-
-fn execute(
-    request: &Request<'_>,
-    cache: &Cache,
-    stop: &Stop,
-    database: RunsDb,
-    progress: Progress,
-    again: Again,
-) -> Result<(Summary, Vec<StageRecord>), Failure> {
-    let started = Timestamp::now();
-    let (pipeline, run) = (request.pipeline, request.run);
-    let history = RunsDb::open_existing(&pipeline.root.join("runs.db"))?;
-    let program = std::env::current_exe().map_err(Failure::error)?;
-    let executor = ProcessExecutor::new(program, &["worker"]);
-    let tools = Tools { cache, executor: &executor, stop, root: &pipeline.root };
-    let wanted = request.wanted();
-    let headline = headline(run, &pipeline.file, &pipeline.profiles, wanted.len(), pipeline.stages.len());
-    let earlier = |stage: &str| history.latest_duration(&pipeline.file, stage, run).ok().flatten();
-    let about = About { run, pipeline, wanted, capacity: request.capacity, again, stop, earlier: &earlier };
-    let mut view = View::new(progress, about, &headline);
-    let mut recorder = Recorder::new(database, cache, run, pipeline);
-    let mut records = Vec::new();
-    let ended = with_explainer(pipeline, &history, Some(run), |explainer| {
-        engine::run(request, &tools, explainer, &mut |event| {
-            view.observe(&event);
-            recorder.observe(&event);
-            if let RunEvent::Finished { record, .. } = event {
-                records.push(*record);
-            }
-        })
-    });
-    let status = ended.as_ref().map_or(RunStatus::Failed, |summary| summary.status);
-    let recorded = recorder.finish(status);
-    let summary = match ended {
-        Ok(summary) => summary,
-        Err(err) => {
-            view.close(None);
-            return Err(refused(err));
-        }
-    };
-    let seconds = seconds_since(started);
-    let line = closing(run, &summary, &records, seconds);
-    view.close(Some(&Ended { summary: &summary, seconds, line }));
-    recorded.map_err(|err| Failure::from(err).exit(1))?;
-    Ok((summary, records))
-}
-
-fn plan(request: &Request<'_>, cache: &Cache) -> Result<Vec<Planned>, Failure> {
-    let pipeline = request.pipeline;
-    let (executor, stop) = (ProcessExecutor::new(PathBuf::new(), &[]), Stop::default());
-    let tools = Tools { cache, executor: &executor, stop: &stop, root: &pipeline.root };
-    planned(pipeline, |explainer| engine::plan(request, &tools, explainer))?.map_err(|err| match &err {
-        PlanError::NotSelected { needed } => {
-            let command = command_until(pipeline, needed);
-            Failure::from(err).help(format!("`{command}` computes what is missing"))
-        }
-        PlanError::Cache(_) => err.into(),
-    })
-}
-
-/// Joins those who work in the cache; says so if that means to wait.
-pub fn join(cache: &Cache, say: &dyn Fn(&str)) -> Result<Hold, Failure> {
-    let mut wait = || say("waiting until another `pipe` has removed things from the cache");
-    cache.join(&mut wait).map_err(|err| Failure::error(err).exit(1))
-}
-
-/// An error with the nearest name if `name` is no stage of the pipeline.
-pub fn stage_exists(pipeline: &Pipeline, name: &str) -> Result<(), Failure> {
-    if pipeline.stages.contains_key(name) {
-        return Ok(());
-    }
-    let failure = Failure::input(format!("`{}` has no stage `{name}`", pipeline.file.display()));
-    Err(failure.help(format!(
-        "its stages are {}",
-        units::list(&pipeline.stages.keys().cloned().collect::<Vec<_>>())
-    )))
-}
-
-/// Calls `task` with what explains reruns: the runs in `history`, up to `before` if given.
-pub fn with_explainer<T>(
-    pipeline: &Pipeline,
-    history: &RunsDb,
-    before: Option<RunId>,
-    task: impl FnOnce(&Explainer<'_>) -> T,
-) -> T {
-    let vanished = OnceCell::new();
-    let renamed = |spec: &StageSpec| {
-        // A name that no run knows may be a new one: of the stages that the latest run had and the
-        // pipeline has no longer, the only one of this kind is meant.
-        let vanished = vanished.get_or_init(|| {
-            let mut results = history.latest_results(&pipeline.file, before).unwrap_or_default();
-            results.retain(|result| !pipeline.stages.contains_key(&result.stage));
-            results
-        });
-        let mut of_kind = vanished.iter().filter(|result| result.kind == spec.kind.name);
-        of_kind.next().filter(|_| of_kind.next().is_none()).cloned()
-    };
-    let previous = |spec: &StageSpec| -> Option<Earlier> {
-        let found = history.previous(&pipeline.file, &spec.name, before).ok()?.or_else(|| renamed(spec))?;
-        Some(Earlier { run: found.run, fingerprint: Fingerprint::parse(&found.hashed)? })
-    };
-    task(&Explainer { previous: &previous })
-}
-
-/// Calls `task` like [`with_explainer`], also where no run was ever recorded.
-pub fn planned<T>(pipeline: &Pipeline, task: impl FnOnce(&Explainer<'_>) -> T) -> Result<T, Failure> {
-    let path = pipeline.root.join("runs.db");
-    if path.exists() {
-        let history = RunsDb::open_existing(&path)?;
-        Ok(with_explainer(pipeline, &history, None, task))
-    } else {
-        Ok(task(&Explainer { previous: &|_| None }))
-    }
-}
-
-fn run_start(pipeline: &Pipeline) -> RunStart {
-    RunStart {
-        file: pipeline.file.clone(),
-        pipeline: pipeline.name.clone(),
-        profiles: pipeline.profiles.clone(),
-        sets: pipeline.sets.clone(),
-        seed: pipeline.seed,
-        resolved: pipeline.resolved.clone(),
-        invocation: invocation(&pipeline.root, Timestamp::now()),
-    }
-}
-
-fn invocation(root: &Path, started: Timestamp) -> Invocation {
-    Invocation {
-        command: std::env::args().skip(1).collect(),
-        git: git::state(root),
-        version: env!("CARGO_PKG_VERSION").into(),
-        host: hostname::get().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
-        cpus: all_cpus(),
-        started,
-    }
-}
-
-fn all_cpus() -> usize {
-    thread::available_parallelism().map_or(1, Into::into)
-}
-
-fn total_memory() -> u64 {
-    let system = rustix::system::sysinfo();
-    u64::from(system.mem_unit).saturating_mul(system.totalram)
-}
-
 /// The names of what has changed.
 fn changed(files: &[PathBuf]) -> String {
     let here = std::env::current_dir().unwrap_or_default();
@@ -527,92 +327,6 @@ fn changed(files: &[PathBuf]) -> String {
     let names: Vec<String> = files.iter().take(3).map(short).collect();
     let more = if files.len() > 3 { format!(" and {} more", files.len() - 3) } else { String::new() };
     format!("{}{more}", names.join(", "))
-}
-
-/// The first Ctrl-C stops the stages and records the run, and calls `stopped`; a second one ends
-/// at once.
-pub fn stop_on_signals(stop: &Stop, stopped: impl Fn() + Send + 'static) {
-    let stop = stop.clone();
-    // A handler can be set once in a process; one run is one process.
-    let _ = ctrlc::set_handler(move || {
-        if stop.is_requested() {
-            stop.kill();
-            std::process::exit(i32::from(INTERRUPTED));
-        }
-        stop.request();
-        stopped();
-    });
-}
-
-/// Why a run did not begin: what the person asks for, or what the machine lacks.
-fn refused(err: EngineError) -> Failure {
-    match err {
-        EngineError::Cache(_) => Failure::error(err)
-            .exit(1)
-            .help("nothing was run; check that the folder exists, can be written and has room"),
-        EngineError::Gpus { .. } => Failure::error(err).help("lower `resources: { gpus: … }` of the stage"),
-    }
-}
-
-fn seconds_since(started: Timestamp) -> f64 {
-    Timestamp::now().duration_since(started).as_secs_f64()
-}
-
-fn headline(run: RunId, file: &Path, profiles: &[String], stages: usize, all: usize) -> String {
-    let profiles = match profiles {
-        [] => String::new(),
-        names => format!(" with {}", units::list(names)),
-    };
-    let some = if stages == all { String::new() } else { format!("{stages} of ") };
-    format!("{run}: {}{profiles}, {some}{}", file.display(), units::counted(all, "stage"))
-}
-
-fn closing(run: RunId, summary: &Summary, records: &[StageRecord], seconds: f64) -> Line {
-    let took = units::duration(seconds);
-    let counts = format!("{} ran, {} cached", summary.ran, summary.cached);
-    let (verb, color, text) = match summary.status {
-        RunStatus::Done | RunStatus::Running if summary.ran == 0 => {
-            ("done", AnsiColor::Green, format!("{run}: nothing to do, {} cached, in {took}", summary.cached))
-        }
-        RunStatus::Done | RunStatus::Running => {
-            ("done", AnsiColor::Green, format!("{run}: {counts}, in {took}"))
-        }
-        RunStatus::Failed => {
-            let failed = records.iter().filter(|record| record.outcome == Outcome::Failed);
-            let names: Vec<String> = failed.map(|record| record.stage.clone()).collect();
-            let names = if names.is_empty() { names.concat() } else { format!(" ({})", names.join(", ")) };
-            let rest = format!("{} failed{names}, {} not run", summary.failed, summary.skipped);
-            ("failed", AnsiColor::Red, format!("{run}: {rest}, {counts}, in {took}; what is done is kept"))
-        }
-        RunStatus::Interrupted => {
-            let text =
-                format!("{run}: {counts}, {} not run, in {took}; the same command goes on", summary.skipped);
-            ("stopped", AnsiColor::Yellow, text)
-        }
-    };
-    Line::new(verb, bold(color)).say(text)
-}
-
-fn plan_lines(planned: &[Planned]) -> String {
-    let width = planned.iter().map(|plan| plan.stage.chars().count()).max().unwrap_or(0);
-    planned.iter().map(|plan| plan_line(plan, width)).collect()
-}
-
-fn plan_line(plan: &Planned, width: usize) -> String {
-    let verb = verdict_word(plan.verdict);
-    format!("{verb:<6}  {:<width$}  {}\n", plan.stage, reasons::line(&plan.reasons))
-}
-
-fn verdict_word(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Run => "run",
-        Verdict::Cached(_) => "cached",
-        Verdict::Skip => "skip",
-    }
-}
-
-fn plan_json(plan: &Planned) -> Value {
-    json!({"stage": plan.stage, "verdict": verdict_word(plan.verdict), "reasons": plan.reasons})
 }
 
 fn record_json(record: &StageRecord) -> Value {

@@ -7,8 +7,9 @@ use pipe_stages::contract::Device;
 use serde_json::{Value, json};
 
 use super::{
-    Failure, Globals, history, reasons,
-    run::{INTERRUPTED, join, stop_on_signals},
+    Failure, Globals,
+    execute::{INTERRUPTED, join, stop_on_signals},
+    history, reasons,
     table::{BAD, GOOD, WARN, styled},
     units::list,
     verify_cache,

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::{
-    Failure, Globals, gc, history,
-    run::join,
+    Failure, Globals,
+    execute::join,
+    gc, history,
     table::{BAD, styled},
     units::{counted, size},
 };

@@ -7,16 +7,13 @@ use jiff::Timestamp;
 use pipe_stages::contract::Device;
 use serde_json::json;
 
-use super::{
-    Failure, Globals, PipelineArgs, reasons,
-    run::{planned, stage_exists},
-    units,
-};
+use super::{Failure, Globals, PipelineArgs, plan::planned, reasons, units};
 use crate::{
     cache::Cache,
     engine::{self, Capacity, Force, Request, Selection, Tools, Verdict},
     exec::{ProcessExecutor, Stop},
     names::RunId,
+    pipeline::Pipeline,
     record::{Execution, Reason},
 };
 
@@ -94,4 +91,16 @@ fn computed(made: &Execution, stage: &str) -> String {
     let device = made.device.as_ref().map(|device| format!(" on {device}")).unwrap_or_default();
     let name = if made.stage == stage { String::new() } else { format!(", as stage {}", made.stage) };
     format!("computed {ago} in {}{device}{name}", units::duration(made.duration))
+}
+
+/// An error with the nearest name if `name` is no stage of the pipeline.
+fn stage_exists(pipeline: &Pipeline, name: &str) -> Result<(), Failure> {
+    if pipeline.stages.contains_key(name) {
+        return Ok(());
+    }
+    let failure = Failure::input(format!("`{}` has no stage `{name}`", pipeline.file.display()));
+    Err(failure.help(format!(
+        "its stages are {}",
+        units::list(&pipeline.stages.keys().cloned().collect::<Vec<_>>())
+    )))
 }

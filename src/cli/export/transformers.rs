@@ -18,7 +18,7 @@ use pipe_stages::{
 use super::{cannot_write, replace};
 use crate::{
     cache::Cache,
-    cli::{Failure, Globals, run::join},
+    cli::{Failure, Globals, execute::join},
     digest::Digest,
     export::{Subject, Trained, trained},
     names::RunId,

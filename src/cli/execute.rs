@@ -1,0 +1,234 @@
+//! Carries a run out: shows it, records it, and says how it ended.
+
+use std::{path::Path, thread};
+
+use anstyle::AnsiColor;
+use jiff::Timestamp;
+use pipe_stages::contract::Device;
+
+use super::{
+    Failure,
+    again::Again,
+    line::{Line, bold},
+    plan::{plan, plan_lines, with_explainer},
+    recorder::Recorder,
+    units,
+    view::{About, Ended, Progress, View},
+};
+use crate::{
+    cache::{Cache, Hold},
+    engine::{self, Capacity, EngineError, Force, Request, RunEvent, Selection, Summary, Tools},
+    exec::{ProcessExecutor, Stop},
+    git,
+    names::RunId,
+    pipeline::Pipeline,
+    record::{Invocation, Outcome, RunStart, RunStatus, StageRecord},
+    runs::RunsDb,
+};
+
+/// Exit code of a run that was stopped by Ctrl-C, as shells have it.
+pub const INTERRUPTED: u8 = 130;
+
+/// Runs what is asked for, with `database` to record it in.
+pub fn execute(
+    request: &Request<'_>,
+    cache: &Cache,
+    stop: &Stop,
+    database: RunsDb,
+    progress: Progress,
+    again: Again,
+) -> Result<(Summary, Vec<StageRecord>), Failure> {
+    let started = Timestamp::now();
+    let (pipeline, run) = (request.pipeline, request.run);
+    let history = RunsDb::open_existing(&pipeline.root.join("runs.db"))?;
+    let program = std::env::current_exe().map_err(Failure::error)?;
+    let executor = ProcessExecutor::new(program, &["worker"]);
+    let tools = Tools { cache, executor: &executor, stop, root: &pipeline.root };
+    let wanted = request.wanted();
+    let headline = headline(run, &pipeline.file, &pipeline.profiles, wanted.len(), pipeline.stages.len());
+    let earlier = |stage: &str| history.latest_duration(&pipeline.file, stage, run).ok().flatten();
+    let about = About { run, pipeline, wanted, capacity: request.capacity, again, stop, earlier: &earlier };
+    let mut view = View::new(progress, about, &headline);
+    let mut recorder = Recorder::new(database, cache, run, pipeline);
+    let mut records = Vec::new();
+    let ended = with_explainer(pipeline, &history, Some(run), |explainer| {
+        engine::run(request, &tools, explainer, &mut |event| {
+            view.observe(&event);
+            recorder.observe(&event);
+            if let RunEvent::Finished { record, .. } = event {
+                records.push(*record);
+            }
+        })
+    });
+    let status = ended.as_ref().map_or(RunStatus::Failed, |summary| summary.status);
+    let recorded = recorder.finish(status);
+    let summary = match ended {
+        Ok(summary) => summary,
+        Err(err) => {
+            view.close(None);
+            return Err(refused(err));
+        }
+    };
+    let seconds = seconds_since(started);
+    let line = closing(run, &summary, &records, seconds);
+    view.close(Some(&Ended { summary: &summary, seconds, line }));
+    recorded.map_err(|err| Failure::from(err).exit(1))?;
+    Ok((summary, records))
+}
+
+/// Runs `pipeline` as a run of its own and records it; `until` names the stages wanted, with all they need.
+pub fn run_until(
+    pipeline: &Pipeline,
+    cache: &Cache,
+    stop: &Stop,
+    until: Vec<String>,
+    force: Force,
+    jobs: Option<u16>,
+    again: Again,
+) -> Result<(RunId, RunStatus), Failure> {
+    let mut request = request_until(pipeline, until, force, jobs)?;
+    let mut database = RunsDb::open(&pipeline.root.join("runs.db"))?;
+    let start = run_start(pipeline);
+    request.run = database.begin(&start)?;
+    request.began = start.invocation.started;
+    let (summary, _) = execute(&request, cache, stop, database, Progress::Auto, again)?;
+    Ok((request.run, summary.status))
+}
+
+/// What [`run_until`] would do, a line for each stage.
+pub fn plan_until(
+    pipeline: &Pipeline,
+    cache: &Cache,
+    until: Vec<String>,
+    force: Force,
+) -> Result<String, Failure> {
+    Ok(plan_lines(&plan(&request_until(pipeline, until, force, None)?, cache)?))
+}
+
+fn request_until(
+    pipeline: &Pipeline,
+    until: Vec<String>,
+    force: Force,
+    jobs: Option<u16>,
+) -> Result<Request<'_>, Failure> {
+    let cpus = jobs.map_or_else(all_cpus, usize::from);
+    Ok(Request {
+        pipeline,
+        selected: Selection { until, ..Selection::default() }.of(pipeline)?,
+        keep_going: true,
+        force,
+        device: Device::Cpu,
+        capacity: Capacity { cpus, memory: total_memory(), gpus: 0 },
+        run: RunId(0),
+        began: Timestamp::UNIX_EPOCH,
+    })
+}
+
+/// Joins those who work in the cache; says so if that means to wait.
+pub fn join(cache: &Cache, say: &dyn Fn(&str)) -> Result<Hold, Failure> {
+    let mut wait = || say("waiting until another `pipe` has removed things from the cache");
+    cache.join(&mut wait).map_err(|err| Failure::error(err).exit(1))
+}
+
+/// The first Ctrl-C stops the stages and records the run, and calls `stopped`; a second one ends
+/// at once.
+pub fn stop_on_signals(stop: &Stop, stopped: impl Fn() + Send + 'static) {
+    let stop = stop.clone();
+    // A handler can be set once in a process; one run is one process.
+    let _ = ctrlc::set_handler(move || {
+        if stop.is_requested() {
+            stop.kill();
+            std::process::exit(i32::from(INTERRUPTED));
+        }
+        stop.request();
+        stopped();
+    });
+}
+
+/// What is recorded of a run when it starts.
+pub fn run_start(pipeline: &Pipeline) -> RunStart {
+    RunStart {
+        file: pipeline.file.clone(),
+        pipeline: pipeline.name.clone(),
+        profiles: pipeline.profiles.clone(),
+        sets: pipeline.sets.clone(),
+        seed: pipeline.seed,
+        resolved: pipeline.resolved.clone(),
+        invocation: invocation(&pipeline.root, Timestamp::now()),
+    }
+}
+
+/// How this process was called.
+pub fn invocation(root: &Path, started: Timestamp) -> Invocation {
+    Invocation {
+        command: std::env::args().skip(1).collect(),
+        git: git::state(root),
+        version: env!("CARGO_PKG_VERSION").into(),
+        host: hostname::get().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        cpus: all_cpus(),
+        started,
+    }
+}
+
+/// The cores of this machine that this process may use.
+pub fn all_cpus() -> usize {
+    thread::available_parallelism().map_or(1, Into::into)
+}
+
+/// The memory of this machine, bytes.
+pub fn total_memory() -> u64 {
+    let system = rustix::system::sysinfo();
+    u64::from(system.mem_unit).saturating_mul(system.totalram)
+}
+
+/// Why a run did not begin: what the person asks for, or what the machine lacks.
+fn refused(err: EngineError) -> Failure {
+    match err {
+        EngineError::Cache(_) => Failure::error(err)
+            .exit(1)
+            .help("nothing was run; check that the folder exists, can be written and has room"),
+        EngineError::Gpus { .. } => Failure::error(err).help("lower `resources: { gpus: … }` of the stage"),
+    }
+}
+
+/// Seconds from `started` to now.
+pub fn seconds_since(started: Timestamp) -> f64 {
+    Timestamp::now().duration_since(started).as_secs_f64()
+}
+
+/// The first line of a run.
+pub fn headline(run: RunId, file: &Path, profiles: &[String], stages: usize, all: usize) -> String {
+    let profiles = match profiles {
+        [] => String::new(),
+        names => format!(" with {}", units::list(names)),
+    };
+    let some = if stages == all { String::new() } else { format!("{stages} of ") };
+    format!("{run}: {}{profiles}, {some}{}", file.display(), units::counted(all, "stage"))
+}
+
+/// The last line of a run.
+pub fn closing(run: RunId, summary: &Summary, records: &[StageRecord], seconds: f64) -> Line {
+    let took = units::duration(seconds);
+    let counts = format!("{} ran, {} cached", summary.ran, summary.cached);
+    let (verb, color, text) = match summary.status {
+        RunStatus::Done | RunStatus::Running if summary.ran == 0 => {
+            ("done", AnsiColor::Green, format!("{run}: nothing to do, {} cached, in {took}", summary.cached))
+        }
+        RunStatus::Done | RunStatus::Running => {
+            ("done", AnsiColor::Green, format!("{run}: {counts}, in {took}"))
+        }
+        RunStatus::Failed => {
+            let failed = records.iter().filter(|record| record.outcome == Outcome::Failed);
+            let names: Vec<String> = failed.map(|record| record.stage.clone()).collect();
+            let names = if names.is_empty() { names.concat() } else { format!(" ({})", names.join(", ")) };
+            let rest = format!("{} failed{names}, {} not run", summary.failed, summary.skipped);
+            ("failed", AnsiColor::Red, format!("{run}: {rest}, {counts}, in {took}; what is done is kept"))
+        }
+        RunStatus::Interrupted => {
+            let text =
+                format!("{run}: {counts}, {} not run, in {took}; the same command goes on", summary.skipped);
+            ("stopped", AnsiColor::Yellow, text)
+        }
+    };
+    Line::new(verb, bold(color)).say(text)
+}
