@@ -14,6 +14,6 @@ pub(super) struct Worker {}
 impl Worker {
     #[allow(clippy::unnecessary_wraps, clippy::unused_self, reason = "every verb has this face")]
     pub fn run(self, _: &Globals) -> Result<ExitCode, Failure> {
-        Ok(pipe_stages::contract::worker(pipe_stages::kinds()))
+        Ok(pipe_stages::contract::worker(pipe_stages::kinds(), None))
     }
 }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use super::{Device, Event, Job, StageError};
+use crate::gpt2::{Accelerator, OpenAccelerator};
 
 /// How long reports may wait in memory before they are written.
 const FLUSH_EVERY: Duration = Duration::from_millis(100);
@@ -27,6 +28,7 @@ pub struct StageCx<'a> {
     job: &'a Job,
     started: Instant,
     checkpoint_every: Duration,
+    accelerator: Option<OpenAccelerator>,
     reports: Mutex<Reports>,
 }
 
@@ -44,13 +46,19 @@ impl<'a> StageCx<'a> {
         let now = Instant::now();
         let reports = Reports { file: BufWriter::new(file), flushed: now, progress: None };
         let reports = Mutex::new(reports);
-        Ok(Self { job, started: now, checkpoint_every: CHECKPOINT_EVERY, reports })
+        Ok(Self { job, started: now, checkpoint_every: CHECKPOINT_EVERY, accelerator: None, reports })
     }
 
     /// Sets the time between checkpoints; with none, each place to go on from is kept.
     #[must_use]
     pub fn with_checkpoint_every(self, checkpoint_every: Duration) -> Self {
         Self { checkpoint_every, ..self }
+    }
+
+    /// Gives the stage a device beside the processor, which it opens when its job says so.
+    #[must_use]
+    pub fn with_accelerator(self, accelerator: Option<OpenAccelerator>) -> Self {
+        Self { accelerator, ..self }
     }
 
     /// The file (or folder) behind the input `port`.
@@ -84,6 +92,19 @@ impl<'a> StageCx<'a> {
     /// Where to compute.
     pub fn device(&self) -> Device {
         self.job.device
+    }
+
+    /// Opens the device beside the processor where the job says to compute on it; `None` where the
+    /// job says the processor.
+    pub fn accelerator(&self) -> Result<Option<Box<dyn Accelerator>>, StageError> {
+        match (self.job.device, self.accelerator) {
+            (Device::Cpu, _) => Ok(None),
+            (Device::Cuda, Some(open)) => open().map(Some),
+            (Device::Cuda, None) => {
+                let message = "this worker computes on the processor only";
+                Err(StageError::new(message).help("run with `--device cpu`"))
+            }
+        }
     }
 
     /// Threads that the stage may use, at least 1.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{Hello, Job, PROTOCOL, StageCx, StageError, StageKind};
+use crate::gpt2::OpenAccelerator;
 
 /// The exit code of a worker whose `pipe` has gone.
 const ORPHANED: i32 = 3;
@@ -15,9 +16,12 @@ const ORPHANED: i32 = 3;
 ///
 /// The exit code is 0 when every output was written and 1 when the stage failed; why it
 /// failed is the last event of its file. The worker ends when its standard input closes.
-pub fn worker(kinds: &[StageKind]) -> ExitCode {
+///
+/// `accelerator` opens the device that this program links, if it links one; it is called for jobs
+/// that say so.
+pub fn worker(kinds: &[StageKind], accelerator: Option<OpenAccelerator>) -> ExitCode {
     end_with_parent();
-    match job_from_stdin(kinds).and_then(|job| run(kinds, &job)) {
+    match job_from_stdin(kinds).and_then(|job| run(kinds, accelerator, &job)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
             eprintln!("{err}");
@@ -63,8 +67,8 @@ fn job_from_stdin(kinds: &[StageKind]) -> Result<Job, StageError> {
     serde_json::from_str(&line).map_err(|err| StageError::new("the job is not understood").because(err))
 }
 
-fn run(kinds: &[StageKind], job: &Job) -> Result<(), StageError> {
-    let mut cx = StageCx::new(job)?;
+fn run(kinds: &[StageKind], accelerator: Option<OpenAccelerator>, job: &Job) -> Result<(), StageError> {
+    let mut cx = StageCx::new(job)?.with_accelerator(accelerator);
     let result = kinds
         .iter()
         .find(|kind| kind.name == job.kind && kind.version == job.version)

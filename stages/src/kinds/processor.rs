@@ -4,14 +4,14 @@ use gemm_common::cache::CACHE_INFO;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{
-    contract::{Device, StageCx, StageError},
+    contract::{StageCx, StageError},
     gpt2::kernels::vector::Instructions,
 };
 
 /// A pool of as many threads as the stage may use; says in the stage's events what it is.
 pub fn pool(cx: &StageCx<'_>) -> Result<ThreadPool, StageError> {
-    if cx.device() == Device::Cuda {
-        let message = "this build computes on the processor only";
+    if let Some(accelerator) = cx.accelerator()? {
+        let message = format!("this kind does not compute on {} yet", accelerator.name());
         return Err(StageError::new(message).help("run with `--device cpu`"));
     }
     let threads = cx.threads();

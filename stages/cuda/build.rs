@@ -1,0 +1,50 @@
+//! Compiles the kernels to PTX with nvcc, for the feature `cuda`.
+//!
+//! nvcc is looked for under `CUDA_PATH`, `CUDA_HOME`, `/usr/local/cuda` and on `PATH`. The PTX is
+//! that of compute capability 8.0; the driver compiles it for the GPU at hand.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+const ARCHITECTURE: &str = "compute_80";
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=src/kernels");
+    let feature = |name: &str| env::var_os(format!("CARGO_FEATURE_{name}")).is_some();
+    if !feature("CUDA") {
+        return;
+    }
+    let ptx = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("kernels.ptx");
+    if feature("CHECK") {
+        std::fs::write(&ptx, "").expect("the build folder can be written");
+        return;
+    }
+    println!("cargo:rerun-if-env-changed=CUDA_PATH");
+    println!("cargo:rerun-if-env-changed=CUDA_HOME");
+    let nvcc = nvcc();
+    let status = Command::new(&nvcc)
+        .args(["-ptx", "-O3", "-std=c++17", "-arch", ARCHITECTURE, "-o"])
+        .arg(&ptx)
+        .arg("src/kernels/kernels.cu")
+        .status()
+        .unwrap_or_else(|err| {
+            panic!("cannot start `{}`: {err}; set CUDA_PATH to a CUDA toolkit", nvcc.display())
+        });
+    assert!(status.success(), "nvcc did not compile src/kernels/kernels.cu");
+}
+
+/// The compiler of the toolkit that is named or found, else the one on `PATH`.
+fn nvcc() -> PathBuf {
+    ["CUDA_PATH", "CUDA_HOME"]
+        .iter()
+        .filter_map(env::var_os)
+        .map(PathBuf::from)
+        .chain([PathBuf::from("/usr/local/cuda")])
+        .map(|root: PathBuf| root.join("bin/nvcc"))
+        .find(|nvcc: &PathBuf| Path::is_file(nvcc))
+        .unwrap_or_else(|| PathBuf::from("nvcc"))
+}

@@ -1,0 +1,15 @@
+//! GPT-2 on NVIDIA GPUs, for the stages of `pipe`.
+//!
+//! Without the feature `cuda` this package holds what needs no GPU: the source of the kernels and
+//! the order in which they are started. With it, it links `libcuda` and cuBLAS: only a worker of
+//! its own may depend on it then, so that `pipe` starts on any machine.
+
+#[cfg(feature = "cuda")]
+mod devices;
+#[cfg(feature = "cuda")]
+mod open;
+
+#[cfg(feature = "cuda")]
+pub use devices::{DeviceInfo, DevicesError, devices};
+#[cfg(feature = "cuda")]
+pub use open::open;
