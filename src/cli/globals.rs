@@ -59,13 +59,12 @@ impl Globals {
         self.colors(io::stderr().is_terminal())
     }
 
-    /// Makes what is printed as the run goes on heed `--color`.
+    /// Makes what is printed as the run goes on heed the same rule: by itself, `anstream` colours a
+    /// terminal that can do nothing where `CI` is set.
     pub(super) fn set_colors(&self) {
-        match self.color {
-            When::Auto => {}
-            When::Always => anstream::ColorChoice::Always.write_global(),
-            When::Never => anstream::ColorChoice::Never.write_global(),
-        }
+        let choice =
+            if self.colors_talk() { anstream::ColorChoice::Always } else { anstream::ColorChoice::Never };
+        choice.write_global();
     }
 
     fn colors(&self, terminal: bool) -> bool {

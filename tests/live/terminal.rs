@@ -208,9 +208,10 @@ fn colours_are_left_out_where_nobody_wants_them_but_what_is_live_is_not() {
 
 #[test]
 fn a_terminal_that_can_do_nothing_and_a_person_who_wants_lines_get_lines() {
-    for (environment, arguments) in
-        [(&[("TERM", "dumb")][..], &[][..]), (&[("NO_COLOR", "1")][..], &["--progress", "plain"][..])]
-    {
+    for (environment, arguments) in [
+        (&[("TERM", "dumb"), ("CI", "1")][..], &[][..]),
+        (&[("NO_COLOR", "1")][..], &["--progress", "plain"][..]),
+    ] {
         let lab = Lab::new(EXPERIMENT);
         let mut terminal = Terminal::run(&lab, arguments, environment, (80, 30));
         terminal.end();
