@@ -22,4 +22,4 @@ pub use hidden::{Hidden, HiddenFormat, HiddenType, HiddenWriter};
 pub use predictions::{Prediction, parse_predictions, read_predictions, write_predictions};
 pub use reviews::{Review, read_reviews, write_reviews};
 pub use rows::Rows;
-pub use tokens::Tokens;
+pub use tokens::{Tokens, TokensFile};

@@ -147,12 +147,6 @@ pub fn column<'a>(
     )))
 }
 
-/// Returns the one-dimensional I32 tensor `name`.
-pub fn int32_column(path: &Path, tensors: &SafeTensors<'_>, name: &str) -> Result<Vec<i32>, StageError> {
-    let (values, _) = column(path, tensors, name, Dtype::I32)?.as_chunks();
-    Ok(values.iter().map(|bytes| i32::from_le_bytes(*bytes)).collect())
-}
-
 /// Returns the one-dimensional I64 tensor `name`.
 pub fn int64_column(path: &Path, tensors: &SafeTensors<'_>, name: &str) -> Result<Vec<i64>, StageError> {
     let (values, _) = column(path, tensors, name, Dtype::I64)?.as_chunks();

@@ -1,12 +1,15 @@
 //! Token ids of prompts, ragged.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, fs::File, ops::Range, path::Path};
+
+use memmap2::Mmap;
+use safetensors::Dtype;
 
 use super::{
     Rows,
     tensor_file::{self, FORMAT, RawTensor},
 };
-use crate::contract::StageError;
+use crate::{contract::StageError, gpt2::map};
 
 /// The metadata entry `format` of a tokens file.
 const TOKENS_FORMAT: &str = "pipe.tokens.1";
@@ -43,18 +46,59 @@ impl Tokens {
 
     /// Reads a file that [`Self::write`] wrote.
     pub fn read(path: &Path) -> Result<Self, StageError> {
-        let buffer = std::fs::read(path).map_err(|err| StageError::io("read", path, err))?;
-        let (tensors, _) = tensor_file::open(path, &buffer, TOKENS_FORMAT)?;
+        let file = TokensFile::open(path)?;
+        let tokens = file.ids(0..file.rows.positions()).to_vec();
+        Ok(Self { rows: file.rows, tokens })
+    }
+}
+
+/// A tokens file, whose ids are mapped rather than held in memory.
+#[derive(Debug)]
+pub struct TokensFile {
+    /// Which review each row is.
+    pub rows: Rows,
+    file: Mmap,
+    /// Where the ids lie in it.
+    bytes: Range<usize>,
+}
+
+impl TokensFile {
+    /// Opens a file that [`Tokens::write`] wrote.
+    pub fn open(path: &Path) -> Result<Self, StageError> {
         let damaged = |what: &str| StageError::new(format!("`{}` is damaged: {what}", path.display()));
+        let file = File::open(path).map_err(|err| StageError::io("open", path, err))?;
+        let file = map(&file).map_err(|err| StageError::io("map", path, err))?;
+        let (tensors, _) = tensor_file::open(path, &file, TOKENS_FORMAT)?;
         let rows = Rows::from_tensors(path, &tensors)?;
-        let tokens = tensor_file::int32_column(path, &tensors, "token")?
-            .into_iter()
-            .map(u32::try_from)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|_| damaged("a token id is negative"))?;
-        if rows.positions() != tokens.len() {
+        let bytes = tensor_file::column(path, &tensors, "token", Dtype::I32)?;
+        let ids: &[i32] = bytemuck::try_cast_slice(bytes).map_err(|_| damaged("`token` is not aligned"))?;
+        if ids.iter().any(|id| *id < 0) {
+            return Err(damaged("a token id is negative"));
+        }
+        if rows.positions() != ids.len() {
             return Err(damaged("`offset` does not cut `token`"));
         }
-        Ok(Self { rows, tokens })
+        let start = bytes.as_ptr().addr() - file.as_ptr().addr();
+        let bytes = start..start + bytes.len();
+        Ok(Self { rows, file, bytes })
+    }
+
+    /// The ids at `positions` among those of all rows.
+    ///
+    /// # Panics
+    ///
+    /// If there are not so many.
+    pub fn ids(&self, positions: Range<usize>) -> &[u32] {
+        let ids: &[u32] = bytemuck::cast_slice(&self.file[self.bytes.clone()]);
+        &ids[positions]
+    }
+
+    /// The ids of the prompt in row `i`.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such row.
+    pub fn row(&self, i: usize) -> &[u32] {
+        self.ids(self.rows.range(i))
     }
 }

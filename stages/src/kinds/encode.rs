@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{batches::batches, partial_states::PartialStates, processor::pool};
 use crate::{
     contract::{MetricDoc, PortType, Ports, Stage, StageCx, StageError},
-    data::{HiddenFormat, HiddenType, Tokens},
+    data::{HiddenFormat, HiddenType, TokensFile},
     gpt2::{
         Activation, BlockWeights, Config, Forward, Weights, embed,
         kernels::vector::{Instructions, largest_magnitude},
@@ -62,14 +62,14 @@ impl Stage for Encode {
 
     fn run(params: Params, cx: &mut StageCx<'_>) -> Result<(), StageError> {
         let weights = Weights::open(cx.input("weights"))?;
-        let tokens = Tokens::read(cx.input("tokens"))?;
+        let tokens = TokensFile::open(cx.input("tokens"))?;
         check_fit(&params, &tokens, weights.config())?;
         pool(cx)?.install(|| encode(&params, cx, &tokens, &weights))
     }
 }
 
 /// Whether the model can take these prompts; every kind of problem is named with its first review.
-fn check_fit(params: &Params, tokens: &Tokens, config: &Config) -> Result<(), StageError> {
+fn check_fit(params: &Params, tokens: &TokensFile, config: &Config) -> Result<(), StageError> {
     let Config { n_layer, block_size, vocab_size, .. } = *config;
     if params.blocks > n_layer {
         let message = format!("`blocks` is {}, but these weights have {n_layer} blocks", params.blocks);
@@ -102,7 +102,12 @@ fn check_fit(params: &Params, tokens: &Tokens, config: &Config) -> Result<(), St
     Err(StageError::new(problems.join("; ")).help(help))
 }
 
-fn encode(params: &Params, cx: &StageCx<'_>, tokens: &Tokens, weights: &Weights) -> Result<(), StageError> {
+fn encode(
+    params: &Params,
+    cx: &StageCx<'_>,
+    tokens: &TokensFile,
+    weights: &Weights,
+) -> Result<(), StageError> {
     let (config, rows) = (weights.config(), &tokens.rows);
     let Params { blocks, dtype, activation } = *params;
     let format = HiddenFormat { blocks, n_embd: config.n_embd, activation, dtype };
@@ -110,7 +115,7 @@ fn encode(params: &Params, cx: &StageCx<'_>, tokens: &Tokens, weights: &Weights)
     let applied: Vec<_> = (0..blocks).map(|block| BlockWeights::of(weights, block)).collect();
     let (mut forward, instructions) = (Forward::new(config, activation), Instructions::best());
     for batch in batches(&rows.offsets, states.done()) {
-        let mut hidden = embed(weights, &tokens.tokens[batch.positions], &batch.offsets);
+        let mut hidden = embed(weights, tokens.ids(batch.positions), &batch.offsets);
         for block in &applied {
             forward.block(block, &mut hidden, &batch.offsets);
         }
@@ -133,7 +138,13 @@ fn encode(params: &Params, cx: &StageCx<'_>, tokens: &Tokens, weights: &Weights)
 }
 
 /// Says what is wrong with the states of `row`, and after which block it first was.
-fn overflow(params: &Params, tokens: &Tokens, row: usize, magnitude: f32, weights: &Weights) -> StageError {
+fn overflow(
+    params: &Params,
+    tokens: &TokensFile,
+    row: usize,
+    magnitude: f32,
+    weights: &Weights,
+) -> StageError {
     let id = &tokens.rows.ids[row];
     if magnitude.is_finite() {
         let message = format!(
