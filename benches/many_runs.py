@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times `pipe runs` and `pipe compare` on a database of many runs.
+"""Times `pipe runs`, `pipe compare` and `pipe report` on a database of many runs.
 
     cargo build --release && benches/many_runs.py [RUNS …]        # 1000 and 100000 unless given
 
@@ -63,6 +63,7 @@ def main() -> None:
             timed(root, "runs", "--where", "train.m3 > 3.5 and train.params.rank <= 700")
             timed(root, "runs", "--sort", "-train.m3", "--columns", "train.m3,train.m4")
             timed(root, "compare", "1", str(runs))
+            timed(root, "report", "1", str(runs), "--out", str(pathlib.Path(root, "report.html")))
 
 
 if __name__ == "__main__":

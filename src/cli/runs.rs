@@ -1,6 +1,10 @@
 //! `pipe runs`: the runs that were recorded, latest first.
 
-use std::{fmt::Write, process::ExitCode};
+use std::{
+    fmt::Write,
+    io::{self, IsTerminal},
+    process::ExitCode,
+};
 
 use clap::Args;
 use jiff::Timestamp;
@@ -150,6 +154,10 @@ fn overview(runs: &[(RunInfo, Vec<Cell>)], now: Timestamp) -> String {
     for (run, _) in runs {
         table.row(row(run, now));
     }
+    if io::stdout().is_terminal() {
+        table.shrink(7, table_width(), 12);
+        table.shrink(3, table_width(), 12);
+    }
     table.text()
 }
 
@@ -210,13 +218,13 @@ fn row(run: &RunInfo, now: Timestamp) -> Vec<String> {
     if let Some(note) = run.notes.last() {
         let space = if labels.is_empty() { "" } else { " " };
         let line = note.text.split_whitespace().collect::<Vec<_>>().join(" ");
-        write!(labels, "{space}“{}”", shortened(&line, 24)).expect("a text grows");
+        write!(labels, "{space}“{}”", shortened(&line, 60)).expect("a text grows");
     }
     vec![
         run.run.to_string(),
         run.state.word().into(),
         ago(run.started, now),
-        shortened(&with.join(" "), 24),
+        shortened(&with.join(" "), 60),
         run.outcomes.ran.to_string(),
         run.outcomes.cached.to_string(),
         run.seconds.map(duration).unwrap_or_default(),

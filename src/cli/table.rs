@@ -6,6 +6,8 @@
 use anstyle::{AnsiColor, Style};
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
+use super::units::shortened;
+
 pub(crate) const BOLD: Style = Style::new().bold();
 pub(crate) const DIM: Style = Style::new().dimmed();
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
@@ -71,15 +73,28 @@ impl Columns {
         self.rows.push(cells);
     }
 
+    /// Shortens what stands in `column` as far as the table is wider than `width`, to `least` characters at most.
+    pub fn shrink(&mut self, column: usize, width: usize, least: usize) {
+        let widths: Vec<usize> = (0..self.headings.len()).map(|column| self.width(column)).collect();
+        let whole = widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1);
+        let limit = widths[column].saturating_sub(whole.saturating_sub(width)).max(least);
+        for row in &mut self.rows {
+            row[column] = shortened(&row[column], limit);
+        }
+    }
+
+    /// Characters of the longest cell of `column`.
+    fn width(&self, column: usize) -> usize {
+        let cells = self.rows.iter().map(|row| &row[column]).chain([&self.headings[column]]);
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    }
+
     /// The table, cut into several below each other where it is wider than `width`.
     ///
     /// The first `fixed` columns name the rows and begin each of them; `groups` says how many of
     /// the others stay together.
     pub fn text_within(self, width: usize, fixed: usize, groups: &[usize]) -> String {
-        let wide = |column: usize| {
-            let cells = self.rows.iter().map(|row| &row[column]).chain([&self.headings[column]]);
-            cells.map(|cell| cell.chars().count()).max().unwrap_or(0) + 2
-        };
+        let wide = |column: usize| self.width(column) + 2;
         let names: usize = (0..fixed).map(wide).sum();
         let mut blocks: Vec<Vec<usize>> = Vec::new();
         let (mut taken, mut next) = (0, fixed);
@@ -149,5 +164,35 @@ fn colour(line: &str, word: &str) -> String {
             format!("{}{}{}", &line[..at], styled(style, word), &line[at + word.len()..])
         }
         _ => line.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Columns;
+
+    fn table(text: &str) -> Columns {
+        let mut table = Columns::new(&["RUN", "TAGS"]);
+        table.row(vec!["run_1".into(), text.into()]);
+        table
+    }
+
+    #[test]
+    fn a_column_gives_what_the_table_is_too_wide_by() {
+        let mut wide = table("a tag and a note of it");
+        wide.shrink(1, 20, 5);
+        let text = anstream::adapter::strip_str(&wide.text()).to_string();
+        assert_eq!(text, "RUN    TAGS\nrun_1  a tag … of it\n");
+        assert!(text.lines().all(|line| line.chars().count() <= 20));
+        let mut fits = table("baseline");
+        fits.shrink(1, 20, 5);
+        assert!(fits.text().ends_with("baseline\n"));
+    }
+
+    #[test]
+    fn a_column_keeps_the_least_that_it_may_have() {
+        let mut narrow = table("a tag and a note of it");
+        narrow.shrink(1, 3, 7);
+        assert!(narrow.text().ends_with("run_1  a t… it\n"));
     }
 }

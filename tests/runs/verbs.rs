@@ -84,7 +84,7 @@ fn runs_lists_the_latest_first() {
     RUN    STATUS  WHEN        PIPELINE               RAN  CACHED        TOOK  TAGS
     run_3  failed  2020-03-01  toy demo lora.rank=16    0       0      20.0 s
     run_2  done    2020-03-01  toy demo lora.rank=16    2       1  1 min 30 s
-    run_1  done    2020-03-01  toy                      3       0  1 min 30 s  baseline “the publishe…the article”
+    run_1  done    2020-03-01  toy                      3       0  1 min 30 s  baseline “the published parameters, as they are in the article”
     ");
     insta::assert_snapshot!(said(&lab, "runs --limit 1"), @"
     RUN    STATUS  WHEN        PIPELINE               RAN  CACHED    TOOK  TAGS
