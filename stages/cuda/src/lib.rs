@@ -1,13 +1,26 @@
 //! GPT-2 on NVIDIA GPUs, for the stages of `pipe`.
 //!
 //! Without the feature `cuda` this package holds what needs no GPU: the source of the kernels and
-//! the order in which they are started. With it, it links `libcuda` and cuBLAS: only a worker of
-//! its own may depend on it then, so that `pipe` starts on any machine.
+//! the order in which they are started, generic over the [`Machine`](machine::Machine) that runs
+//! them. The tests run both on the processor. With the feature it links `libcuda` and cuBLAS: only a
+//! worker of its own may depend on it then, so that `pipe` starts on any machine.
+
+pub mod forward;
+pub mod inference;
+pub mod launch;
+pub mod machine;
+pub mod prompts;
+pub mod slice;
+pub mod weights;
 
 #[cfg(feature = "cuda")]
 mod devices;
 #[cfg(feature = "cuda")]
+mod gpu;
+#[cfg(feature = "cuda")]
 mod open;
+#[cfg(feature = "cuda")]
+mod pinned;
 
 #[cfg(feature = "cuda")]
 pub use devices::{DeviceInfo, DevicesError, devices};

@@ -45,10 +45,12 @@ pub struct Draws {
 /// Which elements of one row are dropped at one site.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Mask {
-    key: u64,
+    /// What the draws are made from.
+    pub key: u64,
     /// An element is dropped when its draw is below this.
-    threshold: u64,
-    kept: f32,
+    pub threshold: u64,
+    /// What a kept element is multiplied by.
+    pub kept: f32,
 }
 
 impl Draws {

@@ -1,0 +1,244 @@
+//! The forward pass of frozen blocks, as [`pipe_stages::gpt2::Forward`] does it on the processor.
+//!
+//! The residual stream is f32. A product's bias is added by the kernel that reads the product next,
+//! so that no pass over memory is for a bias alone: the norm adds that of the projection before it to
+//! the stream. Buffers are kept between batches; their sizes are rounded up, so that batches of
+//! similar sizes use the same ones.
+
+use dfdx::prelude::Storage;
+use pipe_stages::gpt2::{Activation, Config, Precision};
+
+use crate::{
+    launch::{Heads, Kernels, Keys},
+    machine::{Machine, Numbers, Trouble},
+    prompts::{Dropped, Prompts},
+    slice::{Factor, Slice, SliceMut},
+    weights::{Block, Norm},
+};
+
+/// Rows by which buffers grow.
+const ROWS: usize = 4096;
+
+/// A buffer that grows when it must.
+#[derive(Debug)]
+struct Scratch<M: Machine>(Option<Numbers<M>>);
+
+impl<M: Machine> Scratch<M> {
+    /// Room for `rows` of `width` numbers, f32; what was in it may be lost.
+    fn room(&mut self, kernels: &Kernels<M>, rows: usize, width: usize) -> Result<(), Trouble<M>> {
+        let length = |numbers: &Numbers<M>| Storage::<f32>::len(kernels.machine().device(), numbers);
+        if self.0.as_ref().is_none_or(|numbers| length(numbers) < rows * width) {
+            self.0 = None;
+            self.0 = Some(kernels.zeros(rows.next_multiple_of(ROWS.min(rows.next_power_of_two())) * width)?);
+        }
+        Ok(())
+    }
+
+    fn numbers(&self) -> &Numbers<M> {
+        self.0.as_ref().expect("room was made")
+    }
+
+    fn write(&mut self, kernels: &Kernels<M>) -> SliceMut<'_> {
+        kernels.slice_mut(self.0.as_mut().expect("room was made"))
+    }
+}
+
+/// Applies blocks to batches of prompts.
+#[derive(Debug)]
+pub struct Forward<M: Machine> {
+    kernels: Kernels<M>,
+    n_embd: usize,
+    heads: Heads,
+    activation: Activation,
+    precision: Precision,
+    /// The residual stream, and that of last positions.
+    stream: Scratch<M>,
+    last: Scratch<M>,
+    normal: Scratch<M>,
+    qkv: Scratch<M>,
+    mixed: Scratch<M>,
+    inner: Scratch<M>,
+    active: Scratch<M>,
+}
+
+impl<M: Machine> Forward<M> {
+    /// For a model of the shape `config`.
+    pub fn new(kernels: Kernels<M>, config: &Config, activation: Activation, precision: Precision) -> Self {
+        Self {
+            kernels,
+            n_embd: config.n_embd,
+            heads: Heads { count: config.n_head, width: config.head_width() },
+            activation,
+            precision,
+            stream: Scratch(None),
+            last: Scratch(None),
+            normal: Scratch(None),
+            qkv: Scratch(None),
+            mixed: Scratch(None),
+            inner: Scratch(None),
+            active: Scratch(None),
+        }
+    }
+
+    /// The kernels that it uses.
+    pub fn kernels(&self) -> &Kernels<M> {
+        &self.kernels
+    }
+
+    /// Makes room for a batch of so many positions; whatever does not fit fails here.
+    pub fn room(&mut self, positions: usize) -> Result<(), Trouble<M>> {
+        let (c, kernels) = (self.n_embd, &self.kernels);
+        self.stream.room(kernels, positions, c)?;
+        self.last.room(kernels, positions, c)?;
+        self.normal.room(kernels, positions, c)?;
+        self.qkv.room(kernels, positions, 3 * c)?;
+        self.mixed.room(kernels, positions, c)?;
+        self.inner.room(kernels, positions, 4 * c)?;
+        self.active.room(kernels, positions, 4 * c)
+    }
+
+    /// The residual stream, to write the start of a batch to.
+    pub fn stream(&mut self) -> SliceMut<'_> {
+        self.stream.write(&self.kernels)
+    }
+
+    /// The residual stream.
+    pub fn states(&self) -> Slice<'_> {
+        self.kernels.slice(self.stream.numbers())
+    }
+
+    /// What [`Self::last_states`] gave.
+    pub fn final_states(&self) -> Slice<'_> {
+        self.kernels.slice(self.normal.numbers())
+    }
+
+    /// Applies `blocks` to the residual stream of `prompts`.
+    pub fn blocks(&mut self, blocks: &[Block<M>], prompts: &Prompts<M>) -> Result<(), Trouble<M>> {
+        let mut pending = None;
+        for block in blocks {
+            self.block(block, pending, prompts)?;
+            pending = Some(block.contract.bias(self.kernels.machine()));
+        }
+        match pending {
+            None => Ok(()),
+            Some(bias) => {
+                let stream = self.stream.write(&self.kernels);
+                self.kernels.add_bias(&stream, bias, prompts.positions(), self.n_embd)
+            }
+        }
+    }
+
+    /// Applies `blocks` and the final `norm`: the result at the last positions is in
+    /// [`Self::final_states`], `[prompts, n_embd]`.
+    pub fn last_states(
+        &mut self,
+        blocks: &[Block<M>],
+        norm: &Norm<M>,
+        prompts: &Prompts<M>,
+    ) -> Result<(), Trouble<M>> {
+        let machine = self.kernels.machine().clone();
+        let mut pending = None;
+        if let Some((last, before)) = blocks.split_last() {
+            for block in before {
+                self.block(block, pending, prompts)?;
+                pending = Some(block.contract.bias(&machine));
+            }
+            self.last_block(last, pending, prompts)?;
+            pending = Some(last.contract.bias(&machine));
+        } else {
+            let (kernels, states) = (&self.kernels, self.kernels.slice(self.stream.numbers()));
+            kernels.gather_last(&self.last.write(kernels), states, prompts, self.n_embd)?;
+        }
+        let (kernels, rows) = (&self.kernels, prompts.count());
+        let (out, last) = (self.normal.write(kernels), self.last.write(kernels));
+        kernels.layer_norm(Precision::F32, &out, &last, pending, norm.slices(&machine), rows, self.n_embd)
+    }
+
+    /// Applies `block`, but for the bias of its last product; `pending` is that of the block before.
+    fn block(
+        &mut self,
+        block: &Block<M>,
+        pending: Option<Slice<'_>>,
+        prompts: &Prompts<M>,
+    ) -> Result<(), Trouble<M>> {
+        let Self { kernels, precision, heads, .. } = self;
+        let (machine, c, rows, format) = (kernels.machine(), self.n_embd, prompts.positions(), *precision);
+        let (stream, normal) = (self.stream.write(kernels), self.normal.write(kernels));
+        kernels.layer_norm(format, &normal, &stream, pending, block.ln_1.slices(machine), rows, c)?;
+        let factor = Factor::new(normal.read(), format, rows, c);
+        let matrix = block.attention.matrix(machine);
+        kernels.multiply(1.0, factor, matrix, 0.0, self.qkv.write(kernels), 3 * c)?;
+
+        let (qkv, bias) = (kernels.slice(self.qkv.numbers()), block.attention.bias(machine));
+        let biases = Some([bias, bias.skip(4 * c), bias.skip(8 * c)]);
+        let keys = Keys { k: qkv.skip(4 * c), v: qkv.skip(8 * c), stride: 3 * c, biases };
+        let mixed = self.mixed.write(kernels);
+        kernels.attention(format, &mixed, None, (qkv, 3 * c), keys, Dropped::NOTHING, prompts, *heads)?;
+        let factor = Factor::new(mixed.read(), format, rows, c);
+        kernels.multiply(1.0, factor, block.projection.matrix(machine), 1.0, stream, c)?;
+        let stream = self.stream.write(kernels);
+        mlp(self.activation, format, kernels, block, rows, stream, normal, &mut self.inner, &mut self.active)
+    }
+
+    /// As [`Self::block`] for the last positions alone, which move from `stream` to `last`.
+    fn last_block(
+        &mut self,
+        block: &Block<M>,
+        pending: Option<Slice<'_>>,
+        prompts: &Prompts<M>,
+    ) -> Result<(), Trouble<M>> {
+        let Self { kernels, precision, heads, .. } = self;
+        let (machine, c, format) = (kernels.machine(), self.n_embd, *precision);
+        let (positions, rows) = (prompts.positions(), prompts.count());
+        let (stream, normal) = (self.stream.write(kernels), self.normal.write(kernels));
+        let norm = block.ln_1.slices(machine);
+        kernels.layer_norm(format, &normal, &stream, pending, norm, positions, c)?;
+        let matrix = block.attention.matrix(machine);
+        let factor = Factor::new(normal.read(), format, positions, c);
+        kernels.multiply(1.0, factor, matrix.columns(c, 2 * c), 0.0, self.qkv.write(kernels), 2 * c)?;
+
+        let last = self.last.write(kernels);
+        kernels.gather_last(&last, stream.read(), prompts, c)?;
+        kernels.layer_norm(format, &normal, &last, None, norm, rows, c)?;
+        let factor = Factor::new(normal.read(), format, rows, c);
+        kernels.multiply(1.0, factor, matrix.columns(0, c), 0.0, self.inner.write(kernels), c)?;
+
+        let (kv, bias) = (kernels.slice(self.qkv.numbers()), block.attention.bias(machine));
+        let biases = Some([bias, bias.skip(4 * c), bias.skip(8 * c)]);
+        let keys = Keys { k: kv, v: kv.skip(4 * c), stride: 2 * c, biases };
+        let (q, mixed) = (kernels.slice(self.inner.numbers()), self.mixed.write(kernels));
+        kernels.attention_last(format, &mixed, q, keys, Dropped::NOTHING, prompts, *heads)?;
+        let factor = Factor::new(mixed.read(), format, rows, c);
+        kernels.multiply(1.0, factor, block.projection.matrix(machine), 1.0, last, c)?;
+        let last = self.last.write(kernels);
+        mlp(self.activation, format, kernels, block, rows, last, normal, &mut self.inner, &mut self.active)
+    }
+}
+
+/// Adds the MLP of `block` to `stream`, but for the bias of its second product.
+#[allow(clippy::too_many_arguments)]
+fn mlp<M: Machine>(
+    activation: Activation,
+    format: Precision,
+    kernels: &Kernels<M>,
+    block: &Block<M>,
+    rows: usize,
+    stream: SliceMut<'_>,
+    normal: SliceMut<'_>,
+    inner: &mut Scratch<M>,
+    active: &mut Scratch<M>,
+) -> Result<(), Trouble<M>> {
+    let machine = kernels.machine();
+    let (c, width) = {
+        let (inputs, outputs) = block.expand.matrix(machine).shape();
+        (inputs, outputs)
+    };
+    let pending = Some(block.projection.bias(machine));
+    kernels.layer_norm(format, &normal, &stream, pending, block.ln_2.slices(machine), rows, c)?;
+    let factor = Factor::new(normal.read(), format, rows, c);
+    kernels.multiply(1.0, factor, block.expand.matrix(machine), 0.0, inner.write(kernels), width)?;
+    let (product, active) = (kernels.slice(inner.numbers()), active.write(kernels));
+    kernels.gelu(format, activation, &active, product, block.expand.bias(machine), rows, width)?;
+    let factor = Factor::new(active.read(), format, rows, width);
+    kernels.multiply(1.0, factor, block.contract.matrix(machine), 1.0, stream, c)
+}

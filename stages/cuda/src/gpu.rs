@@ -1,0 +1,242 @@
+//! A GPU as a [`Machine`]: `dfdx`'s device, our kernels, and cuBLAS.
+
+use std::{
+    collections::BTreeMap,
+    ffi::{CString, c_int, c_void},
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use cudarc::{
+    cublas::{
+        CudaBlas,
+        result::{CublasError, gemm_ex},
+        sys::{
+            cublasComputeType_t::CUBLAS_COMPUTE_32F,
+            cublasGemmAlgo_t::CUBLAS_GEMM_DFALT,
+            cublasOperation_t::{self, CUBLAS_OP_N, CUBLAS_OP_T},
+            cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED,
+            cudaDataType_t::{self, CUDA_R_16BF, CUDA_R_16F, CUDA_R_32F},
+        },
+    },
+    driver::{
+        CudaDevice, DevicePtr, DriverError, result,
+        sys::{CUfunction, CUresult::CUDA_ERROR_OUT_OF_MEMORY},
+    },
+};
+use dfdx::prelude::{Backward, Cache, Cuda, CudaError, Gradients, Storage};
+use pipe_stages::{
+    contract::StageError,
+    gpt2::{Failure, Precision},
+};
+
+use crate::{
+    machine::{Argument, KERNELS, Launch, Loss, Machine, Numbers, RawFactor, RawProduct, size_class},
+    pinned::Pinned,
+};
+
+/// The kernels, as the build compiled them.
+const PTX: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels.ptx"));
+
+/// One GPU, open.
+#[derive(Clone)]
+pub struct Gpu {
+    device: Cuda,
+    open: Arc<Open>,
+}
+
+struct Open {
+    device: Arc<CudaDevice>,
+    blas: CudaBlas,
+    kernels: BTreeMap<&'static str, CUfunction>,
+    pinned: Mutex<Pinned>,
+}
+
+// SAFETY: functions of a loaded module may be started from any thread that has its context.
+#[allow(unsafe_code, reason = "handles of the driver are pointers")]
+unsafe impl Send for Open {}
+// SAFETY: as above; what is written to stands behind a mutex.
+#[allow(unsafe_code, reason = "handles of the driver are pointers")]
+unsafe impl Sync for Open {}
+
+impl fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Gpu {}", self.open.device.ordinal())
+    }
+}
+
+impl Gpu {
+    /// Opens the GPU of this number, which is one of [`devices`](crate::devices).
+    ///
+    /// The cache of allocations is on: the same sizes come again batch after batch.
+    pub fn open(index: usize) -> Result<Self, CudaError> {
+        let device = Cuda::try_build(index, 0)?;
+        device.try_enable_cache()?;
+        let driver_device = Storage::<f32>::try_alloc_len(&device, 1)?.device();
+        let open = Open {
+            blas: CudaBlas::new(Arc::clone(&driver_device))?,
+            kernels: load_kernels()?,
+            pinned: Mutex::new(Pinned::new()?),
+            device: driver_device,
+        };
+        Ok(Self { device, open: Arc::new(open) })
+    }
+
+    /// Free and all bytes of its memory.
+    pub fn memory(&self) -> Result<(usize, usize), DriverError> {
+        self.open.device.bind_to_thread()?;
+        result::mem_get_info()
+    }
+}
+
+/// Gives the driver the kernels to compile for the GPU at hand; the thread has its context.
+#[allow(unsafe_code, reason = "the driver's functions take raw pointers")]
+fn load_kernels() -> Result<BTreeMap<&'static str, CUfunction>, DriverError> {
+    let image = CString::new(PTX).expect("PTX is text");
+    // SAFETY: the image is PTX that ends with a zero. The module is never unloaded.
+    let module = unsafe { result::module::load_data(image.as_ptr().cast()) }?;
+    KERNELS
+        .iter()
+        .map(|name| {
+            let text = CString::new(*name).expect("names are plain");
+            // SAFETY: the module is loaded.
+            unsafe { result::module::get_function(module, text) }.map(|kernel| (*name, kernel))
+        })
+        .collect()
+}
+
+#[allow(unsafe_code, reason = "the driver and cuBLAS take addresses on the device")]
+impl Machine for Gpu {
+    type Device = Cuda;
+
+    fn device(&self) -> &Cuda {
+        &self.device
+    }
+
+    fn address(numbers: &Numbers<Self>) -> u64 {
+        *numbers.device_ptr()
+    }
+
+    fn zeros(&self, count: usize) -> Result<Numbers<Self>, CudaError> {
+        let count = size_class(count);
+        let allocate = || Storage::<f32>::try_alloc_len(&self.device, count);
+        match allocate() {
+            Err(trouble) if is_out_of_memory(&trouble) => {
+                self.device.try_empty_cache()?;
+                self.open.device.synchronize()?;
+                allocate()
+            }
+            result => result,
+        }
+    }
+
+    fn trim(&self) -> Result<(), CudaError> {
+        let (free, all) = self.memory()?;
+        if free < all / 4 {
+            self.device.try_empty_cache()?;
+        }
+        Ok(())
+    }
+
+    unsafe fn launch(&self, launch: &Launch, arguments: &[Argument]) -> Result<(), CudaError> {
+        let kernel = *self.open.kernels.get(launch.kernel).expect("every kernel was loaded");
+        let mut places: Vec<*mut c_void> = arguments.iter().map(Argument::place).collect();
+        let Launch { grid: [x, y, z], threads, shared, .. } = *launch;
+        self.open.device.bind_to_thread()?;
+        let stream = *self.open.device.cu_stream();
+        // SAFETY: the caller passes what the kernel declares.
+        unsafe { result::launch_kernel(kernel, (x, y, z), (threads, 1, 1), shared, stream, &mut places) }?;
+        Ok(())
+    }
+
+    unsafe fn multiply(&self, product: &RawProduct) -> Result<(), CudaError> {
+        let RawProduct { m, n, k, alpha, a, b, format, beta, c, c_stride } = *product;
+        let format = data_type(format);
+        self.open.device.bind_to_thread()?;
+        // cuBLAS counts along columns: to it our rows are columns, so it computes cᵀ = bᵀ·aᵀ.
+        // SAFETY: factors and result lie in their buffers, which the caller has checked.
+        unsafe {
+            gemm_ex(
+                *self.open.blas.handle(),
+                operation(b),
+                operation(a),
+                number(n),
+                number(m),
+                number(k),
+                (&raw const alpha).cast(),
+                b.address as *const c_void,
+                format,
+                number(b.stride),
+                a.address as *const c_void,
+                format,
+                number(a.stride),
+                (&raw const beta).cast(),
+                c as *mut c_void,
+                CUDA_R_32F,
+                number(c_stride),
+                CUBLAS_COMPUTE_32F,
+                CUBLAS_GEMM_DFALT,
+            )
+        }?;
+        Ok(())
+    }
+
+    unsafe fn upload(&self, bytes: &[u8], to: u64) -> Result<(), CudaError> {
+        self.open.device.bind_to_thread()?;
+        let stream = *self.open.device.cu_stream();
+        let mut pinned = self.open.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the caller's buffer has as many bytes.
+        unsafe { pinned.upload(bytes, to, stream) }?;
+        Ok(())
+    }
+
+    unsafe fn download(&self, from: u64, into: &mut [u8]) -> Result<(), CudaError> {
+        self.open.device.bind_to_thread()?;
+        let stream = *self.open.device.cu_stream();
+        let mut pinned = self.open.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the caller's buffer has as many bytes.
+        unsafe { pinned.download(from, into, stream) }?;
+        Ok(())
+    }
+
+    fn backward(&self, loss: Loss<Self>) -> Result<Gradients<f32, Cuda>, CudaError> {
+        loss.try_backward()
+    }
+
+    fn failure(trouble: CudaError) -> Failure {
+        if is_out_of_memory(&trouble) {
+            return Failure::OutOfMemory;
+        }
+        let message = match &trouble {
+            CudaError::Driver(DriverError(code)) => format!("the GPU reports {code:?}"),
+            CudaError::Blas(CublasError(code)) => format!("cuBLAS reports {code:?}"),
+            CudaError::Cpu(err) => format!("the host cannot hold a tensor: {err:?}"),
+        };
+        Failure::Other(StageError::new(message).help("run it again, or with `--device cpu`"))
+    }
+}
+
+fn is_out_of_memory(trouble: &CudaError) -> bool {
+    match trouble {
+        CudaError::Driver(DriverError(code)) => *code == CUDA_ERROR_OUT_OF_MEMORY,
+        CudaError::Blas(CublasError(code)) => *code == CUBLAS_STATUS_ALLOC_FAILED,
+        CudaError::Cpu(_) => false,
+    }
+}
+
+fn data_type(format: Precision) -> cudaDataType_t {
+    match format {
+        Precision::F32 => CUDA_R_32F,
+        Precision::F16 => CUDA_R_16F,
+        Precision::Bf16 => CUDA_R_16BF,
+    }
+}
+
+fn operation(factor: RawFactor) -> cublasOperation_t {
+    if factor.transposed { CUBLAS_OP_T } else { CUBLAS_OP_N }
+}
+
+/// As cuBLAS counts.
+fn number(count: usize) -> c_int {
+    c_int::try_from(count).expect("batches are cut so that counts fit 31 bits")
+}

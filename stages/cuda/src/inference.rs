@@ -1,0 +1,159 @@
+//! What stages without gradients ask of a device.
+
+use pipe_stages::gpt2::{self, Activation, BlockWeights, Config, Failure, Precision, Weights};
+
+use crate::{
+    forward::Forward,
+    launch::Kernels,
+    machine::{Machine, Numbers, Trouble},
+    prompts::Prompts,
+    weights::{Block, Norm},
+};
+
+/// Most positions of a batch: beyond, products are no faster.
+const MOST_POSITIONS: usize = 32 * 1024;
+/// Fewest positions of a batch to begin with.
+const FEWEST_POSITIONS: usize = 256;
+
+/// Positions to compute together where `free` bytes of memory are free: half of it for the buffers of
+/// a batch, the rest for weights.
+pub fn batch_positions(config: &Config, free: usize) -> usize {
+    // Stream, last, normal, mixed; qkv; inner and active: numbers a position, each 4 bytes at most.
+    let bytes = 4 * (4 + 3 + 8) * config.n_embd;
+    let fitting = free / 2 / bytes;
+    let power = if fitting.is_power_of_two() { fitting } else { fitting.next_power_of_two() / 2 };
+    power.clamp(FEWEST_POSITIONS, MOST_POSITIONS)
+}
+
+/// The embeddings and the first blocks on a machine.
+#[derive(Debug)]
+pub struct Encoder<M: Machine> {
+    forward: Forward<M>,
+    of_token: Numbers<M>,
+    of_position: Numbers<M>,
+    config: Config,
+    blocks: Vec<Block<M>>,
+    /// Positions of the batch that was started.
+    started: usize,
+}
+
+impl<M: Machine> Encoder<M> {
+    /// Copies the weights to the device.
+    pub fn new(
+        kernels: &Kernels<M>,
+        weights: &Weights,
+        blocks: usize,
+        activation: Activation,
+        precision: Precision,
+    ) -> Result<Self, Failure> {
+        let config = *weights.config();
+        let blocks =
+            (0..blocks).map(|block| Block::new(kernels, &BlockWeights::of(weights, block), precision));
+        let new = || {
+            Ok(Self {
+                forward: Forward::new(kernels.clone(), &config, activation, precision),
+                of_token: kernels.upload_floats(weights.tensor("wte.weight"))?,
+                of_position: kernels.upload_floats(weights.tensor("wpe.weight"))?,
+                config,
+                blocks: blocks.collect::<Result<_, Trouble<M>>>()?,
+                started: 0,
+            })
+        };
+        new().map_err(M::failure)
+    }
+
+    fn begin(&mut self, tokens: &[u32], offsets: &[usize]) -> Result<(), Trouble<M>> {
+        assert!(tokens.iter().all(|token| (*token as usize) < self.config.vocab_size), "tokens of the model");
+        let kernels = self.forward.kernels().clone();
+        self.forward.room(tokens.len())?;
+        let prompts = Prompts::new(&kernels, offsets)?;
+        let ids = kernels.upload(bytemuck::cast_slice(tokens))?;
+        let of_token = (kernels.slice(&self.of_token), self.config.vocab_size);
+        let of_position = (kernels.slice(&self.of_position), self.config.block_size);
+        let stream = self.forward.stream();
+        kernels.embed(&stream, of_token, of_position, kernels.slice(&ids), &prompts, self.config.n_embd)?;
+        self.forward.blocks(&self.blocks, &prompts)?;
+        self.started = tokens.len();
+        Ok(())
+    }
+}
+
+impl<M: Machine> gpt2::Encoder for Encoder<M> {
+    fn start(&mut self, tokens: &[u32], offsets: &[usize]) -> Result<(), Failure> {
+        self.begin(tokens, offsets).map_err(M::failure)
+    }
+
+    fn take(&mut self) -> Result<Vec<f32>, Failure> {
+        let count = self.started * self.config.n_embd;
+        self.forward.kernels().floats(self.forward.states(), count).map_err(M::failure)
+    }
+}
+
+/// The last blocks and the final norm on a machine.
+#[derive(Debug)]
+pub struct Finisher<M: Machine> {
+    forward: Forward<M>,
+    n_embd: usize,
+    blocks: Vec<Block<M>>,
+    norm: Norm<M>,
+    /// Prompts of the batch that was started.
+    started: usize,
+}
+
+impl<M: Machine> Finisher<M> {
+    /// Copies the weights to the device.
+    pub fn new(
+        kernels: &Kernels<M>,
+        config: &Config,
+        blocks: &[BlockWeights<'_>],
+        norm: &gpt2::Norm<'_>,
+        activation: Activation,
+        precision: Precision,
+    ) -> Result<Self, Failure> {
+        let blocks = blocks.iter().map(|block| Block::new(kernels, block, precision));
+        let new = || {
+            Ok(Self {
+                forward: Forward::new(kernels.clone(), config, activation, precision),
+                n_embd: config.n_embd,
+                blocks: blocks.collect::<Result<_, Trouble<M>>>()?,
+                norm: Norm::new(kernels, norm)?,
+                started: 0,
+            })
+        };
+        new().map_err(M::failure)
+    }
+
+    fn begin(&mut self, hidden: &[f32], offsets: &[usize]) -> Result<(), Trouble<M>> {
+        let kernels = self.forward.kernels().clone();
+        self.forward.room(hidden.len() / self.n_embd)?;
+        let prompts = Prompts::new(&kernels, offsets)?;
+        kernels.write(bytemuck::cast_slice(hidden), self.forward.stream())?;
+        self.forward.last_states(&self.blocks, &self.norm, &prompts)?;
+        self.started = prompts.count();
+        Ok(())
+    }
+}
+
+impl<M: Machine> gpt2::Finisher for Finisher<M> {
+    fn start(&mut self, hidden: &[f32], offsets: &[usize]) -> Result<(), Failure> {
+        self.begin(hidden, offsets).map_err(M::failure)
+    }
+
+    fn take(&mut self) -> Result<Vec<f32>, Failure> {
+        let count = self.started * self.n_embd;
+        self.forward.kernels().floats(self.forward.final_states(), count).map_err(M::failure)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Config, batch_positions};
+
+    #[test]
+    fn a_batch_is_a_power_of_two_that_takes_at_most_half_of_what_is_free() {
+        let config = Config::GPT2_124M;
+        assert_eq!(batch_positions(&config, 80 << 30), 32 * 1024);
+        assert_eq!(batch_positions(&config, 1 << 30), 8192);
+        assert_eq!(batch_positions(&config, 0), 256);
+    }
+}

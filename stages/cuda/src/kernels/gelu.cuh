@@ -1,0 +1,40 @@
+// GELU of a product and its bias, in both forms, and the derivative.
+#pragma once
+
+// Forms as the Rust side numbers them.
+constexpr u32 TANH_FORM = 0;
+
+__device__ inline float gelu_of(float x, u32 form) {
+    if (form == TANH_FORM) {
+        // 2·√(2/π): (1 + tanh u)/2 is the logistic function of 2u.
+        float u = 1.5957691216f * (x + 0.044715f * x * x * x);
+        return x / (1.0f + expf(-u));
+    }
+    return 0.5f * x * (1.0f + erff(x * 0.7071067811865475f));
+}
+
+__device__ inline float gelu_slope(float x, u32 form) {
+    if (form == TANH_FORM) {
+        float square = 0.044715f * x * x;
+        float logistic = 1.0f / (1.0f + expf(-1.5957691216f * (square * x + x)));
+        return logistic + x * 1.5957691216f * (3.0f * square + 1.0f) * logistic * (1.0f - logistic);
+    }
+    return 0.5f * (1.0f + erff(x * 0.7071067811865475f)) + x * 0.3989422804f * expf(-0.5f * x * x);
+}
+
+// out = gelu(x + bias)
+template <typename Out>
+__device__ void gelu(Out *out, const float *x, const float *bias, u32 rows, u32 width, u32 form) {
+    for (u64 i = first_index(); i < (u64)rows * width; i += index_step())
+        out[i] = as<Out>(gelu_of(x[i] + bias[i % width], form));
+}
+#define PARAMETERS(OUT) (OUT *out, const float *x, const float *bias, u32 rows, u32 width, u32 form)
+IN_EVERY_FORMAT(gelu, PARAMETERS, (out, x, bias, rows, width, form))
+#undef PARAMETERS
+
+// gradient *= the slope of GELU at x + bias
+extern "C" __global__ void gelu_gradient(float *gradient, const float *x, const float *bias, u32 rows, u32 width,
+                                         u32 form) {
+    for (u64 i = first_index(); i < (u64)rows * width; i += index_step())
+        gradient[i] *= gelu_slope(x[i] + bias[i % width], form);
+}

@@ -1,0 +1,95 @@
+// Embeddings, and kernels that move, add or sum rows.
+#pragma once
+
+// out[r] = of_token[tokens[r]] + of_position[places[r]]
+extern "C" __global__ void embed(float *out, const float *of_token, const float *of_position,
+                                 const u32 *tokens, const u32 *places, u32 rows, u32 width) {
+    for (u64 i = first_index(); i < (u64)rows * width; i += index_step()) {
+        u64 row = i / width, channel = i % width;
+        out[i] = of_token[(u64)tokens[row] * width + channel] + of_position[(u64)places[row] * width + channel];
+    }
+}
+
+// Adds `bias` to every row.
+extern "C" __global__ void add_bias(float *x, const float *bias, u32 rows, u32 width) {
+    for (u64 i = first_index(); i < (u64)rows * width; i += index_step()) x[i] += bias[i % width];
+}
+
+// to += from
+extern "C" __global__ void add(float *to, const float *from, u64 count) {
+    for (u64 i = first_index(); i < count; i += index_step()) to[i] += from[i];
+}
+
+// out = residual + dropout(branch + bias); `out` may be `branch`.
+//
+// `owners` and `places` say of each row whose it is and at which position.
+extern "C" __global__ void add_branch(float *out, const float *residual, const float *branch, const float *bias,
+                                      const u32 *owners, const u32 *places, const u64 *keys, u64 threshold,
+                                      float kept, u32 rows, u32 width) {
+    Dropout dropout = {keys, threshold, kept};
+    for (u64 i = first_index(); i < (u64)rows * width; i += index_step()) {
+        u64 row = i / width, channel = i % width;
+        float keep = factor(dropout, owners[row], (u64)places[row] * width + channel);
+        out[i] = residual[i] + (branch[i] + bias[channel]) * keep;
+    }
+}
+
+// out = dropout(in); `out` may be `in`.
+extern "C" __global__ void drop(float *out, const float *in, const u32 *owners, const u32 *places,
+                                const u64 *keys, u64 threshold, float kept, u32 rows, u32 width) {
+    Dropout dropout = {keys, threshold, kept};
+    for (u64 i = first_index(); i < (u64)rows * width; i += index_step()) {
+        u64 row = i / width, channel = i % width;
+        out[i] = in[i] * factor(dropout, owners[row], (u64)places[row] * width + channel);
+    }
+}
+
+// The last row of each prompt.
+extern "C" __global__ void gather_last(float *out, const float *in, const u32 *offsets, u32 prompts, u32 width) {
+    for (u64 i = first_index(); i < (u64)prompts * width; i += index_step()) {
+        u64 prompt = i / width, channel = i % width;
+        out[i] = in[(u64)(offsets[prompt + 1] - 1) * width + channel];
+    }
+}
+
+// Adds one row a prompt to its last row.
+extern "C" __global__ void scatter_last(float *to, const float *rows, const u32 *offsets, u32 prompts, u32 width) {
+    for (u64 i = first_index(); i < (u64)prompts * width; i += index_step()) {
+        u64 prompt = i / width, channel = i % width;
+        to[(u64)(offsets[prompt + 1] - 1) * width + channel] += rows[i];
+    }
+}
+
+template <typename Out>
+__device__ void convert(Out *out, const float *in, u64 count) {
+    for (u64 i = first_index(); i < count; i += index_step()) out[i] = as<Out>(in[i]);
+}
+extern "C" __global__ void convert_f16(half_t *out, const float *in, u64 count) { convert(out, in, count); }
+extern "C" __global__ void convert_bf16(bf16_t *out, const float *in, u64 count) { convert(out, in, count); }
+
+// Rows that one block of a column sum takes.
+constexpr u32 SUM_ROWS = 256;
+
+// parts[b][c] = the sum of column c over the rows of block b; a block has 32 columns and 8 lanes of rows.
+extern "C" __global__ void column_sums(float *parts, const float *x, u32 rows, u32 width, u32 stride) {
+    __shared__ float sums[8][33];
+    u32 lane = threadIdx.x / WARP, column = blockIdx.x * WARP + threadIdx.x % WARP;
+    u32 end = min(rows, (blockIdx.y + 1) * SUM_ROWS);
+    float sum = 0.0f;
+    if (column < width)
+        for (u32 row = blockIdx.y * SUM_ROWS + lane; row < end; row += 8) sum += x[(u64)row * stride + column];
+    sums[lane][threadIdx.x % WARP] = sum;
+    __syncthreads();
+    if (lane > 0 || column >= width) return;
+    for (u32 other = 1; other < 8; ++other) sum += sums[other][threadIdx.x];
+    parts[(u64)blockIdx.y * width + column] = sum;
+}
+
+// gradient[c] += the sum of column c of `parts` `[count, width]`.
+extern "C" __global__ void add_parts(float *gradient, const float *parts, u32 count, u32 width) {
+    for (u64 column = first_index(); column < width; column += index_step()) {
+        float sum = 0.0f;
+        for (u32 part = 0; part < count; ++part) sum += parts[(u64)part * width + column];
+        gradient[column] += sum;
+    }
+}

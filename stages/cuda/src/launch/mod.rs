@@ -1,0 +1,193 @@
+//! Starts kernels with arguments whose bounds are checked: the safe face of a [`Machine`].
+//!
+//! Shapes are given in rows and columns as the documentation of each kernel in `kernels/` says.
+
+mod attention;
+mod rows;
+mod training;
+
+use pipe_stages::gpt2::Precision;
+
+pub use attention::{Heads, Keys};
+pub use rows::NormSlices;
+pub use training::AdamWArguments;
+
+use crate::{
+    machine::{Argument, Launch, Machine, Numbers, RawProduct, Trouble},
+    slice::{Factor, Slice, SliceMut, extent},
+};
+
+/// Threads of a block where a kernel does not say.
+const THREADS: u32 = 256;
+/// Most blocks of a kernel that steps over its elements: enough to fill any GPU.
+const MOST_BLOCKS: u64 = 4096;
+/// Threads of a warp.
+const WARP: u32 = 32;
+
+/// The kernels of a machine.
+#[derive(Debug, Clone)]
+pub struct Kernels<M> {
+    machine: M,
+}
+
+/// The name of a kernel in the format of what it writes.
+fn named(names: [&'static str; 3], format: Precision) -> &'static str {
+    names[format as usize]
+}
+
+/// A grid for one thread an element, or more elements a thread.
+fn over(count: usize) -> [u32; 3] {
+    let blocks = (count as u64).div_ceil(u64::from(THREADS)).clamp(1, MOST_BLOCKS);
+    [blocks as u32, 1, 1]
+}
+
+/// A grid for a warp a row.
+fn warps(rows: usize) -> [u32; 3] {
+    [(rows as u32).div_ceil(THREADS / WARP).max(1), 1, 1]
+}
+
+impl<M: Machine> Kernels<M> {
+    /// The kernels of `machine`.
+    pub fn new(machine: M) -> Self {
+        Self { machine }
+    }
+
+    /// The machine.
+    pub fn machine(&self) -> &M {
+        &self.machine
+    }
+
+    /// A buffer of `count` zeros.
+    pub fn zeros(&self, count: usize) -> Result<Numbers<M>, Trouble<M>> {
+        self.machine.zeros(count)
+    }
+
+    /// A buffer with `bytes`, filled up with zeros.
+    pub fn upload(&self, bytes: &[u8]) -> Result<Numbers<M>, Trouble<M>> {
+        let mut numbers = self.zeros(bytes.len().div_ceil(4))?;
+        self.write(bytes, SliceMut::of(&self.machine, &mut numbers))?;
+        Ok(numbers)
+    }
+
+    /// A buffer with `values`.
+    pub fn upload_floats(&self, values: &[f32]) -> Result<Numbers<M>, Trouble<M>> {
+        self.upload(bytemuck::cast_slice(values))
+    }
+
+    /// Copies `bytes` to the start of `to`.
+    ///
+    /// # Panics
+    ///
+    /// If there are more than fit.
+    #[allow(unsafe_code, reason = "bounds are checked here")]
+    pub fn write(&self, bytes: &[u8], to: SliceMut<'_>) -> Result<(), Trouble<M>> {
+        let to = to.checked(bytes.len());
+        // SAFETY: the buffer has as many bytes and lives, since its slice does.
+        unsafe { self.machine.upload(bytes, to) }
+    }
+
+    /// Copies the first `bytes` of `from`, when all before is done.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer.
+    #[allow(unsafe_code, reason = "bounds are checked here")]
+    pub fn read(&self, from: Slice<'_>, bytes: &mut [u8]) -> Result<(), Trouble<M>> {
+        let from = from.checked(bytes.len());
+        // SAFETY: the buffer has as many bytes and lives, since its slice does.
+        unsafe { self.machine.download(from, bytes) }
+    }
+
+    /// The first `count` numbers of `from`, when all before is done.
+    pub fn floats(&self, from: Slice<'_>, count: usize) -> Result<Vec<f32>, Trouble<M>> {
+        let mut values = vec![0.0; count];
+        self.read(from, bytemuck::cast_slice_mut(&mut values))?;
+        Ok(values)
+    }
+
+    /// `numbers` to read.
+    pub fn slice<'a>(&self, numbers: &'a Numbers<M>) -> Slice<'a> {
+        Slice::of(&self.machine, numbers)
+    }
+
+    /// `numbers` to write.
+    pub fn slice_mut<'a>(&self, numbers: &'a mut Numbers<M>) -> SliceMut<'a> {
+        SliceMut::of(&self.machine, numbers)
+    }
+
+    /// `c = alpha · a·b + beta · c`, for `c` of rows `stride` wide.
+    ///
+    /// # Panics
+    ///
+    /// If shapes, formats or bounds do not fit.
+    #[allow(unsafe_code, reason = "shapes and bounds are checked here")]
+    pub fn multiply(
+        &self,
+        alpha: f32,
+        a: Factor<'_>,
+        b: Factor<'_>,
+        beta: f32,
+        c: SliceMut<'_>,
+        stride: usize,
+    ) -> Result<(), Trouble<M>> {
+        let ((m, k), (rows_of_b, n)) = (a.shape(), b.shape());
+        assert!(k == rows_of_b && n <= stride, "shapes of a product");
+        assert_eq!(a.format(), b.format(), "factors of one format");
+        if m == 0 || n == 0 {
+            return Ok(());
+        }
+        let product = RawProduct {
+            m,
+            n,
+            k,
+            alpha,
+            a: a.raw(),
+            b: b.raw(),
+            format: a.format(),
+            beta,
+            c: c.checked(4 * extent(m, n, stride)),
+            c_stride: stride,
+        };
+        // SAFETY: factors and result lie in their buffers, which live: their slices do.
+        unsafe { self.machine.multiply(&product) }
+    }
+
+    /// Starts `kernel`; the callers of this module have checked the bounds of `arguments`.
+    #[allow(unsafe_code, reason = "the functions of this module check bounds before they call it")]
+    fn launch(
+        &self,
+        kernel: &'static str,
+        grid: [u32; 3],
+        threads: u32,
+        shared: usize,
+        arguments: &[Argument],
+    ) -> Result<(), Trouble<M>> {
+        let launch = Launch { kernel, grid, threads, shared: shared as u32 };
+        // SAFETY: each function of this module passes the arguments that its kernel declares, with
+        // addresses from slices whose lengths it has checked.
+        unsafe { self.machine.launch(&launch, arguments) }
+    }
+
+    /// As [`Self::launch`] with a thread an element.
+    fn each(&self, kernel: &'static str, count: usize, arguments: &[Argument]) -> Result<(), Trouble<M>> {
+        if count == 0 {
+            return Ok(());
+        }
+        self.launch(kernel, over(count), THREADS, 0, arguments)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{over, warps};
+
+    #[test]
+    fn grids_cover_every_element_and_stay_within_bounds() {
+        assert_eq!(over(1), [1, 1, 1]);
+        assert_eq!(over(256), [1, 1, 1]);
+        assert_eq!(over(257), [2, 1, 1]);
+        assert_eq!(over(usize::MAX), [4096, 1, 1]);
+        assert_eq!(warps(1), [1, 1, 1]);
+        assert_eq!(warps(17), [3, 1, 1]);
+    }
+}

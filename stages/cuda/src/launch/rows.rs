@@ -1,0 +1,254 @@
+//! Embeddings, norms, GELU, and what moves or adds rows.
+
+use pipe_stages::gpt2::{Activation, Precision};
+
+use super::{Kernels, THREADS, named, warps};
+use crate::{
+    machine::{Machine, Trouble},
+    prompts::{Dropped, Prompts},
+    slice::{Slice, SliceMut, bytes_of},
+};
+
+/// Weight and bias of a norm, `[width]` each.
+#[derive(Debug, Clone, Copy)]
+pub struct NormSlices<'a> {
+    /// Factors.
+    pub weight: Slice<'a>,
+    /// Summands.
+    pub bias: Slice<'a>,
+}
+
+/// The number by which kernels know a form of GELU.
+fn form(activation: Activation) -> u32 {
+    match activation {
+        Activation::GeluNew => 0,
+        Activation::Gelu => 1,
+    }
+}
+
+impl<M: Machine> Kernels<M> {
+    /// Kernel `embed`: `out` `[positions, width]` for `tokens` `[positions]` below `vocabulary`.
+    #[allow(clippy::too_many_arguments)]
+    pub fn embed(
+        &self,
+        out: &SliceMut<'_>,
+        of_token: (Slice<'_>, usize),
+        of_position: (Slice<'_>, usize),
+        tokens: Slice<'_>,
+        prompts: &Prompts<M>,
+        width: usize,
+    ) -> Result<(), Trouble<M>> {
+        let rows = prompts.positions();
+        assert!(prompts.longest() <= of_position.1, "prompts are no longer than the model has positions");
+        let arguments = [
+            out.checked(4 * rows * width).into(),
+            of_token.0.checked(4 * of_token.1 * width).into(),
+            of_position.0.checked(4 * of_position.1 * width).into(),
+            tokens.checked(4 * rows).into(),
+            prompts.places(self.machine(), false).checked(4 * rows).into(),
+            (rows as u32).into(),
+            (width as u32).into(),
+        ];
+        self.each("embed", rows * width, &arguments)
+    }
+
+    /// Kernel `layer_norm`: `out` in `format`, after `x += pending`.
+    #[allow(clippy::too_many_arguments)]
+    pub fn layer_norm(
+        &self,
+        format: Precision,
+        out: &SliceMut<'_>,
+        x: &SliceMut<'_>,
+        pending: Option<Slice<'_>>,
+        norm: NormSlices<'_>,
+        rows: usize,
+        width: usize,
+    ) -> Result<(), Trouble<M>> {
+        let arguments = [
+            out.checked(bytes_of(format) * rows * width).into(),
+            x.checked(4 * rows * width).into(),
+            pending.map_or(0, |pending| pending.checked(4 * width)).into(),
+            norm.weight.checked(4 * width).into(),
+            norm.bias.checked(4 * width).into(),
+            (rows as u32).into(),
+            (width as u32).into(),
+        ];
+        let kernel = named(["layer_norm_f32", "layer_norm_f16", "layer_norm_bf16"], format);
+        self.launch(kernel, warps(rows), THREADS, 0, &arguments)
+    }
+
+    /// Kernel `gelu`: `out = gelu(x + bias)` in `format`.
+    #[allow(clippy::too_many_arguments)]
+    pub fn gelu(
+        &self,
+        format: Precision,
+        activation: Activation,
+        out: &SliceMut<'_>,
+        x: Slice<'_>,
+        bias: Slice<'_>,
+        rows: usize,
+        width: usize,
+    ) -> Result<(), Trouble<M>> {
+        let arguments = [
+            out.checked(bytes_of(format) * rows * width).into(),
+            x.checked(4 * rows * width).into(),
+            bias.checked(4 * width).into(),
+            (rows as u32).into(),
+            (width as u32).into(),
+            form(activation).into(),
+        ];
+        self.each(named(["gelu_f32", "gelu_f16", "gelu_bf16"], format), rows * width, &arguments)
+    }
+
+    /// Kernel `gelu_gradient`: `gradient *= gelu'(x + bias)`.
+    pub fn gelu_gradient(
+        &self,
+        activation: Activation,
+        gradient: &SliceMut<'_>,
+        x: Slice<'_>,
+        bias: Slice<'_>,
+        rows: usize,
+        width: usize,
+    ) -> Result<(), Trouble<M>> {
+        let arguments = [
+            gradient.checked(4 * rows * width).into(),
+            x.checked(4 * rows * width).into(),
+            bias.checked(4 * width).into(),
+            (rows as u32).into(),
+            (width as u32).into(),
+            form(activation).into(),
+        ];
+        self.each("gelu_gradient", rows * width, &arguments)
+    }
+
+    /// Kernel `add_bias`: adds `bias` to each row of `x`.
+    pub fn add_bias(
+        &self,
+        x: &SliceMut<'_>,
+        bias: Slice<'_>,
+        rows: usize,
+        width: usize,
+    ) -> Result<(), Trouble<M>> {
+        let arguments = [
+            x.checked(4 * rows * width).into(),
+            bias.checked(4 * width).into(),
+            (rows as u32).into(),
+            (width as u32).into(),
+        ];
+        self.each("add_bias", rows * width, &arguments)
+    }
+
+    /// Kernel `add`: `to += from`.
+    pub fn add(&self, to: &SliceMut<'_>, from: Slice<'_>, count: usize) -> Result<(), Trouble<M>> {
+        let arguments = [to.checked(4 * count).into(), from.checked(4 * count).into(), (count as u64).into()];
+        self.each("add", count, &arguments)
+    }
+
+    /// Kernel `add_branch`: `branch = residual + dropout(branch + bias)`.
+    #[allow(clippy::too_many_arguments)]
+    pub fn add_branch(
+        &self,
+        branch: &SliceMut<'_>,
+        residual: Slice<'_>,
+        bias: Slice<'_>,
+        dropped: Dropped<'_>,
+        prompts: &Prompts<M>,
+        last: bool,
+        width: usize,
+    ) -> Result<(), Trouble<M>> {
+        let (rows, machine) = (prompts.rows(last), self.machine());
+        let branch = branch.checked(4 * rows * width);
+        let arguments = [
+            branch.into(),
+            residual.checked(4 * rows * width).into(),
+            branch.into(),
+            bias.checked(4 * width).into(),
+            prompts.owners(machine, last).checked(4 * rows).into(),
+            prompts.places(machine, last).checked(4 * rows).into(),
+            dropped.keys.map_or(0, |keys| keys.checked(8 * prompts.count())).into(),
+            dropped.threshold.into(),
+            dropped.kept.into(),
+            (rows as u32).into(),
+            (width as u32).into(),
+        ];
+        self.each("add_branch", rows * width, &arguments)
+    }
+
+    /// Kernel `drop`: `out = dropout(x)`.
+    pub fn drop_rows(
+        &self,
+        out: &SliceMut<'_>,
+        x: Slice<'_>,
+        dropped: Dropped<'_>,
+        prompts: &Prompts<M>,
+        last: bool,
+        width: usize,
+    ) -> Result<(), Trouble<M>> {
+        let (rows, machine) = (prompts.rows(last), self.machine());
+        let arguments = [
+            out.checked(4 * rows * width).into(),
+            x.checked(4 * rows * width).into(),
+            prompts.owners(machine, last).checked(4 * rows).into(),
+            prompts.places(machine, last).checked(4 * rows).into(),
+            dropped.keys.map_or(0, |keys| keys.checked(8 * prompts.count())).into(),
+            dropped.threshold.into(),
+            dropped.kept.into(),
+            (rows as u32).into(),
+            (width as u32).into(),
+        ];
+        self.each("drop", rows * width, &arguments)
+    }
+
+    /// Kernel `gather_last`: the last row of each prompt, `[prompts, width]`.
+    pub fn gather_last(
+        &self,
+        out: &SliceMut<'_>,
+        x: Slice<'_>,
+        prompts: &Prompts<M>,
+        width: usize,
+    ) -> Result<(), Trouble<M>> {
+        let arguments = [
+            out.checked(4 * prompts.count() * width).into(),
+            x.checked(4 * prompts.positions() * width).into(),
+            prompts.offsets(self.machine()).checked(4 * (prompts.count() + 1)).into(),
+            (prompts.count() as u32).into(),
+            (width as u32).into(),
+        ];
+        self.each("gather_last", prompts.count() * width, &arguments)
+    }
+
+    /// Kernel `scatter_last`: adds `rows` `[prompts, width]` to the last row of each prompt.
+    pub fn scatter_last(
+        &self,
+        to: &SliceMut<'_>,
+        rows: Slice<'_>,
+        prompts: &Prompts<M>,
+        width: usize,
+    ) -> Result<(), Trouble<M>> {
+        let arguments = [
+            to.checked(4 * prompts.positions() * width).into(),
+            rows.checked(4 * prompts.count() * width).into(),
+            prompts.offsets(self.machine()).checked(4 * (prompts.count() + 1)).into(),
+            (prompts.count() as u32).into(),
+            (width as u32).into(),
+        ];
+        self.each("scatter_last", prompts.count() * width, &arguments)
+    }
+
+    /// Kernel `convert`: `count` numbers of `x` in `format`, which is not f32.
+    pub fn convert(
+        &self,
+        format: Precision,
+        out: &SliceMut<'_>,
+        x: Slice<'_>,
+        count: usize,
+    ) -> Result<(), Trouble<M>> {
+        let kernel = match format {
+            Precision::F32 => unreachable!("f32 needs no conversion"),
+            Precision::F16 => "convert_f16",
+            Precision::Bf16 => "convert_bf16",
+        };
+        let arguments = [out.checked(2 * count).into(), x.checked(4 * count).into(), (count as u64).into()];
+        self.each(kernel, count, &arguments)
+    }
+}

@@ -1,0 +1,205 @@
+//! A machine for the tests: the source of the kernels, compiled for the processor.
+#![allow(dead_code)] // each test file uses its part
+#![allow(unsafe_code, reason = "it calls the compiled kernels and reads what they read")]
+
+use std::{
+    ffi::CString,
+    fmt,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+use dfdx::prelude::{Backward, Cpu, CpuError, Gradients, Storage};
+use half::{bf16, f16};
+use libloading::Library;
+use pipe_cuda::{
+    launch::Kernels,
+    machine::{Argument, Launch, Loss, Machine, Numbers, RawFactor, RawProduct},
+};
+use pipe_stages::{
+    contract::StageError,
+    gpt2::{Failure, Precision},
+};
+
+type RunKernel = unsafe extern "C" fn(
+    *const std::ffi::c_char,
+    u32,
+    u32,
+    u32,
+    u32,
+    u32,
+    *mut *mut std::ffi::c_void,
+    i32,
+) -> i32;
+
+/// The kernels on the processor.
+#[derive(Clone)]
+pub struct Emulated {
+    run: RunKernel,
+    device: Cpu,
+    /// Whether the threads of a block run backwards.
+    reversed: bool,
+}
+
+impl fmt::Debug for Emulated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Emulated {{ reversed: {} }}", self.reversed)
+    }
+}
+
+/// Both orders of threads; nothing, with a message, where there is no C++ compiler.
+pub fn machines() -> Vec<Kernels<Emulated>> {
+    let Some(library) = library() else {
+        eprintln!("skipped: there is no C++ compiler `c++` to compile the kernels for the processor");
+        return Vec::new();
+    };
+    // SAFETY: the library declares this function so.
+    let run = unsafe { *library.get::<RunKernel>(b"run_kernel").unwrap() };
+    [false, true].map(|reversed| Kernels::new(Emulated { run, device: Cpu::default(), reversed })).into()
+}
+
+/// The compiled kernels; compiled once a process and kept until its end.
+fn library() -> Option<&'static Library> {
+    static LIBRARY: OnceLock<Option<Library>> = OnceLock::new();
+    LIBRARY
+        .get_or_init(|| {
+            let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/host/host.cpp");
+            let folder = tempfile::tempdir().unwrap();
+            let file: PathBuf = folder.path().join("kernels.so");
+            let compiled = Command::new("c++")
+                .args(["-std=c++17", "-O2", "-shared", "-fPIC", "-Wall", "-Werror", "-o"])
+                .args([&file, &source])
+                .output()
+                .ok()?;
+            assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+            // SAFETY: the library runs nothing when it is loaded.
+            Some(unsafe { Library::new(file) }.unwrap())
+        })
+        .as_ref()
+}
+
+impl Machine for Emulated {
+    type Device = Cpu;
+
+    fn device(&self) -> &Cpu {
+        &self.device
+    }
+
+    fn address(numbers: &Numbers<Self>) -> u64 {
+        numbers.as_ptr().addr() as u64
+    }
+
+    fn zeros(&self, count: usize) -> Result<Numbers<Self>, CpuError> {
+        Storage::<f32>::try_alloc_len(&self.device, count)
+    }
+
+    fn trim(&self) -> Result<(), CpuError> {
+        Ok(())
+    }
+
+    unsafe fn launch(&self, launch: &Launch, arguments: &[Argument]) -> Result<(), CpuError> {
+        let name = CString::new(launch.kernel).unwrap();
+        let mut places: Vec<_> = arguments.iter().map(Argument::place).collect();
+        let Launch { grid, threads, shared, .. } = *launch;
+        assert!(grid.iter().all(|blocks| *blocks > 0) && grid[1] < 65536 && grid[2] < 65536);
+        assert!(threads <= 1024 && shared <= 48 * 1024, "limits of a launch");
+        // SAFETY: the caller passes the arguments that the kernel declares.
+        let result = unsafe {
+            (self.run)(
+                name.as_ptr(),
+                grid[0],
+                grid[1],
+                grid[2],
+                threads,
+                shared,
+                places.as_mut_ptr(),
+                self.reversed.into(),
+            )
+        };
+        assert_eq!(result, 0, "the kernel `{}` exists", launch.kernel);
+        Ok(())
+    }
+
+    unsafe fn multiply(&self, product: &RawProduct) -> Result<(), CpuError> {
+        let RawProduct { m, n, k, alpha, a, b, format, beta, c, c_stride } = *product;
+        for row in 0..m {
+            for column in 0..n {
+                // SAFETY: the caller's factors and result lie in living buffers.
+                unsafe {
+                    let sum: f32 =
+                        (0..k).map(|i| number(a, format, row, i) * number(b, format, i, column)).sum();
+                    let place = (c as *mut f32).add(row * c_stride + column);
+                    let before = if beta == 0.0 { 0.0 } else { beta * *place };
+                    *place = alpha * sum + before;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    unsafe fn upload(&self, bytes: &[u8], to: u64) -> Result<(), CpuError> {
+        // SAFETY: the caller's buffer has as many bytes.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to as *mut u8, bytes.len()) };
+        Ok(())
+    }
+
+    unsafe fn download(&self, from: u64, into: &mut [u8]) -> Result<(), CpuError> {
+        // SAFETY: the caller's buffer has as many bytes.
+        unsafe { std::ptr::copy_nonoverlapping(from as *const u8, into.as_mut_ptr(), into.len()) };
+        Ok(())
+    }
+
+    fn backward(&self, loss: Loss<Self>) -> Result<Gradients<f32, Cpu>, CpuError> {
+        loss.try_backward()
+    }
+
+    fn failure(trouble: CpuError) -> Failure {
+        Failure::Other(StageError::new(format!("{trouble:?}")))
+    }
+}
+
+/// The number at `row` and `column` of a factor, as the product sees it.
+unsafe fn number(factor: RawFactor, format: Precision, row: usize, column: usize) -> f32 {
+    let (row, column) = if factor.transposed { (column, row) } else { (row, column) };
+    let at = row * factor.stride + column;
+    // SAFETY: the caller's factor lies in a living buffer.
+    unsafe {
+        match format {
+            Precision::F32 => *(factor.address as *const f32).add(at),
+            Precision::F16 => (*(factor.address as *const f16).add(at)).to_f32(),
+            Precision::Bf16 => (*(factor.address as *const bf16).add(at)).to_f32(),
+        }
+    }
+}
+
+/// Numbers that look drawn, in ±`size`.
+pub fn noise(seed: usize, count: usize, size: f32) -> Vec<f32> {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64.wrapping_mul(seed as u64 + 1);
+    (0..count)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            size * ((state >> 40) as f32 / (1 << 23) as f32 - 1.0)
+        })
+        .collect()
+}
+
+/// Where prompts of these lengths begin, and where the last one ends.
+pub fn offsets(lengths: &[usize]) -> Vec<usize> {
+    let mut offsets = vec![0];
+    offsets.extend(lengths.iter().scan(0, |end, length| {
+        *end += length;
+        Some(*end)
+    }));
+    offsets
+}
+
+/// Asserts that no two numbers differ by more than `tolerance` times the larger of 1 and the wanted one.
+#[track_caller]
+pub fn assert_close(got: &[f32], wanted: &[f32], tolerance: f32, what: &str) {
+    assert_eq!(got.len(), wanted.len(), "{what}");
+    for (i, (got, wanted)) in got.iter().zip(wanted).enumerate() {
+        let error = (got - wanted).abs() / wanted.abs().max(1.0);
+        assert!(error <= tolerance, "{what} at {i}: {got}, not {wanted}");
+    }
+}

@@ -1,0 +1,545 @@
+//! Every kernel, compiled for the processor, against the Rust one.
+
+mod emulated;
+
+use emulated::{Emulated, assert_close, machines, noise, offsets};
+use half::{bf16, f16};
+use pipe_cuda::{
+    launch::{AdamWArguments, Heads, Kernels, Keys, NormSlices},
+    machine::Numbers,
+    prompts::{Dropped, Prompts},
+    slice::Factor,
+};
+use pipe_stages::gpt2::{
+    Activation, Precision,
+    kernels::{
+        attention,
+        dropout::{Draws, Mask, Site},
+        gelu, gemm, gradient, layer_norm,
+        vector::Instructions,
+    },
+    training::{AdamW, Moments},
+};
+
+const FORMATS: [Precision; 3] = [Precision::F32, Precision::F16, Precision::Bf16];
+/// Lengths of prompts: one, few, full tiles, one more, and the longest of the published run.
+const LENGTHS: &[&[usize]] = &[&[1], &[2, 1, 5], &[32, 64], &[33, 65, 3], &[256, 100]];
+/// Heads and their width.
+const HEADS: &[(usize, usize)] = &[(1, 4), (3, 5), (2, 16), (2, 37), (1, 64)];
+
+fn best() -> Instructions {
+    Instructions::best()
+}
+
+fn up(kernels: &Kernels<Emulated>, values: &[f32]) -> Numbers<Emulated> {
+    kernels.upload_floats(values).unwrap()
+}
+
+fn zeros(kernels: &Kernels<Emulated>, count: usize) -> Numbers<Emulated> {
+    kernels.zeros(count).unwrap()
+}
+
+/// The first `count` numbers of `format` in a buffer.
+fn down(
+    kernels: &Kernels<Emulated>,
+    numbers: &Numbers<Emulated>,
+    format: Precision,
+    count: usize,
+) -> Vec<f32> {
+    let slice = kernels.slice(numbers);
+    if format == Precision::F32 {
+        return kernels.floats(slice, count).unwrap();
+    }
+    let mut bytes = vec![0; 2 * count];
+    kernels.read(slice, &mut bytes).unwrap();
+    let (halves, _) = bytes.as_chunks::<2>();
+    match format {
+        Precision::F16 => halves.iter().map(|bytes| f16::from_ne_bytes(*bytes).to_f32()).collect(),
+        _ => halves.iter().map(|bytes| bf16::from_ne_bytes(*bytes).to_f32()).collect(),
+    }
+}
+
+/// How far a rounded number may lie from another whose f32 was a little different: one step.
+fn tolerance(format: Precision) -> f32 {
+    match format {
+        Precision::F32 => 2e-6,
+        Precision::F16 => 1.0 / 1024.0,
+        Precision::Bf16 => 1.0 / 128.0,
+    }
+}
+
+#[test]
+fn conversions_round_to_nearest_even_as_rust_does() {
+    let mut values = noise(1, 500, 3.0);
+    values.extend(noise(2, 300, 7e-5));
+    values.extend(noise(3, 200, 6e-8));
+    values.extend([0.0, -0.0, 65504.0, 65519.9, 65520.0, -1e30, 1.0 + 1.0 / 2048.0, 1.0 + 3.0 / 2048.0]);
+    for kernels in machines() {
+        let x = up(&kernels, &values);
+        for format in [Precision::F16, Precision::Bf16] {
+            let mut out = zeros(&kernels, values.len());
+            kernels.convert(format, &kernels.slice_mut(&mut out), kernels.slice(&x), values.len()).unwrap();
+            let wanted: Vec<f32> = values.iter().map(|value| format.round(*value)).collect();
+            assert_eq!(down(&kernels, &out, format, values.len()), wanted, "{format}");
+        }
+    }
+}
+
+#[test]
+fn layer_norm_adds_what_is_pending_and_normalizes_rows_of_any_width() {
+    for kernels in machines() {
+        for (rows, width) in [(1, 1), (3, 5), (9, 37), (17, 64), (5, 768)] {
+            for format in FORMATS {
+                let (x, pending) = (noise(1, rows * width, 4.0), noise(2, width, 1.0));
+                let (weight, bias) = (noise(3, width, 1.0), noise(4, width, 1.0));
+                let summed: Vec<f32> = x.iter().enumerate().map(|(i, x)| x + pending[i % width]).collect();
+                let mut wanted = vec![0.0; x.len()];
+                layer_norm::layer_norm(best(), &summed, &weight, &bias, &mut wanted);
+                let (mut x, pending) = (up(&kernels, &x), up(&kernels, &pending));
+                let (weight, bias) = (up(&kernels, &weight), up(&kernels, &bias));
+                let norm = NormSlices { weight: kernels.slice(&weight), bias: kernels.slice(&bias) };
+                let mut out = zeros(&kernels, rows * width);
+                let (to, stream) = (kernels.slice_mut(&mut out), kernels.slice_mut(&mut x));
+                let pending = Some(kernels.slice(&pending));
+                kernels.layer_norm(format, &to, &stream, pending, norm, rows, width).unwrap();
+                let what = format!("{format} {rows} x {width}");
+                let got = down(&kernels, &out, format, rows * width);
+                assert_close(&got, &wanted, tolerance(format).max(4e-6), &what);
+                assert_eq!(down(&kernels, &x, Precision::F32, rows * width), summed, "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_of_layer_norm_are_those_of_rust() {
+    for kernels in machines() {
+        for (rows, width) in [(1, 3), (7, 37), (300, 64), (520, 33)] {
+            let (x, weight) = (noise(1, rows * width, 2.0), noise(2, width, 1.0));
+            let (upstream, before) = (noise(3, rows * width, 1.0), noise(4, rows * width, 1.0));
+            let (mut of_input, mut of_weight, mut of_bias) =
+                (before.clone(), vec![1.0; width], vec![2.0; width]);
+            let into = gradient::layer_norm::Gradients {
+                input: Some(&mut of_input),
+                parameters: Some((&mut of_weight, &mut of_bias)),
+            };
+            gradient::layer_norm::layer_norm(best(), &x, &weight, &upstream, into);
+            let (x, weight, upstream) = (up(&kernels, &x), up(&kernels, &weight), up(&kernels, &upstream));
+            let mut input = up(&kernels, &before);
+            let mut parameters = up(&kernels, &[vec![1.0; width], vec![2.0; width]].concat());
+            kernels
+                .layer_norm_gradient(
+                    Some(&kernels.slice_mut(&mut input)),
+                    Some(&kernels.slice_mut(&mut parameters)),
+                    kernels.slice(&x),
+                    kernels.slice(&weight),
+                    kernels.slice(&upstream),
+                    rows,
+                    width,
+                )
+                .unwrap();
+            let what = format!("{rows} x {width}");
+            assert_close(&down(&kernels, &input, Precision::F32, rows * width), &of_input, 1e-5, &what);
+            let wanted = [of_weight, of_bias].concat();
+            assert_close(&down(&kernels, &parameters, Precision::F32, 2 * width), &wanted, 1e-5, &what);
+        }
+    }
+}
+
+#[test]
+fn gelu_and_its_slope_are_those_of_rust_in_both_forms() {
+    let (rows, width) = (13, 37);
+    let (x, bias) = (noise(1, rows * width, 6.0), noise(2, width, 1.0));
+    let sums: Vec<f32> = x.iter().enumerate().map(|(i, x)| x + bias[i % width]).collect();
+    for kernels in machines() {
+        let (x, bias) = (up(&kernels, &x), up(&kernels, &bias));
+        for activation in [Activation::GeluNew, Activation::Gelu] {
+            let mut wanted = sums.clone();
+            gelu::activate(best(), activation, &mut wanted);
+            for format in FORMATS {
+                let mut out = zeros(&kernels, rows * width);
+                let to = kernels.slice_mut(&mut out);
+                let (from, bias) = (kernels.slice(&x), kernels.slice(&bias));
+                kernels.gelu(format, activation, &to, from, bias, rows, width).unwrap();
+                let got = down(&kernels, &out, format, rows * width);
+                assert_close(&got, &wanted, tolerance(format), &format!("{activation} {format}"));
+            }
+            let upstream = noise(3, rows * width, 1.0);
+            let (mut gradient, mut wanted) = (up(&kernels, &upstream), upstream);
+            gradient::gelu::multiply_derivative(best(), activation, &sums, &mut wanted);
+            let (to, from) = (kernels.slice_mut(&mut gradient), kernels.slice(&x));
+            kernels.gelu_gradient(activation, &to, from, kernels.slice(&bias), rows, width).unwrap();
+            assert_close(&down(&kernels, &gradient, Precision::F32, rows * width), &wanted, 2e-6, "slope");
+        }
+    }
+}
+
+/// Masks of prompts at a site, and their keys on the device.
+fn masks(
+    kernels: &Kernels<Emulated>,
+    prompts: usize,
+    site: Site,
+    share: f64,
+) -> (Vec<Option<Mask>>, Numbers<Emulated>) {
+    let draws = Draws::new(5, 7, share, share);
+    let masks: Vec<_> = (0..prompts as u64).map(|slot| draws.mask(slot, 1, site)).collect();
+    let keys: Vec<u8> = masks.iter().flat_map(|mask| mask.map_or(0, |mask| mask.key).to_ne_bytes()).collect();
+    (masks, kernels.upload(&keys).unwrap())
+}
+
+fn dropped<'a>(
+    kernels: &Kernels<Emulated>,
+    masks: &[Option<Mask>],
+    keys: &'a Numbers<Emulated>,
+) -> Dropped<'a> {
+    match masks[0] {
+        None => Dropped::NOTHING,
+        Some(Mask { threshold, kept, .. }) => Dropped { keys: Some(kernels.slice(keys)), threshold, kept },
+    }
+}
+
+#[test]
+fn attention_of_every_position_is_that_of_rust() {
+    for kernels in machines() {
+        for (lengths, (n_head, d)) in
+            LENGTHS.iter().flat_map(|lengths| HEADS.iter().map(move |h| (*lengths, *h)))
+        {
+            let (offsets, width) = (offsets(lengths), n_head * d);
+            let positions = offsets[lengths.len()];
+            let (qkv, bias) = (noise(1, positions * 3 * width, 2.0), noise(2, 3 * width, 1.0));
+            let sums: Vec<f32> = qkv.iter().enumerate().map(|(i, x)| x + bias[i % (3 * width)]).collect();
+            let mut wanted = vec![0.0; positions * width];
+            attention::causal(best(), &sums, &offsets, n_head, &mut wanted);
+            let prompts = Prompts::new(&kernels, &offsets).unwrap();
+            let (qkv, bias) = (up(&kernels, &qkv), up(&kernels, &bias));
+            let (rows, bias) = (kernels.slice(&qkv), kernels.slice(&bias));
+            for format in FORMATS {
+                let mut out = zeros(&kernels, positions * width);
+                let biases = Some([bias, bias.skip(4 * width), bias.skip(8 * width)]);
+                let keys =
+                    Keys { k: rows.skip(4 * width), v: rows.skip(8 * width), stride: 3 * width, biases };
+                let heads = Heads { count: n_head, width: d };
+                let (to, q) = (kernels.slice_mut(&mut out), (rows, 3 * width));
+                kernels.attention(format, &to, None, q, keys, Dropped::NOTHING, &prompts, heads).unwrap();
+                let what = format!("{lengths:?} {n_head} heads of {d} in {format}");
+                let got = down(&kernels, &out, format, positions * width);
+                assert_close(&got, &wanted, tolerance(format).max(4e-6), &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_of_last_positions_is_that_of_rust() {
+    for kernels in machines() {
+        for (lengths, (n_head, d)) in
+            LENGTHS.iter().flat_map(|lengths| HEADS.iter().map(move |h| (*lengths, *h)))
+        {
+            let (offsets, width, count) = (offsets(lengths), n_head * d, lengths.len());
+            let positions = offsets[count];
+            let (q, kv) = (noise(1, count * width, 2.0), noise(2, positions * 2 * width, 2.0));
+            let bias = noise(3, 3 * width, 1.0);
+            let add = |x: &[f32], bias: &[f32]| -> Vec<f32> {
+                x.iter().enumerate().map(|(i, x)| x + bias[i % bias.len()]).collect()
+            };
+            let (q_sum, kv_sum) = (add(&q, &bias[..width]), add(&kv, &bias[width..]));
+            let mut wanted = vec![0.0; count * width];
+            attention::last(best(), &q_sum, &kv_sum, &offsets, n_head, &mut wanted);
+            let prompts = Prompts::new(&kernels, &offsets).unwrap();
+            let (q, kv, bias) = (up(&kernels, &q), up(&kernels, &kv), up(&kernels, &bias));
+            let (rows, bias) = (kernels.slice(&kv), kernels.slice(&bias));
+            for format in FORMATS {
+                let mut out = zeros(&kernels, count * width);
+                let biases = Some([bias, bias.skip(4 * width), bias.skip(8 * width)]);
+                let keys = Keys { k: rows, v: rows.skip(4 * width), stride: 2 * width, biases };
+                let heads = Heads { count: n_head, width: d };
+                let (to, q) = (kernels.slice_mut(&mut out), kernels.slice(&q));
+                kernels.attention_last(format, &to, q, keys, Dropped::NOTHING, &prompts, heads).unwrap();
+                let what = format!("{lengths:?} {n_head} heads of {d} in {format}");
+                let got = down(&kernels, &out, format, count * width);
+                assert_close(&got, &wanted, tolerance(format).max(4e-6), &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_of_attention_are_those_of_rust_with_and_without_dropout() {
+    for kernels in machines() {
+        let shapes = LENGTHS.iter().zip(HEADS).flat_map(|(lengths, heads)| {
+            [0.0, 0.25]
+                .into_iter()
+                .flat_map(move |share| [(false), (true)].map(|last| (*lengths, *heads, share, last)))
+        });
+        for (lengths, (n_head, d), share, last) in shapes {
+            let (offsets, width, count) = (offsets(lengths), n_head * d, lengths.len());
+            let positions = offsets[count];
+            let queries = if last { count } else { positions };
+            let (q, kv) = (noise(1, queries * width, 1.5), noise(2, positions * 2 * width, 1.5));
+            let upstream = noise(3, queries * width, 1.0);
+            let (masks, keys) = masks(&kernels, count, Site::Attention, share);
+            let pattern = gradient::attention::Pattern::new(&offsets, last, &masks, n_head, width);
+            let mut probabilities = vec![0.0; pattern.probabilities()];
+            let mut wanted = vec![0.0; queries * width];
+            gradient::attention::forward(best(), &pattern, &q, &kv, &mut probabilities, &mut wanted);
+            let (mut wanted_q, mut wanted_kv) = (vec![0.0; q.len()], vec![0.0; kv.len()]);
+            gradient::attention::backward(
+                best(),
+                &pattern,
+                &q,
+                &kv,
+                &probabilities,
+                &upstream,
+                &mut wanted_q,
+                &mut wanted_kv,
+            );
+
+            let prompts = Prompts::new(&kernels, &offsets).unwrap();
+            let (q, kv, upstream) = (up(&kernels, &q), up(&kernels, &kv), up(&kernels, &upstream));
+            let rows = kernels.slice(&kv);
+            let seen = Keys { k: rows, v: rows.skip(4 * width), stride: 2 * width, biases: None };
+            let (dropped, heads) = (dropped(&kernels, &masks, &keys), Heads { count: n_head, width: d });
+            let mut out = zeros(&kernels, queries * width);
+            let mut denominators = zeros(&kernels, positions * n_head);
+            let (mut of_q, mut of_k) =
+                (zeros(&kernels, queries * width), zeros(&kernels, positions * 2 * width));
+            // Values beside keys: two views of one buffer, as the training has them.
+            let mut of_v = zeros(&kernels, positions * 2 * width);
+            let (q, upstream) = (kernels.slice(&q), kernels.slice(&upstream));
+            {
+                let (to, to_q) = (kernels.slice_mut(&mut out), kernels.slice_mut(&mut of_q));
+                let into = [&kernels.slice_mut(&mut of_k), &kernels.slice_mut(&mut of_v).skip(4 * width)];
+                if last {
+                    kernels.attention_last(Precision::F32, &to, q, seen, dropped, &prompts, heads).unwrap();
+                    kernels
+                        .attention_last_gradient(&to_q, into, q, seen, upstream, dropped, &prompts, heads)
+                        .unwrap();
+                } else {
+                    let kept = kernels.slice_mut(&mut denominators);
+                    let rows = (q, width);
+                    kernels
+                        .attention(Precision::F32, &to, Some(&kept), rows, seen, dropped, &prompts, heads)
+                        .unwrap();
+                    let mut dots = zeros(&kernels, positions * n_head);
+                    let dots = kernels.slice_mut(&mut dots);
+                    let given = (to.read(), kept.read());
+                    kernels
+                        .attention_gradient(
+                            &to_q, into, q, seen, given, &dots, upstream, dropped, &prompts, heads,
+                        )
+                        .unwrap();
+                }
+            }
+            let what = format!("{lengths:?} {n_head} heads of {d}, dropped {share}, last {last}");
+            let get = |numbers, count| down(&kernels, numbers, Precision::F32, count);
+            assert_close(&get(&out, queries * width), &wanted, 5e-6, &what);
+            assert_close(&get(&of_q, queries * width), &wanted_q, 1e-5, &what);
+            let (of_k, of_v) = (get(&of_k, positions * 2 * width), get(&of_v, positions * 2 * width));
+            let of_kv: Vec<f32> = of_k.iter().zip(&of_v).map(|(k, v)| k + v).collect();
+            assert_close(&of_kv, &wanted_kv, 1e-5, &what);
+        }
+    }
+}
+
+#[test]
+fn rows_are_dropped_added_gathered_and_scattered_as_in_rust() {
+    let (lengths, width) = ([3usize, 1, 6], 10);
+    let offsets = offsets(&lengths);
+    let positions = offsets[3];
+    for kernels in machines() {
+        let prompts = Prompts::new(&kernels, &offsets).unwrap();
+        let (masks, keys) = masks(&kernels, 3, Site::MlpBranch, 0.4);
+        for last in [false, true] {
+            let rows = prompts.rows(last);
+            let (branch, residual) = (noise(1, rows * width, 1.0), noise(2, rows * width, 1.0));
+            let bias = noise(3, width, 1.0);
+            let mut kept: Vec<f32> = branch.iter().enumerate().map(|(i, x)| x + bias[i % width]).collect();
+            let mut at = 0;
+            for (prompt, length) in lengths.iter().enumerate() {
+                let (first, count) = if last { (length - 1, 1) } else { (0, *length) };
+                masks[prompt].unwrap().apply(first * width, &mut kept[at..at + count * width]);
+                at += count * width;
+            }
+            let wanted: Vec<f32> = kept.iter().zip(&residual).map(|(a, b)| a + b).collect();
+            let (mut x, residual, bias) =
+                (up(&kernels, &branch), up(&kernels, &residual), up(&kernels, &bias));
+            let dropped = dropped(&kernels, &masks, &keys);
+            let (to, bias) = (kernels.slice_mut(&mut x), kernels.slice(&bias));
+            kernels.add_branch(&to, kernels.slice(&residual), bias, dropped, &prompts, last, width).unwrap();
+            assert_close(&down(&kernels, &x, Precision::F32, rows * width), &wanted, 1e-6, "branch");
+            let mut y = up(&kernels, &branch);
+            kernels.add_bias(&kernels.slice_mut(&mut y), bias, rows, width).unwrap();
+            let mut out = zeros(&kernels, rows * width);
+            let to = kernels.slice_mut(&mut out);
+            kernels.drop_rows(&to, kernels.slice(&y), dropped, &prompts, last, width).unwrap();
+            assert_close(&down(&kernels, &out, Precision::F32, rows * width), &kept, 1e-6, "dropped");
+        }
+        let x = noise(4, positions * width, 1.0);
+        let on_device = up(&kernels, &x);
+        let mut last = zeros(&kernels, 3 * width);
+        kernels
+            .gather_last(&kernels.slice_mut(&mut last), kernels.slice(&on_device), &prompts, width)
+            .unwrap();
+        let rows: Vec<f32> =
+            offsets[1..].iter().flat_map(|end| x[(end - 1) * width..end * width].to_vec()).collect();
+        assert_eq!(down(&kernels, &last, Precision::F32, 3 * width), rows);
+        let mut to = zeros(&kernels, positions * width);
+        kernels.scatter_last(&kernels.slice_mut(&mut to), kernels.slice(&last), &prompts, width).unwrap();
+        kernels.scatter_last(&kernels.slice_mut(&mut to), kernels.slice(&last), &prompts, width).unwrap();
+        let to = down(&kernels, &to, Precision::F32, positions * width);
+        for (i, value) in to.iter().enumerate() {
+            let is_last = offsets[1..].contains(&(i / width + 1));
+            assert!((value - if is_last { 2.0 * x[i] } else { 0.0 }).abs() < 1e-6);
+        }
+    }
+}
+
+#[test]
+fn columns_are_summed_over_all_rows_and_added() {
+    for kernels in machines() {
+        for (rows, width, stride) in [(1, 1, 1), (5, 40, 40), (700, 37, 50)] {
+            let x = noise(1, rows * stride, 1.0);
+            let on_device = up(&kernels, &x);
+            let mut sums = up(&kernels, &vec![3.0; width]);
+            let to = kernels.slice_mut(&mut sums);
+            kernels.add_column_sums(&to, kernels.slice(&on_device), rows, width, stride).unwrap();
+            let column = |c| (0..rows).map(|r| f64::from(x[r * stride + c])).sum::<f64>();
+            let wanted: Vec<f32> = (0..width).map(|c| (3.0 + column(c)) as f32).collect();
+            assert_close(&down(&kernels, &sums, Precision::F32, width), &wanted, 1e-5, "sums");
+        }
+    }
+}
+
+#[test]
+fn embeddings_are_those_of_token_and_place() {
+    let (width, lengths) = (7, [2usize, 3]);
+    let (of_token, of_position) = (noise(1, 9 * width, 1.0), noise(2, 4 * width, 1.0));
+    let tokens = [8u32, 0, 3, 3, 5];
+    for kernels in machines() {
+        let prompts = Prompts::new(&kernels, &offsets(&lengths)).unwrap();
+        let (table, places) = (up(&kernels, &of_token), up(&kernels, &of_position));
+        let ids: Vec<u8> = tokens.iter().flat_map(|token| token.to_ne_bytes()).collect();
+        let (ids, mut out) = (kernels.upload(&ids).unwrap(), zeros(&kernels, 5 * width));
+        let to = kernels.slice_mut(&mut out);
+        let (table, places) = ((kernels.slice(&table), 9), (kernels.slice(&places), 4));
+        kernels.embed(&to, table, places, kernels.slice(&ids), &prompts, width).unwrap();
+        let out = down(&kernels, &out, Precision::F32, 5 * width);
+        for (row, place) in [0, 1, 0, 1, 2].into_iter().enumerate() {
+            for c in 0..width {
+                let wanted = of_token[tokens[row] as usize * width + c] + of_position[place * width + c];
+                assert_eq!(out[row * width + c].to_bits(), wanted.to_bits());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_head_its_loss_and_its_gradients_meet_the_formula() {
+    let (prompts, width) = (5, 37);
+    let (last, weight, bias) = (noise(1, prompts * width, 1.0), noise(2, width, 1.0), [0.3f32]);
+    let (labels, share) = ([1.0f32, 0.0, 0.0, 1.0, 1.0], 0.125f32);
+    let logits: Vec<f32> = last
+        .chunks_exact(width)
+        .map(|row| row.iter().zip(&weight).map(|(x, w)| x * w).sum::<f32>() + bias[0])
+        .collect();
+    let slope: Vec<f32> =
+        logits.iter().zip(&labels).map(|(z, y)| share * (1.0 / (1.0 + (-z).exp()) - y)).collect();
+    let loss: f64 = logits
+        .iter()
+        .zip(&labels)
+        .map(|(z, y)| (1.0 + (if *y > 0.5 { -f64::from(*z) } else { f64::from(*z) }).exp()).ln())
+        .sum();
+    for kernels in machines() {
+        let (x, w, b) = (up(&kernels, &last), up(&kernels, &weight), up(&kernels, &bias));
+        let (x, w, b) = (kernels.slice(&x), kernels.slice(&w), kernels.slice(&b));
+        let mut z = zeros(&kernels, prompts);
+        kernels.head_logits(&kernels.slice_mut(&mut z), x, w, b, prompts, width).unwrap();
+        assert_close(&down(&kernels, &z, Precision::F32, prompts), &logits, 1e-5, "logits");
+        let (mut of_z, y) = (zeros(&kernels, prompts), up(&kernels, &labels));
+        let mut sum = kernels.upload(&10f64.to_ne_bytes()).unwrap();
+        let (to, total) = (kernels.slice_mut(&mut of_z), kernels.slice_mut(&mut sum));
+        let (from, y) = (kernels.slice(&z), kernels.slice(&y));
+        kernels.cross_entropy(&to, &total, from, y, share, prompts).unwrap();
+        assert_close(&down(&kernels, &of_z, Precision::F32, prompts), &slope, 1e-6, "slope");
+        let mut bytes = [0; 8];
+        kernels.read(kernels.slice(&sum), &mut bytes).unwrap();
+        assert!((f64::from_ne_bytes(bytes) - 10.0 - loss).abs() < 1e-5);
+        let mut of_x = zeros(&kernels, prompts * width);
+        let (mut of_w, mut of_b) = (up(&kernels, &vec![1.0; width]), up(&kernels, &[1.0]));
+        {
+            let (of_x, of_w) = (kernels.slice_mut(&mut of_x), kernels.slice_mut(&mut of_w));
+            let (of_b, of_z) = (kernels.slice_mut(&mut of_b), kernels.slice(&of_z));
+            kernels.head_gradient(&of_x, &of_w, &of_b, of_z, x, w, prompts, width).unwrap();
+        }
+        let wanted: Vec<f32> = slope.iter().flat_map(|g| weight.iter().map(move |w| g * w)).collect();
+        assert_close(&down(&kernels, &of_x, Precision::F32, prompts * width), &wanted, 1e-6, "of last");
+        let wanted: Vec<f32> = (0..width)
+            .map(|c| 1.0 + (0..prompts).map(|i| slope[i] * last[i * width + c]).sum::<f32>())
+            .collect();
+        assert_close(&down(&kernels, &of_w, Precision::F32, width), &wanted, 1e-6, "of weight");
+        let of_bias = down(&kernels, &of_b, Precision::F32, 1)[0];
+        assert!((of_bias - 1.0 - slope.iter().sum::<f32>()).abs() < 1e-6);
+    }
+}
+
+#[test]
+fn an_update_clips_by_the_norm_of_all_tensors_and_is_that_of_rust() {
+    let adamw = AdamW { betas: [0.9, 0.95], epsilon: 1e-8, weight_decay: 0.1 };
+    for kernels in machines() {
+        for clip in [0.0, 0.5, 1e9] {
+            let (gradient, other) = (noise(1, 1000, 1.0), noise(2, 3, 1.0));
+            let (first, second) = (noise(3, 1000, 0.1), noise(4, 1000, 0.1).iter().map(|v| v * v).collect());
+            let mut moments = Moments { first, second };
+            let mut values = noise(5, 1000, 1.0);
+            let square = |values: &[f32]| values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
+            let norm = (square(&gradient) + square(&other)).sqrt();
+            let scale = if clip > 0.0 { (clip / norm).min(1.0) as f32 } else { 1.0 };
+            let (mut w, mut m) = (up(&kernels, &values), up(&kernels, &moments.first));
+            let mut v = up(&kernels, &moments.second);
+            adamw.update(4, 0.01, scale, true, &mut values, &gradient, &mut moments);
+
+            let (gradient, other) = (up(&kernels, &gradient), up(&kernels, &other));
+            let (of, rest) = (kernels.slice(&gradient), kernels.slice(&other));
+            let total = kernels.sum_of_squares(&[(of, 1000), (rest, 3)]).unwrap();
+            let mut bytes = [0; 8];
+            kernels.read(kernels.slice(&total), &mut bytes).unwrap();
+            assert!((f64::from_ne_bytes(bytes).sqrt() - norm).abs() < 1e-9 * norm);
+            let with = AdamWArguments::new(&adamw, 4, 0.01, true, clip);
+            let mut update = |loss: f64| {
+                let loss = kernels.upload(&loss.to_ne_bytes()).unwrap();
+                let (w, m, v) =
+                    (kernels.slice_mut(&mut w), kernels.slice_mut(&mut m), kernels.slice_mut(&mut v));
+                let (total, loss) = (kernels.slice(&total), kernels.slice(&loss));
+                kernels.adamw(&w, &m, &v, of, 1000, total, loss, with).unwrap();
+            };
+            update(f64::NAN);
+            update(0.5);
+            let got = down(&kernels, &w, Precision::F32, 1000);
+            assert_close(&got, &values, 1e-6, &format!("values, clip {clip}"));
+            assert_close(&down(&kernels, &m, Precision::F32, 1000), &moments.first, 1e-6, "first");
+            assert_close(&down(&kernels, &v, Precision::F32, 1000), &moments.second, 1e-6, "second");
+        }
+    }
+}
+
+#[test]
+fn products_of_transposed_and_partial_matrices_are_those_of_rust() {
+    for kernels in machines() {
+        let (m, n, k) = (5, 4, 7);
+        let (a, b) = (noise(1, k * (m + 2), 1.0), noise(2, k * (n + 3), 1.0));
+        let mut wanted = noise(3, m * n, 1.0);
+        let (on_a, on_b, mut c) = (up(&kernels, &a), up(&kernels, &b), up(&kernels, &wanted));
+        gemm::multiply(
+            gemm::Threads::One,
+            0.5,
+            gemm::Matrix::new(&a, k, m + 2).columns(1..m + 1).transposed(),
+            gemm::Matrix::new(&b, k, n + 3).columns(3..n + 3),
+            gemm::Target::Add,
+            gemm::MatrixMut::new(&mut wanted, m, n),
+        );
+        let a = Factor::new(kernels.slice(&on_a), Precision::F32, k, m + 2).columns(1, m).transposed();
+        let b = Factor::new(kernels.slice(&on_b), Precision::F32, k, n + 3).columns(3, n);
+        kernels.multiply(0.5, a, b, 1.0, kernels.slice_mut(&mut c), n).unwrap();
+        assert_close(&down(&kernels, &c, Precision::F32, m * n), &wanted, 1e-5, "product");
+    }
+}
