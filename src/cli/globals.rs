@@ -13,6 +13,7 @@ use crate::root::project_root;
 
 /// Options that every verb takes.
 #[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub struct Globals {
     /// Project folder that paths are relative to, and that holds `cache/` and `runs.db`
     /// [default: the nearest folder at or above the pipeline file that has `pipelines/` or `runs.db`]

@@ -3,8 +3,10 @@
 //! Colours are always written; standard output takes them away where they do not belong
 //! (`anstream`: no terminal, `NO_COLOR`).
 
+use std::fmt::Write;
+
 use anstyle::{AnsiColor, Style};
-use comfy_table::{CellAlignment, ContentArrangement, Table};
+use unicode_width::UnicodeWidthStr;
 
 use super::units::shortened;
 
@@ -32,33 +34,23 @@ pub(crate) fn style_of(word: &str) -> Style {
 
 /// Rows under headings, columns two blanks apart.
 pub(crate) struct Columns {
-    table: Table,
+    headings: Vec<String>,
+    rows: Vec<Vec<String>>,
     /// The columns that are aligned to the right.
     right: Vec<usize>,
     /// The column of words that [`style_of`] gives a colour.
     coloured: Option<usize>,
-    rows: Vec<Vec<String>>,
-    headings: Vec<String>,
 }
 
 impl Columns {
     pub fn new(headings: &[&str]) -> Self {
-        let mut table = Table::new();
-        table.load_style(comfy_table::presets::NOTHING);
-        table.set_content_arrangement(ContentArrangement::Disabled);
-        table.set_header(headings);
         let headings = headings.iter().map(|heading| (*heading).to_owned()).collect();
-        Self { table, right: Vec::new(), coloured: None, rows: Vec::new(), headings }
+        Self { headings, rows: Vec::new(), right: Vec::new(), coloured: None }
     }
 
     /// Aligns these columns to the right.
     pub fn right(mut self, columns: impl IntoIterator<Item = usize>) -> Self {
-        for column in columns {
-            if let Some(found) = self.table.column_mut(column) {
-                found.set_cell_alignment(CellAlignment::Right);
-            }
-            self.right.push(column);
-        }
+        self.right.extend(columns);
         self
     }
 
@@ -83,10 +75,10 @@ impl Columns {
         }
     }
 
-    /// Characters of the longest cell of `column`.
+    /// Columns of the terminal that the longest cell of `column` takes.
     fn width(&self, column: usize) -> usize {
         let cells = self.rows.iter().map(|row| &row[column]).chain([&self.headings[column]]);
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        cells.map(|cell| cell.width()).max().unwrap_or(0)
     }
 
     /// The table, cut into several below each other where it is wider than `width`.
@@ -130,40 +122,32 @@ impl Columns {
     }
 
     /// The table, each line ended and free of blanks at its end.
-    pub fn text(mut self) -> String {
+    pub fn text(self) -> String {
+        let widths: Vec<usize> = (0..self.headings.len()).map(|column| self.width(column)).collect();
+        let mut headings = String::new();
+        self.line(&mut headings, &self.headings, &widths, None);
+        let mut text = format!("{}\n", styled(BOLD, &headings));
         for row in &self.rows {
-            self.table.add_row(row);
-        }
-        for (at, column) in self.table.column_iter_mut().enumerate() {
-            column.set_padding((0, if at + 1 == self.headings.len() { 0 } else { 2 }));
-        }
-        let mut text = String::new();
-        for (at, line) in self.table.lines().enumerate() {
-            let line = line.trim_end();
-            match (at, self.coloured) {
-                (0, _) => text.push_str(&styled(BOLD, line)),
-                (_, Some(column)) => text.push_str(&colour(line, &self.rows[at - 1][column])),
-                _ => text.push_str(line),
-            }
+            self.line(&mut text, row, &widths, self.coloured);
             text.push('\n');
         }
         text
     }
-}
 
-/// `line` with the first `word` that stands alone in its colour.
-fn colour(line: &str, word: &str) -> String {
-    let style = style_of(word);
-    let alone = |at: &usize| {
-        let ends = |c: Option<char>| c.is_none_or(char::is_whitespace);
-        ends(line[..*at].chars().next_back()) && ends(line[at + word.len()..].chars().next())
-    };
-    let found = line.match_indices(word).map(|(at, _)| at).find(alone);
-    match found {
-        Some(at) if style != Style::new() && !word.is_empty() => {
-            format!("{}{}{}", &line[..at], styled(style, word), &line[at + word.len()..])
+    /// Appends a line of `cells`, without its end.
+    fn line(&self, text: &mut String, cells: &[String], widths: &[usize], coloured: Option<usize>) {
+        let mut blanks = 0;
+        for (at, cell) in cells.iter().enumerate() {
+            let rest = widths[at] - cell.width();
+            let (before, after) = if self.right.contains(&at) { (rest, 0) } else { (0, rest) };
+            blanks += before;
+            if !cell.is_empty() {
+                let style = if coloured == Some(at) { style_of(cell) } else { Style::new() };
+                write!(text, "{:blanks$}{style}{cell}{style:#}", "").expect("a text grows");
+                blanks = 0;
+            }
+            blanks += after + 2;
         }
-        _ => line.to_owned(),
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Trained<'a> {
     pub model: Digest,
     /// The weights it started from.
     pub weights: Digest,
+    /// Whether a stage of the run made them; a file from outside is not in the cache.
+    pub weights_are_kept: bool,
     /// The states it was trained on.
     pub hidden: Digest,
     /// The form of GELU, where the run tells it; the states always do.
@@ -45,6 +47,7 @@ fn of_stage<'a>(run: &'a LoadedRun, stage: &'a LoadedStage) -> Option<Trained<'a
         stage: &stage.stage,
         model,
         weights,
+        weights_are_kept: maker(run, weights).is_some(),
         hidden,
         activation: encoded.and_then(Value::as_str).and_then(|word| word.parse().ok()),
         lora_dropout: stage.params.get("lora_dropout").and_then(Value::as_f64).unwrap_or_default(),

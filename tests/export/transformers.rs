@@ -241,6 +241,21 @@ fn a_collected_model_is_named_with_the_command_that_computes_it_again() {
     lab.pipe(&["export", "run_1", "--to", "transformers", "--stage", "lora"]).success();
 }
 
+#[test]
+fn weights_that_no_stage_made_are_named_with_the_way_to_keep_them() {
+    let lab = Lab::new(EXPERIMENT);
+    lab.run(&[]).success();
+    fs::copy(output(&lab, "gpt2"), lab.path("weights")).unwrap();
+    let from_file = EXPERIMENT.replace("weights: gpt2", "weights: { file: weights }");
+    lab.write("pipelines/p.yaml", &from_file);
+    lab.run(&["--until", "lora"]).success();
+    let said = lab.pipe(&["export", "@last", "--to", "transformers", "--stage", "lora"]).ends_with_code(2);
+    insta::assert_snapshot!(said.stderr, @"
+    x the weights that `lora` started from are a file that no stage made
+    help: read the file with a stage of kind `gpt2`, which keeps it, and train from that
+    ");
+}
+
 /// The run with its random weights taken for a file that was fetched from `url`.
 fn fetched(lab: &Lab, url: &str) -> LoadedRun {
     let mut run = RunsDb::open_existing(&lab.path("runs.db")).unwrap().load(RunId(1)).unwrap();

@@ -73,6 +73,12 @@ fn write(cache: &Cache, run: RunId, trained: &Trained<'_>, folder: &Path) -> Res
             Err(Failure::input(message).help(format!("`pipe reproduce {run}` computes them again")))
         }
     };
+    if !trained.weights_are_kept {
+        let message =
+            format!("the weights that `{}` started from are a file that no stage made", trained.stage);
+        return Err(Failure::input(message)
+            .help("read the file with a stage of kind `gpt2`, which keeps it, and train from that"));
+    }
     let weights = Weights::open(&object(trained.weights, "the weights that training started from")?);
     let weights = weights.map_err(unusable)?;
     let model = ModelFile::read(&object(trained.model, "the trained weights")?, weights.config());
