@@ -53,7 +53,10 @@ pub(super) fn words(reason: &Reason) -> String {
         Reason::Retried { attempts } => format!("took {attempts} attempts"),
         Reason::Forced => "forced".into(),
         Reason::ResultLost { what } => format!("its result was lost: {what}"),
-        Reason::Satisfied { since } => format!("has the result of {since}"),
+        Reason::Satisfied { since, device } => {
+            let device = device.as_deref().map(|device| format!(", on {}", short_device(device)));
+            format!("has the result of {since}{}", device.unwrap_or_default())
+        }
         Reason::SameBytes { stages } => format!("{} ran but wrote the same bytes", list(stages)),
         Reason::Blocked { by } => format!("needs {by}, which failed"),
         Reason::NotSelected { stage } => format!("needs {stage}, which has no result and is not selected"),
@@ -73,6 +76,11 @@ pub(super) fn line(reasons: &[Reason]) -> String {
 /// The run that they compare with.
 pub(super) fn since(reasons: &[Reason]) -> Option<RunId> {
     reasons.iter().find_map(Reason::since)
+}
+
+/// A processor by its first word, since where a GPU has not computed it is nothing special; a GPU in full.
+fn short_device(device: &str) -> &str {
+    if device.starts_with("cpu") { "cpu" } else { device }
 }
 
 fn written_at(place: Option<&Place>) -> String {
@@ -171,7 +179,9 @@ mod tests {
             Reason::Retried { attempts: 3 },
             Reason::Forced,
             Reason::ResultLost { what: "object 12ab… is missing".into() },
-            Reason::Satisfied { since: RunId(3) },
+            Reason::Satisfied { since: RunId(3), device: None },
+            Reason::Satisfied { since: RunId(3), device: Some("cpu (AVX2, 2 threads)".into()) },
+            Reason::Satisfied { since: RunId(3), device: Some("cuda (NVIDIA H100 80GB HBM3)".into()) },
             Reason::SameBytes { stages: vec!["a".into(), "b".into()] },
             Reason::Blocked { by: "lora".into() },
             Reason::NotSelected { stage: "lora".into() },
@@ -198,6 +208,8 @@ mod tests {
         forced
         its result was lost: object 12ab… is missing
         has the result of run_3
+        has the result of run_3, on cpu
+        has the result of run_3, on cuda (NVIDIA H100 80GB HBM3)
         a and b ran but wrote the same bytes
         needs lora, which failed
         needs lora, which has no result and is not selected

@@ -349,6 +349,9 @@ pub enum Reason {
     Satisfied {
         /// The run that computed it.
         since: RunId,
+        /// What a model was computed on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        device: Option<String>,
     },
     /// Stages that it takes from ran in this run and wrote what the result was made from.
     SameBytes {

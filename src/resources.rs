@@ -12,8 +12,9 @@ pub struct Resources {
     pub cpus: Option<usize>,
     /// Memory; `None` is not counted.
     pub memory: Option<Bytes>,
-    /// GPUs.
-    pub gpus: usize,
+    /// GPUs; `None` leaves it to the kind: one for one that runs a model where models compute on GPUs, else
+    /// none.
+    pub gpus: Option<usize>,
 }
 
 /// An amount of memory or disk in bytes, written `4GiB`, `512MB` or as a number of bytes.

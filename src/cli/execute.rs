@@ -10,7 +10,7 @@ use super::{
     Failure,
     again::Again,
     line::{Line, bold},
-    plan::{plan, plan_lines, with_explainer},
+    plan::with_explainer,
     recorder::Recorder,
     units,
     view::{About, Ended, Progress, View},
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     cache::{Cache, Hold},
     engine::{self, Capacity, EngineError, Force, Request, RunEvent, Selection, Summary, Tools},
-    exec::{ProcessExecutor, Stop},
+    exec::{CudaWorker, ProcessExecutor, Stop},
     git,
     names::RunId,
     pipeline::Pipeline,
@@ -29,10 +29,11 @@ use crate::{
 /// Exit code of a run that was stopped by Ctrl-C, as shells have it.
 pub const INTERRUPTED: u8 = 130;
 
-/// Runs what is asked for, with `database` to record it in.
+/// Runs what is asked for, with `cuda` for models on a GPU and `database` to record it in.
 pub fn execute(
     request: &Request<'_>,
     cache: &Cache,
+    cuda: Option<CudaWorker>,
     stop: &Stop,
     database: RunsDb,
     progress: Progress,
@@ -42,7 +43,7 @@ pub fn execute(
     let (pipeline, run) = (request.pipeline, request.run);
     let history = RunsDb::open_existing(&pipeline.root.join("runs.db"))?;
     let program = std::env::current_exe().map_err(Failure::error)?;
-    let executor = ProcessExecutor::new(program, &["worker"]);
+    let executor = ProcessExecutor::new(program, &["worker"]).with_cuda(cuda);
     let tools = Tools { cache, executor: &executor, stop, root: &pipeline.root };
     let wanted = request.wanted();
     let headline = headline(run, &pipeline.file, &pipeline.profiles, wanted.len(), pipeline.stages.len());
@@ -76,36 +77,25 @@ pub fn execute(
     Ok((summary, records))
 }
 
-/// Runs `pipeline` as a run of its own and records it; `until` names the stages wanted, with all they need.
-pub fn run_until(
-    pipeline: &Pipeline,
+/// Runs what is asked for as a run of its own and records it.
+pub fn run_anew(
+    mut request: Request<'_>,
     cache: &Cache,
+    cuda: Option<CudaWorker>,
     stop: &Stop,
-    until: Vec<String>,
-    force: Force,
-    jobs: Option<u16>,
     again: Again,
 ) -> Result<(RunId, RunStatus), Failure> {
-    let mut request = request_until(pipeline, until, force, jobs)?;
+    let pipeline = request.pipeline;
     let mut database = RunsDb::open(&pipeline.root.join("runs.db"))?;
     let start = run_start(pipeline);
     request.run = database.begin(&start)?;
     request.began = start.invocation.started;
-    let (summary, _) = execute(&request, cache, stop, database, Progress::Auto, again)?;
+    let (summary, _) = execute(&request, cache, cuda, stop, database, Progress::Auto, again)?;
     Ok((request.run, summary.status))
 }
 
-/// What [`run_until`] would do, a line for each stage.
-pub fn plan_until(
-    pipeline: &Pipeline,
-    cache: &Cache,
-    until: Vec<String>,
-    force: Force,
-) -> Result<String, Failure> {
-    Ok(plan_lines(&plan(&request_until(pipeline, until, force, None)?, cache)?))
-}
-
-fn request_until(
+/// The request for the stages `until` of `pipeline`, with all that they need, on the processor.
+pub fn request_until(
     pipeline: &Pipeline,
     until: Vec<String>,
     force: Force,
@@ -117,8 +107,8 @@ fn request_until(
         selected: Selection { until, ..Selection::default() }.of(pipeline)?,
         keep_going: true,
         force,
-        device: Device::Cpu,
-        capacity: Capacity { cpus, memory: total_memory(), gpus: 0 },
+        capacity: Capacity { device: Device::Cpu, cpus, memory: total_memory(), gpus: 0 },
+        gpus: Vec::new(),
         run: RunId(0),
         began: Timestamp::UNIX_EPOCH,
     })
@@ -187,7 +177,6 @@ fn refused(err: EngineError) -> Failure {
         EngineError::Cache(_) => Failure::error(err)
             .exit(1)
             .help("nothing was run; check that the folder exists, can be written and has room"),
-        EngineError::Gpus { .. } => Failure::error(err).help("lower `resources: { gpus: … }` of the stage"),
     }
 }
 

@@ -147,7 +147,10 @@ pub fn found(stages: &[Found]) -> Vec<Line> {
     }
     let names: Vec<String> = stages.iter().map(|found| found.stage.clone()).collect();
     let width = name_width(&names);
-    let line = |found: &Found| cached(&found.stage, &[Reason::Satisfied { since: found.since }], width);
+    let line = |found: &Found| {
+        let reason = Reason::Satisfied { since: found.since, device: found.device.clone() };
+        cached(&found.stage, &[reason], width)
+    };
     stages.iter().map(line).collect()
 }
 

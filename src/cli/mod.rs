@@ -9,6 +9,7 @@ mod check;
 mod compare;
 mod completions;
 mod dag;
+mod device;
 mod execute;
 mod expected;
 mod export;

@@ -8,17 +8,19 @@ use std::{
 };
 
 use clap::Args;
-use pipe_stages::contract::Device;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
     Failure, Globals,
     again::Again,
-    execute::{INTERRUPTED, join, plan_until, run_until, stop_on_signals},
+    device::{DeviceOption, Wants, any_asks_for_gpu},
+    execute::{INTERRUPTED, join, request_until, run_anew, stop_on_signals},
     history::{self, json_text},
+    plan::{plan, plan_lines},
     reasons,
-    verify::{as_json, line, summary, tolerance},
+    verify::{as_json, line, summary, tolerance, was_on_gpu},
+    view,
 };
 use crate::{
     cache::Cache,
@@ -65,6 +67,8 @@ pub(super) struct Reproduce {
     /// Say what differs today and what would be computed, and run nothing
     #[arg(short = 'n', long, conflicts_with_all = ["worktree", "json"])]
     dry_run: bool,
+    #[command(flatten)]
+    device: DeviceOption,
     /// Cores that stages may use together [default: all]
     #[arg(short, long, value_name = "N")]
     jobs: Option<NonZero<u16>>,
@@ -101,8 +105,9 @@ impl Reproduce {
         let wanted: Vec<String> = then.stages.iter().map(|stage| stage.stage.clone()).collect();
         let force = if self.force { Force::All } else { Force::None };
         let cache = Cache::open(&root.join("cache"));
+        let mut request = request_until(&pipeline, wanted, force, self.jobs.map(NonZero::get))?;
         if self.dry_run {
-            globals.print(plan_until(&pipeline, &cache, wanted, force)?)?;
+            globals.print(plan_lines(&plan(&request, &cache)?))?;
             return Ok(ExitCode::SUCCESS);
         }
         let stop = Stop::default();
@@ -111,8 +116,12 @@ impl Reproduce {
         let words = |words: [&str; 2]| words.map(str::to_owned).to_vec();
         let reproduce = [words(["pipe", "reproduce"]), vec![id.to_string()]].concat();
         let again = Again { base: reproduce, logs: words(["pipe", "logs"]), ..Again::default() };
-        let jobs = self.jobs.map(NonZero::get);
-        let (run, status) = run_until(&pipeline, &cache, &stop, wanted, force, jobs, again)?;
+        let on_gpu = then.stages.iter().any(was_on_gpu);
+        let wants = Wants { model: on_gpu, gpus: any_asks_for_gpu(&pipeline), told: true };
+        let devices = self.device.find(wants)?;
+        devices.lend_to(&mut request);
+        devices.told().iter().for_each(view::print);
+        let (run, status) = run_anew(request, &cache, devices.worker, &stop, again)?;
         if status == RunStatus::Interrupted {
             return Ok(ExitCode::from(INTERRUPTED));
         }
@@ -174,7 +183,8 @@ impl Reproduce {
         let (executor, stop) = (ProcessExecutor::new(PathBuf::new(), &[]), Stop::default());
         let tools = Tools { cache, executor: &executor, stop: &stop, root };
         let kept = |digest| history.predictions(digest).ok().flatten();
-        let how = Verification { device: Device::Cpu, threads: 1, tolerance: self.tolerance, kept: &kept };
+        let how =
+            Verification { device: None, gpu: None, threads: 1, tolerance: self.tolerance, kept: &kept };
         let scratch = tempfile::tempdir().map_err(Failure::error)?;
         let stages = then.stages.iter().map(|stage| {
             let verdict = engine::reproduced(

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anstyle::Style;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use jiff::Timestamp;
 use pipe_stages::contract::Device;
 use serde_json::{Value, json};
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::{
     Failure, Globals, PipelineArgs,
     again::Again,
+    device::{Choice, DeviceOption},
     execute::{
         INTERRUPTED, all_cpus, closing, execute, headline, invocation, join, run_start, seconds_since,
         stop_on_signals, total_memory,
@@ -62,26 +63,14 @@ pub struct Run {
     /// After a failure, still run everything that does not need what failed
     #[arg(short, long)]
     keep_going: bool,
-    /// Where models compute
-    #[arg(long, value_enum, default_value_t = DeviceChoice::Auto)]
-    device: DeviceChoice,
+    #[command(flatten)]
+    device: DeviceOption,
     /// Print what was done as one JSON document
     #[arg(long)]
     json: bool,
     /// How the run is shown while it happens, on standard error
     #[arg(long, value_enum, value_name = "HOW", default_value_t = Progress::Auto)]
     progress: Progress,
-}
-
-/// Where models compute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum DeviceChoice {
-    /// A GPU if there is one that works, else the processor
-    Auto,
-    /// The processor
-    Cpu,
-    /// An NVIDIA GPU
-    Cuda,
 }
 
 impl Run {
@@ -101,7 +90,8 @@ impl Run {
         }
         let mut starting = self.starting();
         let is_told_in_lines = !self.dry_run && !self.json && self.progress != Progress::Json;
-        let may_repeat = is_told_in_lines && self.targets.are_all() && self.device().is_ok();
+        let may_repeat =
+            is_told_in_lines && self.targets.are_all() && self.device.chosen() != Some(Choice::Cuda);
         let told = may_repeat.then(|| told(&self.pipeline.options(globals))).flatten();
         let cache = told.as_ref().map(|told| Cache::open(&told.root.join("cache")));
         if let Some((told, cache)) = told.as_ref().zip(cache.as_ref())
@@ -206,18 +196,18 @@ impl Run {
         if self.dry_run {
             return self.print_plan(globals, &plan(&request, cache)?);
         }
+        let demanded = self.device.demanded()?;
         let _hold = join(cache, &|text| self.progress.remark(text))?;
-        // What cannot be done is said before anything is; a whole pipeline can be.
-        if request.selected.is_some() {
-            plan(&request, cache)?;
-        }
+        let devices = self.device.for_request(demanded, &mut request, &|request| plan(request, cache))?;
         let mut database = RunsDb::open(&pipeline.root.join("runs.db"))?;
         let start = run_start(pipeline);
         request.run = database.begin(&start)?;
         request.began = start.invocation.started;
         drop(starting);
+        devices.told().iter().for_each(|line| self.progress.say(line));
         let again = self.again(globals, pipeline);
-        let (summary, records) = execute(&request, cache, stop, database, self.progress, again)?;
+        let (summary, records) =
+            execute(&request, cache, devices.worker, stop, database, self.progress, again)?;
         self.print(globals, pipeline, cache, request.run, &summary, &records)?;
         Ok(match summary.status {
             RunStatus::Done | RunStatus::Running => ExitCode::SUCCESS,
@@ -244,8 +234,8 @@ impl Run {
             selected: self.targets.selected(pipeline)?,
             keep_going: self.keep_going,
             force: self.targets.force(pipeline)?,
-            device: self.device()?,
-            capacity: Capacity { cpus, memory: total_memory(), gpus: 0 },
+            capacity: Capacity { device: Device::Cpu, cpus, memory: total_memory(), gpus: 0 },
+            gpus: Vec::new(),
             run: RunId(0),
             began: Timestamp::UNIX_EPOCH,
         })
@@ -256,27 +246,18 @@ impl Run {
         let path = |path: &Path| quoted(&path.display().to_string());
         let environment = std::env::var_os("PIPE_ROOT").map(PathBuf::from);
         let root = globals.root.as_ref().filter(|root| environment.as_ref() != Some(root));
-        let device = self.device.to_possible_value().filter(|_| self.device != DeviceChoice::Auto);
         let mut base = vec!["pipe".to_owned(), "run".to_owned(), path(&self.pipeline.file)];
         base.extend(root.map(|root| format!("--root {}", path(root))));
         base.extend(self.pipeline.profiles.iter().map(|name| format!("-p {}", quoted(name))));
         base.extend(self.pipeline.sets.iter().map(|set| format!("-s {}", quoted(set))));
         base.extend(self.jobs.map(|jobs| format!("-j {jobs}")));
-        base.extend(device.map(|device| format!("--device {}", device.get_name())));
+        base.extend(self.device.words());
         base.extend(self.keep_going.then(|| "-k".to_owned()));
         let mut logs = vec!["pipe".to_owned(), "logs".to_owned()];
         let is_found = globals.project_root(None).is_ok_and(|root| root == pipeline.root);
         logs.extend((!is_found).then(|| format!("--root {}", path(&pipeline.root))));
         let (selection, force) = (self.targets.selection_words(), self.targets.force_words());
         Again { base, selection, force, logs }
-    }
-
-    fn device(&self) -> Result<Device, Failure> {
-        match self.device {
-            DeviceChoice::Auto | DeviceChoice::Cpu => Ok(Device::Cpu),
-            DeviceChoice::Cuda => Err(Failure::input("this build of `pipe` has no CUDA worker")
-                .help("leave out --device, or use --device cpu")),
-        }
     }
 
     /// What came out: the tables of the last stages, or everything as JSON.

@@ -8,11 +8,12 @@ use serde_json::{Value, json};
 
 use super::{
     Failure, Globals,
+    device::{Choice, DeviceOption, Devices, Wants},
     execute::{INTERRUPTED, join, stop_on_signals},
     history, reasons,
     table::{BAD, GOOD, WARN, styled},
     units::list,
-    verify_cache,
+    verify_cache, view,
 };
 use crate::{
     cache::Cache,
@@ -45,7 +46,7 @@ pub(super) struct Verify {
     #[arg(long, value_name = "NUMBER", default_value_t = 0.0, value_parser = tolerance)]
     tolerance: f64,
     /// Hash every object of the cache again, and say which runs need those that are damaged or missing
-    #[arg(long, conflicts_with_all = ["run", "stages", "tolerance", "dry_run", "jobs"])]
+    #[arg(long, conflicts_with_all = ["run", "stages", "tolerance", "dry_run", "jobs", "choice"])]
     cache: bool,
     /// Remove what is damaged, and results that need it, so that they are computed again
     #[arg(long, requires = "cache")]
@@ -53,6 +54,8 @@ pub(super) struct Verify {
     /// Say what would be computed, and compute nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
+    #[command(flatten)]
+    device: DeviceOption,
     /// Cores that a stage may use [default: all]
     #[arg(short, long, value_name = "N")]
     jobs: Option<NonZero<u16>>,
@@ -84,15 +87,24 @@ impl Verify {
         let _hold = join(&cache, &|text| globals.say(text))?;
         let stop = Stop::default();
         stop_on_signals(&stop, || {});
+        let on_gpu = stages.iter().any(|stage| was_on_gpu(stage));
+        let wants = Wants { model: on_gpu && !self.dry_run, gpus: false, told: true };
+        let devices = if self.dry_run { Devices::default() } else { self.device.find(wants)? };
+        devices.told().iter().for_each(view::print);
         let program = std::env::current_exe().map_err(Failure::error)?;
-        let executor = ProcessExecutor::new(program, &["worker"]);
+        let executor = ProcessExecutor::new(program, &["worker"]).with_cuda(devices.worker);
         let tools = Tools { cache: &cache, executor: &executor, stop: &stop, root: &root };
         let cores = self
             .jobs
             .map_or_else(|| thread::available_parallelism().map_or(1, Into::into), |jobs| jobs.get().into());
         let kept = |digest| database.predictions(digest).ok().flatten();
-        let how =
-            Verification { device: Device::Cpu, threads: cores, tolerance: self.tolerance, kept: &kept };
+        let how = Verification {
+            device: (self.device.chosen() == Some(Choice::Cuda)).then_some(Device::Cuda),
+            gpu: devices.gpus.into_iter().next(),
+            threads: cores,
+            tolerance: self.tolerance,
+            kept: &kept,
+        };
         let mut told = Vec::new();
         for stage in stages {
             let ready = engine::prepare(&run, stage, &tools, pipe_stages::kinds());
@@ -146,6 +158,12 @@ impl Verify {
         let is_chosen = |stage: &&LoadedStage| self.stages.is_empty() || self.stages.contains(&stage.stage);
         Ok(run.stages.iter().filter(is_chosen).collect())
     }
+}
+
+/// Whether a GPU computed the recorded result of `stage`.
+pub(super) fn was_on_gpu(stage: &LoadedStage) -> bool {
+    let device = stage.execution.as_ref().and_then(|made| made.device.as_deref());
+    device.is_some_and(|device| Device::of_name(device) == Device::Cuda)
 }
 
 /// What came of one stage; nothing yet for one that would be computed.

@@ -88,6 +88,14 @@ impl Progress {
         }
     }
 
+    /// Says in a line something that concerns no stage.
+    pub fn say(self, line: &Line) {
+        match self {
+            Progress::Json => Events::remark(&anstream::adapter::strip_str(&line.to_string()).to_string()),
+            Progress::Auto | Progress::Plain => print(line),
+        }
+    }
+
     /// Tells why a run could not begin or go on, and returns the exit code, if that is for a program.
     pub fn failure(self, failure: Failure, globals: &Globals) -> Result<ExitCode, Failure> {
         match failure {

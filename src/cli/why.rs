@@ -49,8 +49,8 @@ impl Why {
             selected: Selection { until: vec![self.stage.clone()], ..Selection::default() }.of(&pipeline)?,
             keep_going: false,
             force: Force::None,
-            device: Device::Cpu,
-            capacity: Capacity { cpus: 1, memory: 0, gpus: 0 },
+            capacity: Capacity { device: Device::Cpu, cpus: 1, memory: 0, gpus: 0 },
+            gpus: Vec::new(),
             run: RunId(0),
             began: jiff::Timestamp::UNIX_EPOCH,
         };

@@ -21,7 +21,7 @@ mod verify;
 use std::{collections::BTreeSet, path::Path};
 
 use jiff::Timestamp;
-use pipe_stages::contract::{Device, Event};
+use pipe_stages::contract::Event;
 use thiserror::Error;
 
 use crate::{
@@ -53,10 +53,10 @@ pub struct Request<'a> {
     pub keep_going: bool,
     /// Stages that run even if a result exists.
     pub force: Force,
-    /// Where models compute.
-    pub device: Device,
     /// What the stages may use together.
     pub capacity: Capacity,
+    /// The names of as many GPUs as the capacity has, as `CUDA_VISIBLE_DEVICES` has them.
+    pub gpus: Vec<String>,
     /// The number of this run, written into what it computes.
     pub run: RunId,
     /// When it began.
@@ -203,16 +203,18 @@ pub enum EngineError {
     /// The cache cannot take what the stages would write.
     #[error("stages have to run, but the cache cannot be written")]
     Cache(#[source] CacheError),
-    /// A stage asks for more GPUs than there are.
-    #[error("stage `{stage}` needs {wanted} GPUs, this run has {given}")]
-    Gpus {
-        /// The stage.
-        stage: String,
-        /// What it asks for.
-        wanted: usize,
-        /// What there is.
-        given: usize,
-    },
+}
+
+/// A stage that asks for more GPUs than there are.
+#[derive(Debug, Error)]
+#[error("stage `{stage}` needs {wanted} GPUs, this run has {given}")]
+pub struct TooFewGpus {
+    /// The stage.
+    pub stage: String,
+    /// What it asks for.
+    pub wanted: usize,
+    /// What there is.
+    pub given: usize,
 }
 
 impl Request<'_> {
@@ -231,6 +233,17 @@ impl Request<'_> {
                 let closure = dag.closure(selected.iter().map(String::as_str));
                 closure.into_iter().map(str::to_owned).collect()
             }
+        }
+    }
+
+    /// Whether every stage that would run according to `planned` can have the GPUs that it asks for.
+    pub fn has_gpus_for(&self, planned: &[Planned]) -> Result<(), TooFewGpus> {
+        let given = self.capacity.gpus;
+        let running = planned.iter().filter(|plan| plan.verdict == Verdict::Run);
+        let shares = running.map(|plan| (plan, self.capacity.share(&self.pipeline.stages[&plan.stage]).gpus));
+        match shares.into_iter().find(|(_, wanted)| *wanted > given) {
+            Some((plan, wanted)) => Err(TooFewGpus { stage: plan.stage.clone(), wanted, given }),
+            None => Ok(()),
         }
     }
 

@@ -35,6 +35,8 @@ pub(super) struct Task<'a> {
     pub run: RunId,
     pub device: Device,
     pub threads: usize,
+    /// The GPUs that are its own.
+    pub gpus: Vec<String>,
     pub is_forced: bool,
 }
 
@@ -124,6 +126,7 @@ fn attempt(
             output: claim.folder().join("output"),
             lock: claim.lock(),
             timeout: task.spec.attempts.timeout.map(|limit| limit.0),
+            gpus: &task.gpus,
         };
         let mut failure = None;
         let memory = OutOfMemory::watch();

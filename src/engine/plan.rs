@@ -100,7 +100,8 @@ pub fn plan(
             match decided.verdict {
                 Decision::Cached(hit) => {
                     known.insert(stage.clone(), hit.outputs);
-                    (Verdict::Cached(hit.run), vec![Reason::Satisfied { since: hit.run }])
+                    let reason = Reason::Satisfied { since: hit.run, device: hit.device };
+                    (Verdict::Cached(hit.run), vec![reason])
                 }
                 Decision::Run(reasons) => (Verdict::Run, reasons),
             }

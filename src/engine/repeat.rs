@@ -47,6 +47,8 @@ pub struct Found {
     pub stage: String,
     /// The run.
     pub since: RunId,
+    /// What it computed on, for a stage that runs a model.
+    pub device: Option<String>,
 }
 
 impl Repeat {

@@ -1,10 +1,14 @@
 //! What stages that run side by side may use together.
 
+use pipe_stages::contract::Device;
+
 use crate::pipeline::StageSpec;
 
 /// Cores, memory and GPUs, as a whole or as one stage's share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
+    /// Where models compute.
+    pub device: Device,
     /// Cores.
     pub cpus: usize,
     /// Bytes of memory.
@@ -14,16 +18,26 @@ pub struct Capacity {
 }
 
 impl Capacity {
-    /// What `spec` takes of `self` when it runs: a model takes all cores unless told otherwise.
+    /// What `spec` takes of `self` when it runs, unless told otherwise: a model takes a GPU and its part of
+    /// the cores where models compute on GPUs, else all cores; anything else takes one core.
     ///
-    /// A stage that asks for more cores or memory than there are gets what there is.
+    /// A stage that asks for more cores or memory than there are gets what there is. GPUs are never fewer
+    /// than it asks for: they may be more than there are.
     #[must_use]
     pub fn share(&self, spec: &StageSpec) -> Self {
-        let cpus = spec.resources.cpus.unwrap_or(if spec.kind.runs_model { self.cpus } else { 1 });
+        let may_use_gpu = spec.kind.runs_model && self.device == Device::Cuda;
+        let gpus = spec.resources.gpus.unwrap_or(usize::from(may_use_gpu));
+        let device = if may_use_gpu && gpus > 0 { Device::Cuda } else { Device::Cpu };
+        let usual_cpus = match (spec.kind.runs_model, device) {
+            (true, Device::Cuda) => self.cpus / self.gpus.max(1),
+            (true, Device::Cpu) => self.cpus,
+            (false, _) => 1,
+        };
         Self {
-            cpus: cpus.clamp(1, self.cpus),
+            device,
+            cpus: spec.resources.cpus.unwrap_or(usual_cpus).clamp(1, self.cpus),
             memory: spec.resources.memory.map_or(0, |memory| memory.0).min(self.memory),
-            gpus: spec.resources.gpus,
+            gpus,
         }
     }
 

@@ -11,13 +11,13 @@ use jiff::Timestamp;
 use pipe_stages::contract::PortType;
 
 use super::{
-    Capacity, EngineError, Explainer, Request, RunEvent, Summary, Tools,
+    Capacity, EngineError, Explainer, Request, RunEvent, Summary, TooFewGpus, Tools,
     decide::{Decided, Decision, Known, decide},
     perform::{Ending, Notice, Performed, Task, perform},
     repeat::{Found, Repeat, RestsOn},
 };
 use crate::{
-    cache::{CacheError, Hit, Mark},
+    cache::{Hit, Mark},
     digest::{ActionKey, Digest},
     names::RunId,
     pipeline::StageSpec,
@@ -36,13 +36,6 @@ pub fn run(
     explainer: &Explainer<'_>,
     observe: &mut dyn FnMut(RunEvent),
 ) -> Result<Summary, EngineError> {
-    let wanted = request.wanted();
-    for stage in &wanted {
-        let (needs, given) = (request.pipeline.stages[stage].resources.gpus, request.capacity.gpus);
-        if needs > given {
-            return Err(EngineError::Gpus { stage: stage.clone(), wanted: needs, given });
-        }
-    }
     let (sender, messages) = mpsc::channel();
     thread::scope(|scope| {
         let mut schedule = Schedule::new(request, tools, explainer, observe);
@@ -70,6 +63,7 @@ struct Ready {
 struct Running {
     key: ActionKey,
     share: Capacity,
+    gpus: Vec<String>,
     reasons: Vec<Reason>,
     started: Timestamp,
     followers: Vec<Ready>,
@@ -99,6 +93,8 @@ struct Schedule<'r, 'o> {
     found: Vec<Found>,
     rests_on: RestsOn,
     free: Capacity,
+    /// The GPUs that no running stage has.
+    free_gpus: Vec<String>,
     is_cache_writable: bool,
     failed: Option<String>,
 }
@@ -138,6 +134,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
             found: Vec::new(),
             rests_on: RestsOn::default(),
             free: request.capacity,
+            free_gpus: request.gpus.clone(),
             is_cache_writable: false,
             failed: None,
         }
@@ -240,7 +237,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
         match decided {
             Err(err) => self.cannot_decide(spec, looked_at, &err),
             Ok(Decided { verdict: Decision::Cached(hit), key, outside, .. }) => {
-                self.found.push(Found { stage, since: hit.run });
+                self.found.push(Found { stage, since: hit.run, device: hit.device.clone() });
                 let outside =
                     outside.into_iter().map(|(port, outside)| (spec.inputs[&port].clone(), outside.digest));
                 self.rests_on.outside.extend(outside);
@@ -248,6 +245,12 @@ impl<'r, 'o> Schedule<'r, 'o> {
                 self.satisfied(spec, key, looked_at, hit);
             }
             Ok(mut decided) => {
+                let (wanted, given) = (self.request.capacity.share(spec).gpus, self.request.capacity.gpus);
+                if wanted > given {
+                    let error = TooFewGpus { stage, wanted, given };
+                    self.cannot_decide(spec, looked_at, &error);
+                    return Ok(());
+                }
                 if !self.is_cache_writable {
                     self.tools.cache.make_writable().map_err(EngineError::Cache)?;
                     self.is_cache_writable = true;
@@ -284,9 +287,11 @@ impl<'r, 'o> Schedule<'r, 'o> {
                 passed_over.push(ready);
                 continue;
             }
+            let gpus = self.free_gpus.drain(..share.gpus).collect::<Vec<_>>();
             let running = Running {
                 key: ready.decided.key,
                 share,
+                gpus: gpus.clone(),
                 reasons: ready.reasons,
                 started: ready.looked_at,
                 followers: Vec::new(),
@@ -297,8 +302,9 @@ impl<'r, 'o> Schedule<'r, 'o> {
                 places: &self.request.pipeline.places,
                 decided: ready.decided,
                 run: self.request.run,
-                device: self.request.device,
+                device: share.device,
                 threads: share.cpus,
+                gpus,
                 is_forced: self.request.forces(&ready.stage),
             };
             let (tools, sender, stage) = (self.tools, sender.clone(), ready.stage);
@@ -327,6 +333,9 @@ impl<'r, 'o> Schedule<'r, 'o> {
     fn ended(&mut self, stage: &str, performed: Performed) {
         let running = self.running.remove(stage).expect("only running stages end");
         self.free.give_back(running.share);
+        self.free_gpus.extend(running.gpus);
+        let place = |gpu: &String| self.request.gpus.iter().position(|other| other == gpu);
+        self.free_gpus.sort_by_key(place);
         let spec = &self.request.pipeline.stages[stage];
         let mut record = record(spec, Outcome::Ran, running.started);
         record.key = Some(running.key);
@@ -378,7 +387,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
         record.key = Some(key);
         record.execution = Some(hit.execution);
         record.reasons = self.without_effect(spec, hit.run);
-        record.reasons.push(Reason::Satisfied { since: hit.run });
+        record.reasons.push(Reason::Satisfied { since: hit.run, device: hit.device });
         self.has_result(&spec.name, hit.outputs);
         self.finish(record, None, Vec::new());
     }
@@ -394,9 +403,9 @@ impl<'r, 'o> Schedule<'r, 'o> {
         if stages.is_empty() { Vec::new() } else { vec![Reason::SameBytes { stages }] }
     }
 
-    fn cannot_decide(&mut self, spec: &StageSpec, since: Timestamp, error: &CacheError) {
+    fn cannot_decide(&mut self, spec: &StageSpec, since: Timestamp, error: &dyn std::error::Error) {
         let mut record = record(spec, Outcome::Failed, since);
-        let cause = std::error::Error::source(error).map(|cause| format!("\nbecause {cause}"));
+        let cause = error.source().map(|cause| format!("\nbecause {cause}"));
         record.error = Some(format!("{error}{}", cause.unwrap_or_default()));
         self.failed.get_or_insert_with(|| spec.name.clone());
         self.finish(record, None, Vec::new());

@@ -54,6 +54,7 @@ pub enum Unchecked {
 #[derive(Debug)]
 pub struct Ready<'a> {
     stage: &'a LoadedStage,
+    runs_model: bool,
     origin: &'a Origin,
     fingerprint: Fingerprint,
     key: ActionKey,
@@ -66,12 +67,23 @@ impl Ready<'_> {
     pub fn name(&self) -> &str {
         &self.stage.stage
     }
+
+    /// Where it is computed again.
+    pub fn device(&self, how: &Verification<'_>) -> Device {
+        if !self.runs_model || how.gpu.is_none() {
+            return Device::Cpu;
+        }
+        how.device.unwrap_or_else(|| self.origin.device.as_deref().map_or(Device::Cpu, Device::of_name))
+    }
 }
 
 /// How results are computed again and compared.
 pub struct Verification<'a> {
-    /// Where models compute.
-    pub device: Device,
+    /// Where models compute; `None` for where the record says that they did.
+    pub device: Option<Device>,
+    /// The GPU that they compute on, as `CUDA_VISIBLE_DEVICES` names it; without one they compute on the
+    /// processor.
+    pub gpu: Option<String>,
     /// Threads that a stage may use.
     pub threads: usize,
     /// How far numbers may be apart; 0 for not at all.
@@ -160,7 +172,7 @@ pub fn prepare<'a>(
         }
     }
     if changed.is_empty() {
-        Ok(Ready { stage, origin, fingerprint, key, inputs, outside })
+        Ok(Ready { stage, runs_model: kind.runs_model, origin, fingerprint, key, inputs, outside })
     } else {
         Err(Unchecked::Changed(changed))
     }
@@ -184,12 +196,14 @@ fn compute(
     id: &str,
 ) -> Result<Verified, CacheError> {
     let job = job(ready, claim, how)?;
+    let gpus: Vec<String> = how.gpu.iter().filter(|_| job.device == Device::Cuda).cloned().collect();
     let launch = Launch {
         job: &job,
         root: tools.root,
         output: claim.folder().join("output"),
         lock: claim.lock(),
         timeout: None,
+        gpus: &gpus,
     };
     let Fingerprint { kind, .. } = &ready.fingerprint;
     let hashed = ready.fingerprint.hashed();
@@ -253,7 +267,7 @@ fn job(ready: &Ready<'_>, claim: &Claim, how: &Verification<'_>) -> Result<Job, 
         outputs: outputs.map(|output| (output.port.clone(), claim.outputs().join(&output.port))).collect(),
         events: claim.folder().join("events.jsonl"),
         checkpoint: claim.checkpoint(),
-        device: how.device,
+        device: ready.device(how),
         threads: how.threads,
     })
 }

@@ -2,7 +2,9 @@
 //!
 //! It leads a process group of its own, so that what it started is stopped with it.
 
-use std::{io, os::unix::process::ExitStatusExt, path::Path, process::ExitStatus, time::Duration};
+use std::{
+    ffi::OsString, io, os::unix::process::ExitStatusExt, path::Path, process::ExitStatus, time::Duration,
+};
 
 use pipe_stages::{
     contract::{Event, StageError},
@@ -13,9 +15,10 @@ use rustix::process::{Pid, Signal};
 use super::{
     ExecError, Exit, Finished, Launch, Stop,
     ending::Ending,
+    gpus::ORDER,
     launcher::{Answer, Order},
     meaning::{OutOfMemory, of_code},
-    process::exit,
+    process::{exit, variables},
     sandbox::Sandbox,
     starter::Starter,
     tail::end_of,
@@ -94,11 +97,18 @@ pub(super) fn execute(
     }
 }
 
-/// The order for a command that gets those of `names` from the environment that are set.
+/// The order for a command that gets those of `names` from the environment that are set, and is told
+/// which GPUs are its own.
 fn order(launch: &Launch<'_>, words: Vec<String>, names: &[String]) -> Order {
     let value = |name: &String| std::env::var_os(name).map(|value| (name.into(), value));
-    let variables = names.iter().filter_map(value).collect();
-    Order { words, folder: launch.root.into(), variables, sandbox: None }
+    let mut declared: Vec<(OsString, OsString)> = names.iter().filter_map(value).collect();
+    if let Some((name, gpus)) = variables(launch.gpus) {
+        // Numbers mean the same GPUs only while they are counted in the same order.
+        declared.retain(|(declared, _)| declared != name);
+        declared.push((name.into(), gpus.into()));
+        declared.extend(std::env::var_os(ORDER).map(|order| (ORDER.into(), order)));
+    }
+    Order { words, folder: launch.root.into(), variables: declared, sandbox: None }
 }
 
 fn failed(finished: Option<Finished>, err: StageError, events: &mut dyn FnMut(Event)) -> Finished {

@@ -2,6 +2,7 @@
 
 mod command;
 mod ending;
+mod gpus;
 mod inline;
 mod launcher;
 mod meaning;
@@ -25,6 +26,7 @@ use pipe_stages::contract::{Event, Job};
 use rustix::process::{Pid, Signal, kill_process_group};
 use thiserror::Error;
 
+pub use gpus::{CudaWorker, GpuError, VISIBLE, WORKER_VARIABLE, visible_names, without_worker};
 pub use inline::InlineExecutor;
 pub use launcher::{WORD as LAUNCH, serve};
 pub use meaning::{OutOfMemory, of_signal as meaning_of_signal};
@@ -45,6 +47,8 @@ pub struct Launch<'a> {
     pub lock: &'a std::fs::File,
     /// How long it may take.
     pub timeout: Option<Duration>,
+    /// The GPUs that are its own while it runs, as `CUDA_VISIBLE_DEVICES` names them.
+    pub gpus: &'a [String],
 }
 
 /// How a stage ended and what it took.

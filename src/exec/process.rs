@@ -16,14 +16,15 @@ use std::{
 
 use command_fds::{CommandFdExt, FdMapping};
 use pipe_stages::{
-    contract::{Event, Hello, Job, PROTOCOL, Stage},
+    contract::{Device, Event, Hello, Job, PROTOCOL, Stage},
     kinds::shell::Shell,
 };
 use rustix::process::{Pid, Signal};
 use wait4::{ResUse, Wait4};
 
 use super::{
-    ExecError, Executor, Exit, Finished, Launch, Stop, command, ending::Ending, starter::Starter, tail::Tail,
+    CudaWorker, ExecError, Executor, Exit, Finished, Launch, Stop, VISIBLE, command, ending::Ending,
+    starter::Starter, tail::Tail,
 };
 
 /// How often a running stage's events are read.
@@ -41,6 +42,7 @@ const KEEP_MEMORY: [(&str, &str); 2] =
 pub struct ProcessExecutor {
     program: PathBuf,
     arguments: Vec<String>,
+    cuda: Option<CudaWorker>,
     starter: Arc<Starter>,
 }
 
@@ -48,19 +50,32 @@ impl ProcessExecutor {
     /// Workers are `program arguments…`, such as `pipe worker`.
     pub fn new(program: PathBuf, arguments: &[&str]) -> Self {
         let starter = Arc::new(Starter::new(program.clone()));
-        Self { program, arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(), starter }
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        Self { program, arguments, cuda: None, starter }
     }
 
-    fn start(&self, launch: &Launch<'_>) -> Result<Child, ExecError> {
+    /// Jobs on a GPU go to `worker`, with the same arguments.
+    #[must_use]
+    pub fn with_cuda(self, worker: Option<CudaWorker>) -> Self {
+        Self { cuda: worker, ..self }
+    }
+
+    fn program_for(&self, job: &Job) -> &Path {
+        let cuda = self.cuda.as_ref().filter(|_| job.device == Device::Cuda);
+        cuda.map_or(&self.program, CudaWorker::program)
+    }
+
+    fn start(&self, program: &Path, launch: &Launch<'_>) -> Result<Child, ExecError> {
         let output =
             std::fs::File::create(&launch.output).map_err(ExecError::io("create", &launch.output))?;
         let lock: OwnedFd = launch.lock.try_clone().map_err(ExecError::io("share", &launch.output))?.into();
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new(program);
         command
             .args(&self.arguments)
             .current_dir(launch.root)
             .env("RAYON_NUM_THREADS", launch.job.threads.to_string())
             .envs(KEEP_MEMORY)
+            .envs(variables(launch.gpus))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(output)
@@ -68,7 +83,7 @@ impl ProcessExecutor {
             .process_group(0)
             .fd_mappings(vec![FdMapping { parent_fd: lock, child_fd: LOCK_DESCRIPTOR }])
             .expect("one descriptor cannot collide");
-        command.spawn().map_err(ExecError::io("start", &self.program))
+        command.spawn().map_err(ExecError::io("start", program))
     }
 }
 
@@ -82,11 +97,12 @@ impl Executor for ProcessExecutor {
         if launch.job.kind == Shell::KIND {
             return command::execute(&self.starter, launch, stop, events);
         }
-        let mut child = self.start(launch)?;
+        let program = self.program_for(launch.job);
+        let mut child = self.start(program, launch)?;
         let mut stdin = child.stdin.take();
         let mut stdout = BufReader::new(child.stdout.take().expect("the worker's output is piped"));
         let (ended, end) = mpsc::channel();
-        if let Err(unfit) = greet(&self.program, &mut stdout, launch.job) {
+        if let Err(unfit) = greet(program, &mut stdout, launch.job) {
             drop(stdin);
             let _ = child.kill();
             let _ = child.wait();
@@ -115,9 +131,14 @@ impl Executor for ProcessExecutor {
         tail.read(events);
         drop(stdin);
         let _ = waiter.join();
-        let usage = usage.map_err(ExecError::io("wait for", &self.program))?;
+        let usage = usage.map_err(ExecError::io("wait for", program))?;
         Ok(finished(&usage, ending.reason()))
     }
+}
+
+/// What tells a process which GPUs are its own: nothing where it has none.
+pub(super) fn variables(gpus: &[String]) -> Option<(&'static str, String)> {
+    (!gpus.is_empty()).then(|| (VISIBLE, gpus.join(",")))
 }
 
 /// Reads what the worker says first and checks that it can run `job`.

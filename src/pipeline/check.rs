@@ -265,7 +265,7 @@ impl Checker<'_> {
             resources.cpus = self.count(node, 1, &at("cpus"));
         }
         if let Some(node) = map.get("gpus") {
-            resources.gpus = self.count(node, 0, &at("gpus")).unwrap_or(0);
+            resources.gpus = self.count(node, 0, &at("gpus"));
         }
         resources.memory = match map.get("memory") {
             None => None,

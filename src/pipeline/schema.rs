@@ -79,7 +79,8 @@ struct Resources {
     cpus: Option<WholeNumber>,
     /// Memory, such as `4GiB` or `512MB`, or bytes.
     memory: Option<Memory>,
-    /// GPUs.
+    /// GPUs of its own, which `CUDA_VISIBLE_DEVICES` names to it; with `--device cuda` one for a kind that runs
+    /// a model, else none, unless given.
     gpus: Option<WholeNumber>,
 }
 

@@ -115,8 +115,13 @@ impl Lab {
             selected: selection.of(&pipeline).unwrap(),
             keep_going: options.keep_going,
             force: options.force.clone(),
-            device: Device::Cpu,
-            capacity: Capacity { cpus: options.cpus.unwrap_or(4), memory: 1 << 30, gpus: 0 },
+            capacity: Capacity {
+                device: Device::Cpu,
+                cpus: options.cpus.unwrap_or(4),
+                memory: 1 << 30,
+                gpus: 0,
+            },
+            gpus: Vec::new(),
             run: RunId(*self.runs.borrow() + 1),
             began: jiff::Timestamp::now(),
         };
@@ -219,7 +224,7 @@ fn a_stage_that_writes_the_same_bytes_stops_the_change_there() {
     let ran = lab.run();
     assert_eq!(ran.stages(Outcome::Ran), ["first", "greeting"]);
     let reasons = format!("{:?}", ran.records["all"].reasons);
-    assert_eq!(reasons, r#"[SameBytes { stages: ["first"] }, Satisfied { since: RunId(1) }]"#);
+    assert_eq!(reasons, r#"[SameBytes { stages: ["first"] }, Satisfied { since: RunId(1), device: None }]"#);
 }
 
 #[test]

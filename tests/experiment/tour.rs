@@ -63,6 +63,7 @@ fn the_commands_of_the_tour_print_what_the_readme_says() {
             .current_dir(lab.path("."))
             .env("PATH", path.as_ref().unwrap())
             .env_remove("PIPE_ROOT")
+            .env("PIPE_CUDA_WORKER", "/no/worker")
             .output()
             .unwrap();
         let printed = String::from_utf8(output.stdout).unwrap();

@@ -26,8 +26,14 @@ fn refused(hello: &str) -> String {
         threads: 1,
     };
     let lock = fs::File::create(path("lock")).unwrap();
-    let launch =
-        Launch { job: &job, root: folder.path(), output: path("output"), lock: &lock, timeout: None };
+    let launch = Launch {
+        job: &job,
+        root: folder.path(),
+        output: path("output"),
+        lock: &lock,
+        timeout: None,
+        gpus: &[],
+    };
     let executor = ProcessExecutor::new(path("worker"), &[]);
     match executor.execute(&launch, &Stop::default(), &mut |_| {}) {
         Err(error @ ExecError::Unfit { .. }) => error.to_string(),

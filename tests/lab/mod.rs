@@ -99,6 +99,8 @@ impl Lab {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pipe"));
         command.args(arguments).current_dir(self.folder.path()).env_remove("PIPE_ROOT");
+        // What is printed is that of a machine without a GPU, also on one that has some.
+        command.env("PIPE_CUDA_WORKER", "/no/worker");
         command
     }
 

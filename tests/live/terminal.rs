@@ -143,7 +143,9 @@ fn what_runs_is_shown_below_what_has_run_and_follows_the_size_of_the_terminal() 
 fn every_stage_leaves_one_line() {
     let lab = Lab::new(EXPERIMENT);
     let mut terminal = Terminal::run(&lab, &[], &[], (80, 24));
-    let rows = terminal.end();
+    let mut rows = terminal.end();
+    // A machine that is busy elsewhere takes so long to begin that it says so.
+    rows.retain(|row| !row.starts_with(" starting"));
     assert!(rows[0].starts_with("      run run_1: pipelines/p.yaml, 12 stages"), "{rows:?}");
     assert!(rows[1..13].iter().all(|row| row.starts_with("     done ")), "{rows:?}");
     assert!(rows[13].starts_with("     done run_1: 12 ran, 0 cached, in "), "{rows:?}");

@@ -33,6 +33,13 @@ pub enum Device {
     Cuda,
 }
 
+impl Device {
+    /// The device that a stage called by `name` when it said what it computes on.
+    pub fn of_name(name: &str) -> Self {
+        if name.starts_with("cuda") { Device::Cuda } else { Device::Cpu }
+    }
+}
+
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -8,6 +8,7 @@
 //! other way round.
 
 mod context;
+mod devices;
 mod error;
 mod event;
 mod job;
@@ -16,6 +17,7 @@ mod port;
 mod worker;
 
 pub use context::StageCx;
+pub use devices::{DEVICES, Gpu, Probe, ProbeFailure, ProbeFailureKind};
 pub use error::StageError;
 pub use event::{Event, read_events};
 pub use job::{Device, Hello, Job, PROTOCOL};
