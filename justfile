@@ -17,6 +17,10 @@ demo:
 faults projects="100":
     PIPE_FAULTS={{projects}} cargo test --release --test faults campaign -- --nocapture
 
+# Builds `pipe` and `pipe-cuda-worker` where there is neither CUDA toolkit nor GPU, with nvcc from PyPI.
+cuda:
+    python3 stages/cuda/build_without_toolkit.py
+
 # Exactly what CI runs.
 ci:
     .ci/run

@@ -21,6 +21,7 @@ fn main() {
     let ptx = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("kernels.ptx");
     if feature("CHECK") {
         std::fs::write(&ptx, "").expect("the build folder can be written");
+        tell_version("13.0");
         return;
     }
     println!("cargo:rerun-if-env-changed=CUDA_PATH");
@@ -35,6 +36,22 @@ fn main() {
             panic!("cannot start `{}`: {err}; set CUDA_PATH to a CUDA toolkit", nvcc.display())
         });
     assert!(status.success(), "nvcc did not compile src/kernels/kernels.cu");
+    tell_version(&version(&nvcc));
+}
+
+/// Lets the program know which CUDA a driver has to support.
+fn tell_version(version: &str) {
+    let (major, minor) = version.split_once('.').expect("a version has two numbers");
+    println!("cargo:rustc-env=PIPE_CUDA_VERSION_MAJOR={major}");
+    println!("cargo:rustc-env=PIPE_CUDA_VERSION_MINOR={minor}");
+}
+
+/// The version of a compiler, from `Cuda compilation tools, release 13.0, V13.0.88`.
+fn version(nvcc: &Path) -> String {
+    let said = Command::new(nvcc).arg("--version").output().expect("it has just compiled");
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    let rest = text.split("release ").nth(1).unwrap_or_else(|| panic!("nvcc says `{text}`"));
+    rest.split(',').next().unwrap_or(rest).trim().to_owned()
 }
 
 /// The compiler of the toolkit that is named or found, else the one on `PATH`.

@@ -21,8 +21,12 @@ mod gpu;
 mod open;
 #[cfg(feature = "cuda")]
 mod pinned;
+#[cfg(feature = "cuda")]
+mod toolkit;
 
 #[cfg(feature = "cuda")]
 pub use devices::{DeviceInfo, DevicesError, devices};
 #[cfg(feature = "cuda")]
-pub use open::open;
+pub use open::{LEAST_CAPABILITY, open};
+#[cfg(feature = "cuda")]
+pub use toolkit::CUDA_VERSION;

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The least compute capability: the first whose tensor cores know bf16.
-const LEAST_CAPABILITY: (u32, u32) = (8, 0);
+pub const LEAST_CAPABILITY: (u32, u32) = (8, 0);
 
 /// Opens the first GPU that this process sees.
 pub fn open() -> Result<Box<dyn Accelerator>, StageError> {
