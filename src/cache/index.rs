@@ -52,6 +52,13 @@ pub(super) struct Index {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark(Option<i64>);
 
+impl Mark {
+    /// Whether there was an index yet.
+    pub fn is_known(self) -> bool {
+        self.0.is_some()
+    }
+}
+
 /// What was found outside the cache.
 #[derive(Debug, Clone)]
 pub(super) struct Seen {

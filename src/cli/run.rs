@@ -118,19 +118,25 @@ impl Run {
             return Ok(false);
         }
         let _hold = join(cache, &|text| self.progress.remark(text))?;
+        let mark = cache.mark();
         let Some(repeat) = Repeat::find(told, cache) else { return Ok(false) };
         let mut database = RunsDb::open(&path)?;
         let invocation = invocation(&told.root, started);
-        let Some(run) = database.repeat(repeat.run, repeat.began, &invocation)? else { return Ok(false) };
-        *starting = None;
         let count = repeat.stages.len();
+        let repeated = database.repeat(repeat.run, repeat.began, count, &invocation)?;
+        let Some(run) = repeated else { return Ok(false) };
+        *starting = None;
         let headline = headline(run, &told.file, &self.pipeline.profiles, count, count);
         view::print(&Line::new("run", Style::new().bold()).say(headline));
         lines::found(&repeat.stages).iter().for_each(view::print);
-        let summary = Summary::of_found(count, repeat.tables);
+        let summary = Summary::of_found(count, repeat.tables.clone());
         view::print(&closing(run, &summary, &[], seconds_since(started)));
         let expected = if repeat.expects { expected(&database.load(run)?) } else { Vec::new() };
         print(globals, cache, &summary.tables, &expected)?;
+        if repeat.has_made() {
+            // The records of this run are its own, so the next one shares them and not those of the first.
+            repeat.goes_on_with(run, started, cache, &told.file, mark);
+        }
         Ok(true)
     }
 

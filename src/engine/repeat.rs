@@ -1,4 +1,4 @@
-//! What a run rests on that found everything, so that the next one may be seen to find it all again.
+//! What a run rests on that has every result, so that the next one may be seen to find them all.
 //!
 //! Checking a file of ten thousand stages and looking up their keys costs more than all the rest of a run
 //! without work. Nothing of that can come out otherwise while the file, the options, the variables and
@@ -20,7 +20,7 @@ use crate::{
     pipeline::{Source, StageSpec, Told},
 };
 
-/// A run of a whole pipeline that found all results.
+/// A run of a whole pipeline that found or made all results.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Repeat {
     /// The run.
@@ -40,7 +40,7 @@ pub struct Repeat {
     objects: Stamps,
 }
 
-/// A stage that was found, and the run that had executed it.
+/// A stage that is found, and the run that had executed it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Found {
     /// Its name.
@@ -65,7 +65,19 @@ impl Repeat {
         is_same.then_some(repeat)
     }
 
-    /// Remembers the run of `request`, which found `stages` and nothing else, looking at the cache since `mark`.
+    /// Whether the run made any of its results.
+    pub fn has_made(&self) -> bool {
+        self.stages.iter().any(|found| found.since == self.run)
+    }
+
+    /// Remembers that `run`, which began at `began`, found all of it, looking at the cache since `mark`.
+    pub fn goes_on_with(mut self, run: RunId, began: Timestamp, cache: &Cache, file: &Path, mark: Mark) {
+        (self.run, self.began) = (run, began);
+        cache.keep_repeat(file, &self, mark);
+    }
+
+    /// Remembers the run of `request`, after which all of `stages` are found; it has looked at the cache since
+    /// `mark`.
     pub(super) fn keep(
         request: &Request<'_>,
         tools: &Tools<'_>,

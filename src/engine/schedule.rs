@@ -17,10 +17,10 @@ use super::{
     repeat::{Found, Repeat, RestsOn},
 };
 use crate::{
-    cache::{Hit, Mark},
+    cache::{Hit, Mark, Outside},
     digest::{ActionKey, Digest},
     names::RunId,
-    pipeline::StageSpec,
+    pipeline::{Source, StageSpec},
     record::{Artifact, Outcome, Reason, RunStatus, StageRecord},
 };
 
@@ -66,6 +66,7 @@ struct Running {
     gpus: Vec<String>,
     reasons: Vec<Reason>,
     started: Timestamp,
+    outside: Vec<(Source, Digest)>,
     followers: Vec<Ready>,
 }
 
@@ -90,7 +91,8 @@ struct Schedule<'r, 'o> {
     outcomes: BTreeMap<String, Outcome>,
     /// The state of the cache before the first lookup.
     mark: Mark,
-    found: Vec<Found>,
+    /// What the next run will find of the stages with a result.
+    found: HashMap<String, Found>,
     rests_on: RestsOn,
     free: Capacity,
     /// The GPUs that no running stage has.
@@ -131,7 +133,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
             known: Known::new(),
             outcomes: BTreeMap::new(),
             mark: tools.cache.mark(),
-            found: Vec::new(),
+            found: HashMap::new(),
             rests_on: RestsOn::default(),
             free: request.capacity,
             free_gpus: request.gpus.clone(),
@@ -176,7 +178,8 @@ impl<'r, 'o> Schedule<'r, 'o> {
         };
         summary.tables = self.tables();
         if self.found.len() == self.request.pipeline.stages.len() {
-            let (found, rests_on) = (std::mem::take(&mut self.found), std::mem::take(&mut self.rests_on));
+            let found = self.order.iter().filter_map(|stage| self.found.remove(stage)).collect();
+            let rests_on = std::mem::take(&mut self.rests_on);
             Repeat::keep(self.request, self.tools, found, rests_on, summary.tables.clone(), self.mark);
         }
         Ok(summary)
@@ -237,11 +240,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
         match decided {
             Err(err) => self.cannot_decide(spec, looked_at, &err),
             Ok(Decided { verdict: Decision::Cached(hit), key, outside, .. }) => {
-                self.found.push(Found { stage, since: hit.run, device: hit.device.clone() });
-                let outside =
-                    outside.into_iter().map(|(port, outside)| (spec.inputs[&port].clone(), outside.digest));
-                self.rests_on.outside.extend(outside);
-                self.rests_on.objects.extend(hit.outputs.iter().map(|output| output.digest));
+                self.will_be_found(spec, outside_digests(spec, &outside), &hit);
                 self.satisfied(spec, key, looked_at, hit);
             }
             Ok(mut decided) => {
@@ -254,6 +253,9 @@ impl<'r, 'o> Schedule<'r, 'o> {
                 if !self.is_cache_writable {
                     self.tools.cache.make_writable().map_err(EngineError::Cache)?;
                     self.is_cache_writable = true;
+                    if !self.mark.is_known() {
+                        self.mark = self.tools.cache.mark();
+                    }
                 }
                 let Decision::Run(reasons) =
                     std::mem::replace(&mut decided.verdict, Decision::Run(Vec::new()))
@@ -294,6 +296,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
                 gpus: gpus.clone(),
                 reasons: ready.reasons,
                 started: ready.looked_at,
+                outside: outside_digests(spec, &ready.decided.outside),
                 followers: Vec::new(),
             };
             self.running.insert(ready.stage.clone(), running);
@@ -350,7 +353,9 @@ impl<'r, 'o> Schedule<'r, 'o> {
                 record.execution = Some(execution.id.clone());
                 // From here on the wait for free cores does not count.
                 record.started = execution.started;
-                satisfied_by = Some(Hit::of(&execution));
+                let hit = Hit::of(&execution);
+                self.will_be_found(spec, running.outside, &hit);
+                satisfied_by = Some(hit);
                 self.has_result(&spec.name, execution.outputs.clone());
                 self.finish(record, Some(execution), differs);
             }
@@ -375,11 +380,20 @@ impl<'r, 'o> Schedule<'r, 'o> {
             Some(hit) => {
                 for follower in running.followers {
                     let spec = &self.request.pipeline.stages[&follower.stage];
+                    self.will_be_found(spec, outside_digests(spec, &follower.decided.outside), &hit);
                     self.satisfied(spec, running.key, running.started, hit.clone());
                 }
             }
             None => self.ready.extend(running.followers),
         }
+    }
+
+    /// Notes what the next run has to look at to find the result of `spec` again.
+    fn will_be_found(&mut self, spec: &StageSpec, outside: Vec<(Source, Digest)>, hit: &Hit) {
+        let found = Found { stage: spec.name.clone(), since: hit.run, device: hit.device.clone() };
+        self.found.insert(spec.name.clone(), found);
+        self.rests_on.outside.extend(outside);
+        self.rests_on.objects.extend(hit.outputs.iter().map(|output| output.digest));
     }
 
     fn satisfied(&mut self, spec: &'r StageSpec, key: ActionKey, since: Timestamp, hit: Hit) {
@@ -446,6 +460,11 @@ impl<'r, 'o> Schedule<'r, 'o> {
         self.outcomes.insert(record.stage.clone(), record.outcome);
         (self.observe)(RunEvent::Finished { record: Box::new(record), execution, differs });
     }
+}
+
+/// What `spec` takes from outside, with the digests that it was decided by.
+fn outside_digests(spec: &StageSpec, outside: &[(String, Outside)]) -> Vec<(Source, Digest)> {
+    outside.iter().map(|(port, outside)| (spec.inputs[port].clone(), outside.digest)).collect()
 }
 
 fn record(spec: &StageSpec, outcome: Outcome, started: Timestamp) -> StageRecord {

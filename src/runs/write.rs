@@ -48,26 +48,37 @@ impl RunsDb {
         })
     }
 
-    /// Records a whole run that found what the run `of` had found; `None` if that is not the last run of
-    /// its file, did not begin at `began`, or did more than to find.
+    /// Records a whole run that finds the results of the `stages` stages that the run `of` found or made;
+    /// `None` if that run did not begin at `began` or is not recorded so, or if its file has a later one
+    /// with other records.
     pub fn repeat(
         &mut self,
         of: RunId,
         began: Timestamp,
+        stages: usize,
         invocation: &Invocation,
     ) -> Result<Option<RunId>, RunsError> {
         let Invocation { command, git, version, host, cpus, started } = invocation;
         self.write(|tx| {
+            // The records of a run that only found are shared, for which they have a digest.
             let count = tx
                 .prepare_cached(
                     "INSERT INTO run (status, started, ended, file, pipeline, command, profiles, sets, seed, resolved,
                                       git_commit, git_dirty, git_patch, version, host, cpus, process,
                                       cached, stages_digest, repeats)
                      SELECT 'done', ?, ?, file, pipeline, ?, profiles, sets, seed, resolved, ?, ?, ?, ?, ?, ?, ?,
-                            cached, stages_digest, coalesce(repeats, id)
+                            ran + cached, coalesce(stages_digest, x''),
+                            iif(stages_digest IS NULL, NULL, coalesce(repeats, id))
                      FROM run AS earlier
-                     WHERE id = ? AND started = ? AND status = 'done' AND stages_digest IS NOT NULL
-                       AND id = (SELECT max(id) FROM run AS other WHERE other.file = earlier.file)",
+                     WHERE id = ? AND started = ? AND status = 'done'
+                       AND coalesce(repeats, id) =
+                           (SELECT coalesce(latest.repeats, latest.id) FROM run AS latest
+                            WHERE latest.file = earlier.file ORDER BY latest.id DESC LIMIT 1)
+                       AND (stages_digest IS NOT NULL
+                            OR ? = (SELECT count(*) FROM stage_record AS record
+                                    JOIN execution ON execution.id = record.execution
+                                    WHERE record.run = earlier.id AND record.outcome IN ('ran', 'cached')
+                                      AND execution.duration IS NOT NULL))",
                 )?
                 .execute(params![
                     time_text(*started),
@@ -82,8 +93,20 @@ impl RunsDb {
                     process::this_process(),
                     of.0,
                     time_text(began),
+                    stages as i64,
                 ])?;
-            Ok((count == 1).then(|| RunId(tx.last_insert_rowid())))
+            if count == 0 {
+                return Ok(None);
+            }
+            let run = tx.last_insert_rowid();
+            tx.prepare_cached(
+                "INSERT INTO stage_record (run, position, name, definition, outcome, execution)
+                 SELECT run.id, record.position, record.name, record.definition, 'cached', record.execution
+                 FROM run JOIN stage_record AS record ON record.run = ?
+                 WHERE run.id = ? AND run.repeats IS NULL",
+            )?
+            .execute((of.0, run))?;
+            Ok(Some(RunId(run)))
         })
     }
 
