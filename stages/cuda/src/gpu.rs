@@ -40,28 +40,28 @@ const PTX: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels.ptx"));
 
 /// One GPU, open.
 #[derive(Clone)]
-pub struct Gpu {
-    device: Cuda,
-    open: Arc<Open>,
-}
+pub struct Gpu(Arc<Open>);
 
 struct Open {
+    tensors: Cuda,
     device: Arc<CudaDevice>,
     blas: CudaBlas,
     kernels: BTreeMap<&'static str, CUfunction>,
     pinned: Mutex<Pinned>,
 }
 
-// SAFETY: functions of a loaded module may be started from any thread that has its context.
+// SAFETY: handles of the driver and of cuBLAS may be used from any thread that has the context, and
+// every function below takes it first; what is written to stands behind a mutex. `dfdx` itself locks
+// its cache, and its second stream, the one part that is not marked so, is never used here.
 #[allow(unsafe_code, reason = "handles of the driver are pointers")]
 unsafe impl Send for Open {}
-// SAFETY: as above; what is written to stands behind a mutex.
+// SAFETY: as above.
 #[allow(unsafe_code, reason = "handles of the driver are pointers")]
 unsafe impl Sync for Open {}
 
 impl fmt::Debug for Gpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Gpu {}", self.open.device.ordinal())
+        write!(f, "Gpu {}", self.0.device.ordinal())
     }
 }
 
@@ -70,21 +70,17 @@ impl Gpu {
     ///
     /// The cache of allocations is on: the same sizes come again batch after batch.
     pub fn open(index: usize) -> Result<Self, CudaError> {
-        let device = Cuda::try_build(index, 0)?;
-        device.try_enable_cache()?;
-        let driver_device = Storage::<f32>::try_alloc_len(&device, 1)?.device();
-        let open = Open {
-            blas: CudaBlas::new(Arc::clone(&driver_device))?,
-            kernels: load_kernels()?,
-            pinned: Mutex::new(Pinned::new()?),
-            device: driver_device,
-        };
-        Ok(Self { device, open: Arc::new(open) })
+        let tensors = Cuda::try_build(index, 0)?;
+        tensors.try_enable_cache()?;
+        let device = Storage::<f32>::try_alloc_len(&tensors, 1)?.device();
+        let (blas, kernels) = (CudaBlas::new(Arc::clone(&device))?, load_kernels()?);
+        let pinned = Mutex::new(Pinned::new()?);
+        Ok(Self(Arc::new(Open { tensors, device, blas, kernels, pinned })))
     }
 
     /// Free and all bytes of its memory.
     pub fn memory(&self) -> Result<(usize, usize), DriverError> {
-        self.open.device.bind_to_thread()?;
+        self.0.device.bind_to_thread()?;
         result::mem_get_info()
     }
 }
@@ -110,7 +106,7 @@ impl Machine for Gpu {
     type Device = Cuda;
 
     fn device(&self) -> &Cuda {
-        &self.device
+        &self.0.tensors
     }
 
     fn address(numbers: &Numbers<Self>) -> u64 {
@@ -119,11 +115,11 @@ impl Machine for Gpu {
 
     fn zeros(&self, count: usize) -> Result<Numbers<Self>, CudaError> {
         let count = size_class(count);
-        let allocate = || Storage::<f32>::try_alloc_len(&self.device, count);
+        let allocate = || Storage::<f32>::try_alloc_len(&self.0.tensors, count);
         match allocate() {
             Err(trouble) if is_out_of_memory(&trouble) => {
-                self.device.try_empty_cache()?;
-                self.open.device.synchronize()?;
+                self.0.tensors.try_empty_cache()?;
+                self.0.device.synchronize()?;
                 allocate()
             }
             result => result,
@@ -133,17 +129,17 @@ impl Machine for Gpu {
     fn trim(&self) -> Result<(), CudaError> {
         let (free, all) = self.memory()?;
         if free < all / 4 {
-            self.device.try_empty_cache()?;
+            self.0.tensors.try_empty_cache()?;
         }
         Ok(())
     }
 
     unsafe fn launch(&self, launch: &Launch, arguments: &[Argument]) -> Result<(), CudaError> {
-        let kernel = *self.open.kernels.get(launch.kernel).expect("every kernel was loaded");
+        let kernel = *self.0.kernels.get(launch.kernel).expect("every kernel was loaded");
         let mut places: Vec<*mut c_void> = arguments.iter().map(Argument::place).collect();
         let Launch { grid: [x, y, z], threads, shared, .. } = *launch;
-        self.open.device.bind_to_thread()?;
-        let stream = *self.open.device.cu_stream();
+        self.0.device.bind_to_thread()?;
+        let stream = *self.0.device.cu_stream();
         // SAFETY: the caller passes what the kernel declares.
         unsafe { result::launch_kernel(kernel, (x, y, z), (threads, 1, 1), shared, stream, &mut places) }?;
         Ok(())
@@ -152,12 +148,12 @@ impl Machine for Gpu {
     unsafe fn multiply(&self, product: &RawProduct) -> Result<(), CudaError> {
         let RawProduct { m, n, k, alpha, a, b, format, beta, c, c_stride } = *product;
         let format = data_type(format);
-        self.open.device.bind_to_thread()?;
+        self.0.device.bind_to_thread()?;
         // cuBLAS counts along columns: to it our rows are columns, so it computes cᵀ = bᵀ·aᵀ.
         // SAFETY: factors and result lie in their buffers, which the caller has checked.
         unsafe {
             gemm_ex(
-                *self.open.blas.handle(),
+                *self.0.blas.handle(),
                 operation(b),
                 operation(a),
                 number(n),
@@ -182,18 +178,18 @@ impl Machine for Gpu {
     }
 
     unsafe fn upload(&self, bytes: &[u8], to: u64) -> Result<(), CudaError> {
-        self.open.device.bind_to_thread()?;
-        let stream = *self.open.device.cu_stream();
-        let mut pinned = self.open.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.device.bind_to_thread()?;
+        let stream = *self.0.device.cu_stream();
+        let mut pinned = self.0.pinned.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the caller's buffer has as many bytes.
         unsafe { pinned.upload(bytes, to, stream) }?;
         Ok(())
     }
 
     unsafe fn download(&self, from: u64, into: &mut [u8]) -> Result<(), CudaError> {
-        self.open.device.bind_to_thread()?;
-        let stream = *self.open.device.cu_stream();
-        let mut pinned = self.open.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.device.bind_to_thread()?;
+        let stream = *self.0.device.cu_stream();
+        let mut pinned = self.0.pinned.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the caller's buffer has as many bytes.
         unsafe { pinned.download(from, into, stream) }?;
         Ok(())

@@ -11,6 +11,7 @@ pub mod launch;
 pub mod machine;
 pub mod prompts;
 pub mod slice;
+pub mod training;
 pub mod weights;
 
 #[cfg(feature = "cuda")]

@@ -4,6 +4,7 @@ use pipe_stages::{
     contract::StageError,
     gpt2::{
         Accelerator, Activation, BlockWeights, Config, Encoder, Failure, Finisher, Norm, Precision, Weights,
+        training::{Learner, Moments, Network},
     },
 };
 
@@ -13,6 +14,7 @@ use crate::{
     inference::{self, batch_positions},
     launch::{Heads, Kernels},
     machine::Machine,
+    training::DeviceLearner,
 };
 
 /// The least compute capability: the first whose tensor cores know bf16.
@@ -80,6 +82,11 @@ impl Accelerator for Opened {
         check(config)?;
         let finisher = inference::Finisher::new(&self.kernels, config, blocks, norm, activation, precision)?;
         Ok(Box::new(finisher))
+    }
+
+    fn learner(&self, network: &Network, moments: &[Moments]) -> Result<Box<dyn Learner>, Failure> {
+        check(network.config())?;
+        Ok(Box::new(DeviceLearner::new(&self.kernels, network, moments)?))
     }
 }
 

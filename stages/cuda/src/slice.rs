@@ -74,6 +74,16 @@ impl<'a> SliceMut<'a> {
         Self { address, bytes, buffer: PhantomData }
     }
 
+    /// Two views whose rows are columns of the same wider rows: from the start, and behind `bytes`.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer.
+    pub fn columns(self, bytes: usize) -> (SliceMut<'a>, SliceMut<'a>) {
+        let second = Self { buffer: PhantomData, ..self }.skip(bytes);
+        (self, second)
+    }
+
     /// The same to read from.
     pub fn read(&self) -> Slice<'_> {
         Slice { address: self.address, bytes: self.bytes, buffer: PhantomData }

@@ -6,11 +6,14 @@
 
 use std::fmt;
 
-use super::{Activation, BlockWeights, Config, Norm, Precision, Weights};
+use super::{
+    Activation, BlockWeights, Config, Norm, Precision, Weights,
+    training::{Learner, Moments, Network},
+};
 use crate::contract::StageError;
 
 /// A device that is open.
-pub trait Accelerator: fmt::Debug {
+pub trait Accelerator: fmt::Debug + Send + Sync {
     /// What a person calls it, such as `cuda (NVIDIA H100 80GB HBM3)`.
     fn name(&self) -> String;
 
@@ -38,6 +41,9 @@ pub trait Accelerator: fmt::Debug {
         activation: Activation,
         precision: Precision,
     ) -> Result<Box<dyn Finisher>, Failure>;
+
+    /// What computes the updates of `network`, whose optimizer has these moments, one a parameter.
+    fn learner(&self, network: &Network, moments: &[Moments]) -> Result<Box<dyn Learner>, Failure>;
 }
 
 /// Opens the device that the process may use; the error says what is missing and what to do.

@@ -3,8 +3,11 @@
 use std::borrow::Cow;
 
 use super::{
-    Config, LoraTarget, Method, ModelFile, Weights,
-    kernels::gemm::{Matrix, MatrixMut, Target, Threads, multiply},
+    Config, LoraTarget, Method, ModelFile, Precision, Weights,
+    kernels::{
+        gemm::{Matrix, MatrixMut, Target, Threads, multiply},
+        rounding::round,
+    },
 };
 
 /// A vector for each of a layer norm's two parts, `[n_embd]`.
@@ -106,6 +109,18 @@ impl<'a> BlockWeights<'a> {
                 merged
             }
         }
+    }
+
+    /// With its four matrices rounded to `precision`.
+    #[must_use]
+    pub fn rounded(mut self, precision: Precision) -> Self {
+        if precision != Precision::F32 {
+            let Self { attention, projection, expand, contract, .. } = &mut self;
+            for linear in [attention, projection, expand, contract] {
+                round(precision, linear.weight.to_mut());
+            }
+        }
+        self
     }
 
     /// Adds `alpha / rank · A·B` to the matrix that `target` names; A is `[n_embd, rank]`, B is

@@ -9,11 +9,12 @@
 use rayon::prelude::*;
 
 use super::{
-    Activation, BlockWeights, Config, Norm, Weights,
+    Activation, BlockWeights, Config, Norm, Precision, Weights,
     kernels::{
         attention, gelu,
         gemm::{Target, linear},
         layer_norm::{layer_norm, layer_norm_rows},
+        rounding::round,
         vector::{Instructions, dot},
     },
 };
@@ -24,6 +25,7 @@ pub struct Forward {
     n_embd: usize,
     n_head: usize,
     activation: Activation,
+    precision: Precision,
     instructions: Instructions,
     normal: Vec<f32>,
     qkv: Vec<f32>,
@@ -43,12 +45,20 @@ impl Forward {
             n_embd: config.n_embd,
             n_head: config.n_head,
             activation,
+            precision: Precision::F32,
             instructions,
             normal: Vec::new(),
             qkv: Vec::new(),
             mixed: Vec::new(),
             inner: Vec::new(),
         }
+    }
+
+    /// Rounds the rows that meet a matrix to `precision`; blocks are to be
+    /// [`rounded`](BlockWeights::rounded) to the same.
+    #[must_use]
+    pub fn in_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 
     /// Applies `block` to all positions of `hidden`, in place.
@@ -63,9 +73,11 @@ impl Forward {
         self.mixed.resize(positions * c, 0.0);
         let norm = &block.ln_1;
         layer_norm(self.instructions, hidden, &norm.weight, &norm.bias, &mut self.normal);
+        round(self.precision, &mut self.normal);
         let matrix = block.attention.matrix();
         linear(&self.normal, matrix, &block.attention.bias, Target::Replace, &mut self.qkv);
         attention::causal(self.instructions, &self.qkv, offsets, self.n_head, &mut self.mixed);
+        round(self.precision, &mut self.mixed);
         linear(&self.mixed, block.projection.matrix(), &block.projection.bias, Target::Add, hidden);
         self.mlp(block, hidden);
     }
@@ -82,6 +94,7 @@ impl Forward {
         self.qkv.resize(positions * 2 * c, 0.0);
         let norm = &block.ln_1;
         layer_norm(self.instructions, hidden, &norm.weight, &norm.bias, &mut self.normal);
+        round(self.precision, &mut self.normal);
         let (matrix, bias) = (block.attention.matrix(), &block.attention.bias);
         linear(&self.normal, matrix.columns(c..3 * c), &bias[c..], Target::Replace, &mut self.qkv);
         let last_normal = self.last_positions(&self.normal, offsets);
@@ -89,6 +102,7 @@ impl Forward {
         linear(&last_normal, matrix.columns(0..c), &bias[..c], Target::Replace, &mut q);
         let mut mixed = last_normal;
         attention::last(self.instructions, &q, &self.qkv, offsets, self.n_head, &mut mixed);
+        round(self.precision, &mut mixed);
         let mut last = self.last_positions(hidden, offsets);
         linear(&mixed, block.projection.matrix(), &block.projection.bias, Target::Add, &mut last);
         self.mlp(block, &mut last);
@@ -147,8 +161,10 @@ impl Forward {
         self.inner.resize(hidden.len() / self.n_embd * block.expand.bias.len(), 0.0);
         let norm = &block.ln_2;
         layer_norm(self.instructions, hidden, &norm.weight, &norm.bias, &mut self.normal);
+        round(self.precision, &mut self.normal);
         linear(&self.normal, block.expand.matrix(), &block.expand.bias, Target::Replace, &mut self.inner);
         gelu::activate(self.instructions, self.activation, &mut self.inner);
+        round(self.precision, &mut self.inner);
         linear(&self.inner, block.contract.matrix(), &block.contract.bias, Target::Add, hidden);
     }
 

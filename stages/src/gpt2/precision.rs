@@ -6,10 +6,11 @@ use half::{bf16, f16};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The precision of products with frozen matrices, the same on every device.
+/// The precision of products with the matrices of blocks, the same on every device.
 ///
 /// Both factors are rounded to it, each product is exact and sums are in f32: what tensor cores
-/// compute. Norms, softmax, GELU, the residual stream, trained matrices and moments are f32 always.
+/// compute. Norms, softmax, GELU, the residual stream, low-rank additions, trained parameters, their
+/// gradients and moments are f32 always.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
@@ -23,6 +24,15 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// The precision of products in the backward pass: gradients need the range of bf16.
+    #[must_use]
+    pub fn backward(self) -> Self {
+        match self {
+            Precision::F32 => Precision::F32,
+            Precision::F16 | Precision::Bf16 => Precision::Bf16,
+        }
+    }
+
     /// `value` rounded to nearest, ties to even; past the largest magnitude it is infinite.
     pub fn round(self, value: f32) -> f32 {
         match self {

@@ -3,20 +3,25 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{last_states::predict, processor::pool};
+use super::{device::Device, last_states::predict};
 use crate::{
     contract::{MetricDoc, PortType, Ports, Stage, StageCx, StageError},
     data::{Hidden, write_predictions},
-    gpt2::{ModelFile, Weights},
+    gpt2::{ModelFile, Precision, Weights},
 };
 
 /// Predicts reviews with a trained model.
 pub struct Classify;
 
-/// Parameters of `classify`: none.
+/// Parameters of `classify`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Params {}
+pub struct Params {
+    /// To what the factors of products with the matrices of blocks are rounded: `f32` (not at all), `f16` or
+    /// `bf16`; sums are f32, and so is everything else. The same on every device, and many times as
+    /// fast on a GPU; on the processor `f32` is fastest.
+    pub precision: Precision,
+}
 
 impl Stage for Classify {
     type Params = Params;
@@ -41,14 +46,15 @@ impl Stage for Classify {
         super::last_states::METRICS
     }
 
-    fn run(_: Params, cx: &mut StageCx<'_>) -> Result<(), StageError> {
+    fn run(params: Params, cx: &mut StageCx<'_>) -> Result<(), StageError> {
         let weights = Weights::open(cx.input("weights"))?;
         let hidden = Hidden::open(cx.input("hidden"))?;
         let model = ModelFile::read(cx.input("model"), weights.config())?;
         let of_head = |name| model.tensor(name).expect("a model that was read has a head");
         let (weight, bias) = (of_head("head.weight"), of_head("head.bias")[0]);
-        let predictions = pool(cx)?.install(|| {
-            predict(cx, &hidden, &weights, Some(&model), |forward, last| {
+        let device = Device::open(cx, params.precision)?;
+        let predictions = device.run(|| {
+            predict(cx, &device, &hidden, &weights, Some(&model), |forward, last| {
                 let logits = forward.head(weight, bias, last);
                 logits
                     .into_iter()

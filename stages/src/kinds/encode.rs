@@ -3,12 +3,16 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{batches::batches, partial_states::PartialStates, processor::pool};
+use super::{
+    batches::{Batch, Pass, in_batches},
+    device::Device,
+    partial_states::PartialStates,
+};
 use crate::{
     contract::{MetricDoc, PortType, Ports, Stage, StageCx, StageError},
     data::{HiddenFormat, HiddenType, TokensFile},
     gpt2::{
-        Activation, BlockWeights, Config, Forward, Weights, embed,
+        Activation, BlockWeights, Config, Encoder, Failure, Forward, Precision, Weights, embed,
         kernels::vector::{Instructions, largest_magnitude},
     },
 };
@@ -29,11 +33,20 @@ pub struct Params {
     /// The form of GELU, here and in the stages that follow: `gelu_new` (tanh, what GPT-2 was
     /// trained with) or `gelu` (erf).
     pub activation: Activation,
+    /// To what the factors of products with frozen matrices are rounded: `f32` (not at all), `f16` or
+    /// `bf16`; sums are f32, and so is everything else. The same on every device, and many times as
+    /// fast on a GPU; on the processor `f32` is fastest.
+    pub precision: Precision,
 }
 
 impl Default for Params {
     fn default() -> Self {
-        Self { blocks: 10, dtype: HiddenType::default(), activation: Activation::default() }
+        Self {
+            blocks: 10,
+            dtype: HiddenType::default(),
+            activation: Activation::default(),
+            precision: Precision::default(),
+        }
     }
 }
 
@@ -64,7 +77,8 @@ impl Stage for Encode {
         let weights = Weights::open(cx.input("weights"))?;
         let tokens = TokensFile::open(cx.input("tokens"))?;
         check_fit(&params, &tokens, weights.config())?;
-        pool(cx)?.install(|| encode(&params, cx, &tokens, &weights))
+        let device = Device::open(cx, params.precision)?;
+        device.run(|| encode(&params, cx, &device, &tokens, &weights))
     }
 }
 
@@ -105,20 +119,17 @@ fn check_fit(params: &Params, tokens: &TokensFile, config: &Config) -> Result<()
 fn encode(
     params: &Params,
     cx: &StageCx<'_>,
+    device: &Device,
     tokens: &TokensFile,
     weights: &Weights,
 ) -> Result<(), StageError> {
-    let (config, rows) = (weights.config(), &tokens.rows);
-    let Params { blocks, dtype, activation } = *params;
+    let (config, rows, instructions) = (weights.config(), &tokens.rows, Instructions::best());
+    let Params { blocks, dtype, activation, .. } = *params;
     let format = HiddenFormat { blocks, n_embd: config.n_embd, activation, dtype };
-    let mut states = PartialStates::open(cx, rows, format)?;
-    let applied: Vec<_> = (0..blocks).map(|block| BlockWeights::of(weights, block)).collect();
-    let (mut forward, instructions) = (Forward::new(config, activation), Instructions::best());
-    for batch in batches(&rows.offsets, states.done()) {
-        let mut hidden = embed(weights, tokens.ids(batch.positions), &batch.offsets);
-        for block in &applied {
-            forward.block(block, &mut hidden, &batch.offsets);
-        }
+    let mut states = PartialStates::open(cx, rows, format, device.decides_bits())?;
+    let mut pass = Encoding { encoder: device.encoder(weights, blocks, activation)?, tokens };
+    let (done, limit) = (states.done(), device.batch_positions(config));
+    in_batches(cx, &rows.offsets, done, limit, &mut pass, |batch, hidden| {
         for (row, place) in batch.rows.clone().zip(batch.offsets.windows(2)) {
             let of_row = &hidden[place[0] * config.n_embd..place[1] * config.n_embd];
             let magnitude = largest_magnitude(instructions, of_row);
@@ -129,12 +140,29 @@ fn encode(
         }
         states.reached(batch.rows.end);
         cx.progress(batch.rows.end as u64, Some(rows.len() as u64), "reviews");
-    }
+        Ok(())
+    })?;
     let largest = states.finish(cx.output("hidden"))?;
     cx.metric("largest_magnitude", f64::from(largest));
     cx.metric("tokens", rows.positions() as f64);
     cx.metric("reviews", rows.len() as f64);
     Ok(())
+}
+
+/// The pass from tokens to hidden states.
+struct Encoding<'a> {
+    encoder: Box<dyn Encoder + 'a>,
+    tokens: &'a TokensFile,
+}
+
+impl Pass for Encoding<'_> {
+    fn start(&mut self, batch: &Batch) -> Result<(), Failure> {
+        self.encoder.start(self.tokens.ids(batch.positions.clone()), &batch.offsets)
+    }
+
+    fn take(&mut self) -> Result<Vec<f32>, Failure> {
+        self.encoder.take()
+    }
 }
 
 /// Says what is wrong with the states of `row`, and after which block it first was.
@@ -155,12 +183,13 @@ fn overflow(
         return StageError::new(message).help("set `dtype: f32`");
     }
     let offsets = [0, tokens.row(row).len()];
-    let mut forward = Forward::new(weights.config(), params.activation);
+    let precision = params.precision;
+    let mut forward = Forward::new(weights.config(), params.activation).in_precision(precision);
     let mut hidden = embed(weights, tokens.row(row), &offsets);
     let is_finite = |hidden: &[f32]| hidden.iter().all(|state| state.is_finite());
     let mut block = 0;
     while block < params.blocks && is_finite(&hidden) {
-        forward.block(&BlockWeights::of(weights, block), &mut hidden, &offsets);
+        forward.block(&BlockWeights::of(weights, block).rounded(precision), &mut hidden, &offsets);
         block += 1;
     }
     let place = if block == 0 { "in the embeddings".to_owned() } else { format!("after block {block}") };

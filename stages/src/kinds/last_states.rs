@@ -1,11 +1,14 @@
 //! What the remaining blocks and the final norm make of the last position of each prompt.
 
-use super::{batches::batches, processor::decides_bits};
+use super::{
+    batches::{Batch, Pass, in_batches},
+    device::Device,
+};
 use crate::{
     checkpoint::Checkpoint,
     contract::{MetricDoc, StageCx, StageError},
     data::{Hidden, Prediction},
-    gpt2::{Forward, ModelFile, Weights, blocks_from, final_norm},
+    gpt2::{Failure, Finisher, Forward, ModelFile, Weights, blocks_from, final_norm},
 };
 
 /// The metrics of stages that predict.
@@ -20,6 +23,7 @@ pub const METRICS: &[MetricDoc] = &[
 /// probability of positive and whether it decides so. Runs on all threads of the pool.
 pub fn predict(
     cx: &StageCx<'_>,
+    device: &Device,
     hidden: &Hidden,
     weights: &Weights,
     model: Option<&ModelFile>,
@@ -29,14 +33,13 @@ pub fn predict(
     check_fit(hidden, weights, model)?;
     let blocks = blocks_from(weights, model, format.blocks);
     let norm = final_norm(weights, model);
-    let mut forward = Forward::new(config, format.activation);
-    let mut checkpoint = Checkpoint::new(cx, decides_bits());
+    let forward = Forward::new(config, format.activation);
+    let finisher = device.finisher(config, blocks, norm, format.activation)?;
+    let mut pass = Finishing { finisher, hidden, states: Vec::new() };
+    let mut checkpoint = Checkpoint::new(cx, device.decides_bits());
     let mut scores = resume(&checkpoint, rows.len());
-    let mut states = Vec::new();
-    for batch in batches(&rows.offsets, scores.len()) {
-        states.clear();
-        batch.rows.clone().try_for_each(|row| hidden.append_row(row, &mut states))?;
-        let last = forward.last_hidden(&blocks, &norm, &mut states, &batch.offsets);
+    let (done, limit) = (scores.len(), device.batch_positions(config));
+    in_batches(cx, &rows.offsets, done, limit, &mut pass, |batch, last| {
         for (row, scored) in batch.rows.clone().zip(score(&forward, &last)) {
             if !scored.0.is_finite() {
                 let message = format!("the score of review `{}` is no finite number", rows.ids[row]);
@@ -48,7 +51,8 @@ pub fn predict(
             keep(&mut checkpoint, &scores);
         }
         cx.progress(batch.rows.end as u64, Some(rows.len() as u64), "reviews");
-    }
+        Ok(())
+    })?;
     let predictions: Vec<Prediction> = scores
         .into_iter()
         .enumerate()
@@ -64,6 +68,25 @@ pub fn predict(
     cx.metric("reviews", predictions.len() as f64);
     cx.metric("predicted_positive", positive as f64);
     Ok(predictions)
+}
+
+/// The pass from hidden states to those of last positions after all blocks.
+struct Finishing<'a> {
+    finisher: Box<dyn Finisher + 'a>,
+    hidden: &'a Hidden,
+    states: Vec<f32>,
+}
+
+impl Pass for Finishing<'_> {
+    fn start(&mut self, batch: &Batch) -> Result<(), Failure> {
+        self.states.clear();
+        batch.rows.clone().try_for_each(|row| self.hidden.append_row(row, &mut self.states))?;
+        self.finisher.start(&self.states, &batch.offsets)
+    }
+
+    fn take(&mut self) -> Result<Vec<f32>, Failure> {
+        self.finisher.take()
+    }
 }
 
 /// What was said of the first reviews until the last attempt was cut off.

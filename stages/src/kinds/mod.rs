@@ -2,6 +2,7 @@
 
 mod batches;
 pub mod classify;
+mod device;
 pub mod encode;
 pub mod evaluate;
 pub mod fetch;

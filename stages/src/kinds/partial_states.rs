@@ -11,7 +11,6 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::processor::decides_bits;
 use crate::{
     checkpoint::Checkpoint,
     contract::{StageCx, StageError},
@@ -47,8 +46,15 @@ struct Position {
 
 impl<'a> PartialStates<'a> {
     /// Goes on with the file of an attempt that was cut off, or begins one for `rows`.
-    pub fn open(cx: &'a StageCx<'a>, rows: &Rows, format: HiddenFormat) -> Result<Self, StageError> {
-        let checkpoint = Checkpoint::new(cx, decides_bits());
+    ///
+    /// `decides_bits` is what of the device must be equal to go on.
+    pub fn open(
+        cx: &'a StageCx<'a>,
+        rows: &Rows,
+        format: HiddenFormat,
+        decides_bits: String,
+    ) -> Result<Self, StageError> {
+        let checkpoint = Checkpoint::new(cx, decides_bits);
         let path = cx.checkpoint().join("hidden");
         if let Some(bytes) = checkpoint.read() {
             match reopen(&path, rows, format, &bytes) {

@@ -1,32 +1,114 @@
-//! The threads that a model stage computes on.
+//! The processor as one of the devices that a model stage computes on.
 
 use gemm_common::cache::CACHE_INFO;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{
     contract::{StageCx, StageError},
-    gpt2::kernels::vector::Instructions,
+    gpt2::{
+        Activation, BlockWeights, Config, Encoder, Failure, Finisher, Forward, Norm, Precision, Weights,
+        embed, kernels::vector::Instructions,
+    },
 };
 
-/// A pool of as many threads as the stage may use; says in the stage's events what it is.
-pub fn pool(cx: &StageCx<'_>) -> Result<ThreadPool, StageError> {
-    if let Some(accelerator) = cx.accelerator()? {
-        let message = format!("this kind does not compute on {} yet", accelerator.name());
-        return Err(StageError::new(message).help("run with `--device cpu`"));
-    }
+/// Positions of a batch: enough for matrix products at full speed. Prompts lie one after the
+/// other without padding, so batches need not be of equal lengths.
+pub const BATCH_POSITIONS: usize = 2048;
+
+/// A pool of as many threads as the stage may use.
+pub fn threads(cx: &StageCx<'_>) -> Result<ThreadPool, StageError> {
     let threads = cx.threads();
-    let pool = ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build()
-        .map_err(|err| StageError::new(format!("cannot start {threads} threads")).because(err))?;
-    let noun = if threads == 1 { "thread" } else { "threads" };
-    cx.computes_on(&format!("cpu ({}, {threads} {noun})", Instructions::best()));
+    let pool = ThreadPoolBuilder::new().num_threads(threads).build();
+    pool.map_err(|err| StageError::new(format!("cannot start {threads} threads")).because(err))
+}
+
+/// As [`threads`], for a stage that computes on them; says so in its events.
+pub fn pool(cx: &StageCx<'_>) -> Result<ThreadPool, StageError> {
+    let pool = threads(cx)?;
+    let noun = if cx.threads() == 1 { "thread" } else { "threads" };
+    cx.computes_on(&format!("cpu ({}, {} {noun})", Instructions::best(), cx.threads()));
     Ok(pool)
 }
 
 /// What of this machine decides the last bits of a result: device, instruction set, precision, and
 /// the sizes of caches, by which `gemm` cuts its sums. The number of threads does not.
-pub fn decides_bits() -> String {
+pub fn decides_bits(precision: Precision) -> String {
     let caches = CACHE_INFO.map(|cache| format!("{}/{}", cache.cache_bytes, cache.associativity));
-    format!("cpu, {}, f32, caches {}", Instructions::best(), caches.join(" "))
+    format!("cpu, {}, {precision}, caches {}", Instructions::best(), caches.join(" "))
+}
+
+/// The embeddings and the first blocks on this processor.
+pub struct ProcessorEncoder<'a> {
+    weights: &'a Weights,
+    blocks: Vec<BlockWeights<'a>>,
+    forward: Forward,
+    hidden: Vec<f32>,
+}
+
+impl<'a> ProcessorEncoder<'a> {
+    /// The first `blocks` blocks of `weights`.
+    pub fn new(weights: &'a Weights, blocks: usize, activation: Activation, precision: Precision) -> Self {
+        let block = |block| BlockWeights::of(weights, block).rounded(precision);
+        Self {
+            weights,
+            blocks: (0..blocks).map(block).collect(),
+            forward: Forward::new(weights.config(), activation).in_precision(precision),
+            hidden: Vec::new(),
+        }
+    }
+}
+
+impl Encoder for ProcessorEncoder<'_> {
+    fn start(&mut self, tokens: &[u32], offsets: &[usize]) -> Result<(), Failure> {
+        self.hidden = embed(self.weights, tokens, offsets);
+        for block in &self.blocks {
+            self.forward.block(block, &mut self.hidden, offsets);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self) -> Result<Vec<f32>, Failure> {
+        Ok(std::mem::take(&mut self.hidden))
+    }
+}
+
+/// The last blocks and the final norm on this processor.
+pub struct ProcessorFinisher<'a> {
+    blocks: Vec<BlockWeights<'a>>,
+    norm: Norm<'a>,
+    forward: Forward,
+    hidden: Vec<f32>,
+    last: Vec<f32>,
+}
+
+impl<'a> ProcessorFinisher<'a> {
+    /// `blocks` and `norm` of a model of the shape `config`.
+    pub fn new(
+        config: &Config,
+        blocks: Vec<BlockWeights<'a>>,
+        norm: Norm<'a>,
+        activation: Activation,
+        precision: Precision,
+    ) -> Self {
+        Self {
+            blocks: blocks.into_iter().map(|block| block.rounded(precision)).collect(),
+            norm,
+            forward: Forward::new(config, activation).in_precision(precision),
+            hidden: Vec::new(),
+            last: Vec::new(),
+        }
+    }
+}
+
+impl Finisher for ProcessorFinisher<'_> {
+    fn start(&mut self, hidden: &[f32], offsets: &[usize]) -> Result<(), Failure> {
+        self.hidden.clear();
+        self.hidden.extend_from_slice(hidden);
+        self.last = self.forward.last_hidden(&self.blocks, &self.norm, &mut self.hidden, offsets);
+        Ok(())
+    }
+
+    fn take(&mut self) -> Result<Vec<f32>, Failure> {
+        Ok(std::mem::take(&mut self.last))
+    }
 }

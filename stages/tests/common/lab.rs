@@ -11,6 +11,7 @@ use std::{
 
 use pipe_stages::{
     contract::{Device, Event, Job, ParamProblem, StageCx, StageError, StageKind, read_events},
+    gpt2::OpenAccelerator,
     kinds,
 };
 use serde_json::Value;
@@ -27,6 +28,10 @@ pub struct Lab {
     pub seed: u64,
     /// Time between checkpoints.
     pub checkpoint_every: Duration,
+    /// Where stages compute.
+    pub device: Device,
+    /// Opens the device beside the processor.
+    pub accelerator: Option<OpenAccelerator>,
 }
 
 /// What a stage wrote and reported.
@@ -71,6 +76,8 @@ impl Lab {
             threads: 2,
             seed: 1337,
             checkpoint_every: Duration::from_hours(1),
+            device: Device::Cpu,
+            accelerator: None,
         }
     }
 
@@ -111,10 +118,11 @@ impl Lab {
                 .collect(),
             events: out.join("events.jsonl"),
             checkpoint: self.path("checkpoint"),
-            device: Device::Cpu,
+            device: self.device,
             threads: self.threads,
         };
-        let mut cx = StageCx::new(&job).expect("an event file").with_checkpoint_every(self.checkpoint_every);
+        let cx = StageCx::new(&job).expect("an event file").with_checkpoint_every(self.checkpoint_every);
+        let mut cx = cx.with_accelerator(self.accelerator);
         let result = kind.run(job.params.clone(), &mut cx);
         drop(cx);
         let (events, _) = read_events(&fs::read(&job.events).expect("the event file"));

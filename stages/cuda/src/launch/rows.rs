@@ -77,6 +77,27 @@ impl<M: Machine> Kernels<M> {
         self.launch(kernel, warps(rows), THREADS, 0, &arguments)
     }
 
+    /// Kernel `layer_norm`: `out` in f32, with nothing pending.
+    pub fn normalize(
+        &self,
+        out: &SliceMut<'_>,
+        x: Slice<'_>,
+        norm: NormSlices<'_>,
+        rows: usize,
+        width: usize,
+    ) -> Result<(), Trouble<M>> {
+        let arguments = [
+            out.checked(4 * rows * width).into(),
+            x.checked(4 * rows * width).into(),
+            0u64.into(),
+            norm.weight.checked(4 * width).into(),
+            norm.bias.checked(4 * width).into(),
+            (rows as u32).into(),
+            (width as u32).into(),
+        ];
+        self.launch("layer_norm_f32", warps(rows), THREADS, 0, &arguments)
+    }
+
     /// Kernel `gelu`: `out = gelu(x + bias)` in `format`.
     #[allow(clippy::too_many_arguments)]
     pub fn gelu(

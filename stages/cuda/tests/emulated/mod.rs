@@ -2,6 +2,8 @@
 #![allow(dead_code)] // each test file uses its part
 #![allow(unsafe_code, reason = "it calls the compiled kernels and reads what they read")]
 
+pub mod model;
+
 use std::{
     ffi::CString,
     fmt,

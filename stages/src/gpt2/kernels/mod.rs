@@ -13,6 +13,7 @@ pub mod gelu;
 pub mod gemm;
 pub mod gradient;
 pub mod layer_norm;
+pub mod rounding;
 pub mod vector;
 
 /// Rows that one task takes, for kernels that go row by row.

@@ -36,8 +36,14 @@ impl Batch {
     }
 
     /// The same prompts where nothing is dropped.
-    pub(super) fn without_dropout(&self) -> Self {
+    #[must_use]
+    pub fn without_dropout(&self) -> Self {
         Self { draws: None, ..self.clone() }
+    }
+
+    /// Where each prompt begins among the positions, and where the last one ends.
+    pub fn offsets(&self) -> &[usize] {
+        &self.offsets
     }
 
     /// Number of prompts.
@@ -56,7 +62,7 @@ impl Batch {
     }
 
     /// The mask of each prompt at `site` of `block`.
-    fn masks(&self, block: usize, site: Site) -> Vec<Option<Mask>> {
+    pub fn masks(&self, block: usize, site: Site) -> Vec<Option<Mask>> {
         let slots = self.first_slot..self.first_slot + self.len() as u64;
         slots.map(|slot| self.draws.and_then(|draws| draws.mask(slot, block, site))).collect()
     }

@@ -7,6 +7,7 @@
 mod adamw;
 mod batch;
 mod checkpoint;
+mod learner;
 mod network;
 mod ops;
 mod order;
@@ -18,11 +19,12 @@ mod trainer;
 pub use adamw::{AdamW, Moments};
 pub use batch::Batch;
 pub use checkpoint::{read_progress, write_progress};
+pub use learner::{Learner, ProcessorLearner, Update};
 pub use network::{Network, trainable_parameters};
 pub use order::{Order, Split};
 pub use parameters::Parameter;
 pub use schedule::Schedule;
 pub use settings::{Length, TrainSettings};
 pub use trainer::{
-    Best, Data, Evaluation, Outcome, Progress, Step, Validation, Watch, loss_and_gradients, train,
+    Best, Data, Evaluation, Outcome, Progress, Step, Validation, Watch, loss_and_gradients, train, train_with,
 };

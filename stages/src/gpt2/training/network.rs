@@ -18,7 +18,7 @@ use crate::{
     contract::StageError,
     data::HiddenFormat,
     gpt2::{
-        Activation, Config, LoraTarget, Method, ModelFile, Weights, kernels::vector::Instructions,
+        Activation, Config, LoraTarget, Method, ModelFile, Precision, Weights, kernels::vector::Instructions,
         tensor_shapes,
     },
 };
@@ -28,6 +28,7 @@ use crate::{
 pub struct Network {
     config: Config,
     activation: Activation,
+    precision: Precision,
     instructions: Instructions,
     method: Method,
     device: Cpu,
@@ -111,6 +112,7 @@ impl Network {
         Ok(Self {
             config,
             activation: hidden.activation,
+            precision: Precision::F32,
             instructions: Instructions::best(),
             frozen: (hidden.blocks..first).map(|index| Arc::new(Block::new(weights, index, None))).collect(),
             trained: (first..config.n_layer).map(trained).collect(),
@@ -119,6 +121,50 @@ impl Network {
             method,
             device,
         })
+    }
+
+    /// Rounds the factors of large products to `precision`, in the backward pass to its
+    /// [`backward`](Precision::backward).
+    #[must_use]
+    pub fn in_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
+    }
+
+    /// The shape of the whole model.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The form of GELU.
+    pub fn activation(&self) -> Activation {
+        self.activation
+    }
+
+    /// The precision of large products.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// What is trained.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The blocks of the network that are not trained, counted from 0 over the whole model.
+    pub fn frozen_blocks(&self) -> Vec<usize> {
+        self.frozen.iter().map(|block| block.index).collect()
+    }
+
+    /// The blocks above them, which are.
+    pub fn trained_blocks(&self) -> Vec<usize> {
+        self.trained.iter().map(|block| block.index).collect()
+    }
+
+    /// The parameter called `name`, frozen or trained, if the network has one.
+    pub fn parameter(&self, name: &str) -> Option<&Parameter> {
+        let blocks = self.frozen.iter().chain(&self.trained).flat_map(|block| block.parameters());
+        let rest = [&self.norm.weight, &self.norm.bias, &self.head.weight, &self.head.bias];
+        blocks.chain(rest).find(|parameter| parameter.name() == name)
     }
 
     /// Width of a hidden state.
@@ -154,6 +200,19 @@ impl Network {
         let parameter = parameters.iter_mut().find(|parameter| parameter.name() == name);
         let parameter = parameter.unwrap_or_else(|| panic!("`{name}` is trained"));
         parameter.change(|old| old.copy_from_slice(values));
+    }
+
+    /// Replaces the numbers of all trained parameters, as in [`Self::parameters`].
+    ///
+    /// # Panics
+    ///
+    /// If their sizes differ.
+    pub fn set_all(&mut self, values: &[Vec<f32>]) {
+        let parameters = self.parameters_mut();
+        assert_eq!(parameters.len(), values.len(), "values of every parameter");
+        for (parameter, values) in parameters.into_iter().zip(values) {
+            parameter.change(|old| old.copy_from_slice(values));
+        }
     }
 
     /// The logit of each prompt of `batch`, whose hidden states are `states` `[positions, n_embd]`.
@@ -216,6 +275,7 @@ impl Network {
             batch: Arc::new(batch),
             instructions: self.instructions,
             activation: self.activation,
+            precision: self.precision,
             n_head: self.config.n_head,
             n_embd: self.config.n_embd,
             device: self.device.clone(),

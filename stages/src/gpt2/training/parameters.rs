@@ -64,7 +64,8 @@ impl Parameter {
         }
     }
 
-    pub(super) fn is_trained(&self) -> bool {
+    /// Whether it is trained.
+    pub fn is_trained(&self) -> bool {
         self.tensor.is_some()
     }
 

@@ -1,11 +1,14 @@
 //! The training loop.
 
-use dfdx::prelude::Gradients;
-
 use super::{
-    Batch, Moments, Network, Order, Parameter, TrainSettings, adamw::sum_of_squares, parameters::Grads,
+    Batch, Learner, Moments, Network, Order, Parameter, ProcessorLearner, TrainSettings, Update,
+    learner::cross_entropy,
 };
-use crate::{contract::StageError, data::Hidden, gpt2::kernels::dropout::Draws};
+use crate::{
+    contract::StageError,
+    data::Hidden,
+    gpt2::{Failure, kernels::dropout::Draws},
+};
 
 /// Rows of an evaluation that are computed together.
 const EVALUATION_BATCH: usize = 8;
@@ -34,7 +37,8 @@ pub struct Step<'a> {
     pub learning_rate: f64,
     /// Norm of all gradients together, before clipping.
     pub gradient_norm: f64,
-    /// Gradient of every parameter before clipping, as in [`Network::parameters`].
+    /// Gradient of every parameter before clipping, as in [`Network::parameters`]; none where they
+    /// stay on a device.
     pub gradients: &'a [Vec<f32>],
 }
 
@@ -66,6 +70,12 @@ pub trait Watch {
     fn step(&mut self, _step: &Step<'_>) {}
     /// The network was evaluated.
     fn evaluation(&mut self, _evaluation: &Evaluation<'_>) {}
+    /// Something that the person should know.
+    fn note(&mut self, _text: &str) {}
+    /// Whether [`Self::reached`] is to be called now; a device then hands out all that it holds.
+    fn wants_progress(&self) -> bool {
+        true
+    }
     /// All that follows from an update was reported; `progress` and the network are a place to
     /// go on from.
     fn reached(&mut self, _progress: &Progress, _network: &Network) -> Result<(), StageError> {
@@ -115,7 +125,7 @@ pub struct Outcome {
 }
 
 /// Trains `network` from `progress` to the end and leaves it with the parameters of the best
-/// evaluation, or the last ones when no rows are held out.
+/// evaluation, or the last ones when no rows are held out; computes on this processor.
 ///
 /// An update: mean loss over its rows, in micro-batches whose gradients add up; norm of all
 /// gradients; clipping; `AdamW` at the scheduled rate. `seed` decides dropout.
@@ -124,20 +134,56 @@ pub fn train(
     data: &Data<'_>,
     settings: &TrainSettings,
     seed: u64,
+    progress: Progress,
+    watch: &mut dyn Watch,
+) -> Result<Outcome, StageError> {
+    train_with(&mut ProcessorLearner::default(), network, data, settings, seed, progress, watch)
+}
+
+/// As [`train`], where `learner`, made of `network` and the moments of `progress`, computes.
+pub fn train_with(
+    learner: &mut dyn Learner,
+    network: &mut Network,
+    data: &Data<'_>,
+    settings: &TrainSettings,
+    seed: u64,
     mut progress: Progress,
     watch: &mut dyn Watch,
 ) -> Result<Outcome, StageError> {
-    let rows = data.order.training_rows();
-    let updates = settings.updates(rows);
+    let training_rows = data.order.training_rows();
+    let updates = settings.updates(training_rows);
     let schedule = settings.schedule(updates);
-    let mut positions = 0;
+    let mut micro_batch = learner.micro_batch(settings.micro_batch, settings.batch);
+    let rows_of = |step| data.order.rows(step, settings.batch, settings.end(training_rows));
+    let (mut positions, mut ahead) = (0, None);
     while progress.step < updates {
         let step = progress.step;
-        let rows = data.order.rows(step, settings.batch, settings.end(rows));
+        let rows = rows_of(step);
         positions += rows.iter().map(|row| data.hidden.rows().range(*row).len() as u64).sum::<u64>();
         let draws = Draws::new(seed, step, settings.dropout, settings.lora_dropout);
-        let (loss, gradients) = loss_and_gradients(network, data.hidden, &rows, settings.micro_batch, draws)?;
-        let norm = gradients.iter().map(|gradient| sum_of_squares(gradient)).sum::<f64>().sqrt();
+        loop {
+            let loaded = match ahead.take() {
+                Some(loaded) => loaded,
+                None => Loaded::later(data.hidden, &rows, micro_batch),
+            };
+            match loaded.add(learner, network, rows.len(), draws) {
+                Err(Failure::OutOfMemory) if micro_batch > 1 => {
+                    micro_batch = micro_batch.min(rows.len()).div_ceil(2);
+                    watch.note(&format!(
+                        "no memory for a micro-batch: update {} goes on with {micro_batch} reviews",
+                        step + 1
+                    ));
+                }
+                result => break result?,
+            }
+        }
+        // A device computes what it was given while the next rows are read.
+        if learner.is_elsewhere() && step + 1 < updates {
+            ahead = Some(Loaded::now(data.hidden, &rows_of(step + 1), micro_batch)?);
+        }
+        let rate = schedule.at(step);
+        let update = Update { step, rate, adamw: settings.adamw, clip: settings.clip };
+        let (loss, norm) = learner.update(network, &mut progress.moments, &update)?;
         if !loss.is_finite() || !norm.is_finite() {
             let what = if loss.is_finite() { "gradient" } else { "loss" };
             return Err(StageError::new(format!(
@@ -146,21 +192,14 @@ pub fn train(
             ))
             .help("lower `lr`, lengthen `warmup`, or lower `clip`"));
         }
-        let clipped = if settings.clip > 0.0 { (settings.clip / norm).min(1.0) } else { 1.0 };
-        let rate = schedule.at(step);
-        for ((parameter, gradient), moments) in
-            network.parameters_mut().into_iter().zip(&gradients).zip(&mut progress.moments)
-        {
-            let decays = parameter.decays();
-            parameter.change(|values| {
-                settings.adamw.update(step, rate, clipped as f32, decays, values, gradient, moments);
-            });
-        }
+        let loss = loss / rows.len() as f64;
         progress.step += 1;
-        let (number, gradients) = (progress.step, gradients.as_slice());
+        let number = progress.step;
+        let gradients = learner.gradients(false)?;
         watch.step(&Step { number, of: updates, loss, learning_rate: rate, gradient_norm: norm, gradients });
         if number.is_multiple_of(settings.eval_every) || number == updates {
-            let validation = validate(network, data.hidden, &data.validation)?;
+            learner.fetch(network, &mut progress.moments)?;
+            let validation = validate(learner, network, data.hidden, &data.validation)?;
             let parameters = network.parameters();
             if let Some(validation) = validation
                 && progress.best.as_ref().is_none_or(|best| validation.loss < best.validation.loss)
@@ -168,16 +207,19 @@ pub fn train(
                 let values = parameters.iter().map(|parameter| parameter.values().to_vec()).collect();
                 progress.best = Some(Best { step: number, validation, values });
             }
+            let gradients = learner.gradients(true)?;
             watch.evaluation(&Evaluation { number, validation, parameters: &parameters, gradients });
         }
-        watch.reached(&progress, network)?;
+        if watch.wants_progress() {
+            learner.fetch(network, &mut progress.moments)?;
+            watch.reached(&progress, network)?;
+        }
     }
     let Some(best) = progress.best else {
+        learner.fetch(network, &mut progress.moments)?;
         return Ok(Outcome { best_step: progress.step, validation: None, positions });
     };
-    for (parameter, values) in network.parameters_mut().into_iter().zip(&best.values) {
-        parameter.change(|old| old.copy_from_slice(values));
-    }
+    network.set_all(&best.values);
     Ok(Outcome { best_step: best.step, validation: Some(best.validation), positions })
 }
 
@@ -190,25 +232,71 @@ pub fn loss_and_gradients(
     micro_batch: usize,
     draws: Draws,
 ) -> Result<(f64, Vec<Vec<f32>>), StageError> {
-    let mut gradients: Grads = Gradients::leaky();
-    let mut loss = 0.0;
-    let share = 1.0 / rows.len() as f32;
-    for (place, rows) in rows.chunks(micro_batch).enumerate() {
-        let (states, batch, labels) = load(hidden, rows)?;
-        let batch = batch.dropping(draws, place * micro_batch);
-        let logits;
-        (logits, gradients) = network.add_gradients(states, batch, &labels, share, gradients)?;
-        loss += logits.iter().zip(&labels).map(|(z, label)| cross_entropy(*z, *label)).sum::<f64>();
+    let mut learner = ProcessorLearner::default();
+    Loaded::later(hidden, rows, micro_batch).add(&mut learner, network, rows.len(), draws)?;
+    let (loss, gradients) = learner.into_gradients(network)?;
+    Ok((loss / rows.len() as f64, gradients))
+}
+
+/// The micro-batches of an update, each with its place in it.
+struct Loaded<'a>(Box<dyn Iterator<Item = Result<MicroBatch, StageError>> + 'a>);
+
+/// States, extents and labels of a micro-batch, and the place of its first row in the update.
+type MicroBatch = (Vec<f32>, Batch, Vec<u8>, usize);
+
+impl<'a> Loaded<'a> {
+    /// Rows that are read when their turn comes, so that memory holds those of one micro-batch.
+    fn later(hidden: &'a Hidden, rows: &'a [usize], micro_batch: usize) -> Self {
+        Self(Box::new(rows.chunks(micro_batch).enumerate().map(move |(place, rows)| {
+            let (states, batch, labels) = load(hidden, rows)?;
+            Ok((states, batch, labels, place * micro_batch))
+        })))
     }
-    network.gradients(gradients).map(|gradients| (loss / rows.len() as f64, gradients))
+
+    /// Rows that are read at once.
+    fn now(hidden: &Hidden, rows: &[usize], micro_batch: usize) -> Result<Self, StageError> {
+        let read: Vec<MicroBatch> = Loaded::later(hidden, rows, micro_batch).0.collect::<Result<_, _>>()?;
+        Ok(Self(Box::new(read.into_iter().map(Ok))))
+    }
+
+    /// Begins an update and adds the gradients of the mean loss over its `rows` rows.
+    fn add(
+        self,
+        learner: &mut dyn Learner,
+        network: &Network,
+        rows: usize,
+        draws: Draws,
+    ) -> Result<(), Failure> {
+        learner.begin()?;
+        let share = 1.0 / rows as f32;
+        for loaded in self.0 {
+            let (states, batch, labels, first) = loaded?;
+            learner.add(network, states, batch.dropping(draws, first), &labels, share)?;
+        }
+        Ok(())
+    }
 }
 
 /// Loss and accuracy on `rows`, without dropout; `None` for no rows.
-fn validate(network: &Network, hidden: &Hidden, rows: &[usize]) -> Result<Option<Validation>, StageError> {
+fn validate(
+    learner: &mut dyn Learner,
+    network: &Network,
+    hidden: &Hidden,
+    rows: &[usize],
+) -> Result<Option<Validation>, StageError> {
     let (mut loss, mut right) = (0.0, 0);
-    for rows in rows.chunks(EVALUATION_BATCH) {
-        let (states, batch, labels) = load(hidden, rows)?;
-        let logits = network.logits(states, batch)?;
+    let (mut rest, mut most) = (rows, learner.evaluation_batch(EVALUATION_BATCH));
+    while !rest.is_empty() {
+        let (part, later) = rest.split_at(most.min(rest.len()));
+        let (states, batch, labels) = load(hidden, part)?;
+        let logits = match learner.logits(network, states, batch) {
+            Err(Failure::OutOfMemory) if part.len() > 1 => {
+                most = part.len() / 2;
+                continue;
+            }
+            logits => logits?,
+        };
+        rest = later;
         for (z, label) in logits.iter().zip(labels) {
             loss += cross_entropy(*z, label);
             right += usize::from((*z >= 0.0) == (label == 1));
@@ -226,10 +314,4 @@ fn load(hidden: &Hidden, rows: &[usize]) -> Result<(Vec<f32>, Batch, Vec<u8>), S
     }
     let batch = Batch::new(rows.iter().map(|row| hidden.rows().range(*row).len()));
     Ok((states, batch, rows.iter().map(|row| hidden.rows().labels[*row]).collect()))
-}
-
-/// Binary cross-entropy of the logit `z`: `ln(1 + e^±z)`.
-fn cross_entropy(z: f32, label: u8) -> f64 {
-    let against = if label == 1 { -f64::from(z) } else { f64::from(z) };
-    against.max(0.0) + (-against.abs()).exp().ln_1p()
 }

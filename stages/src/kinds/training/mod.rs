@@ -9,13 +9,13 @@ use std::time::Instant;
 
 use report::Report;
 
-use super::processor::{decides_bits, pool};
+use super::device::Device;
 use crate::{
     contract::{MetricDoc, PortType, Ports, StageCx, StageError},
     data::Hidden,
     gpt2::{
         Method, Weights,
-        training::{Data, Network, Order, Split, train, trainable_parameters},
+        training::{Data, Network, Order, Split, train_with, trainable_parameters},
     },
 };
 
@@ -55,11 +55,13 @@ pub(super) const METRICS: &[MetricDoc] = &[
 pub(super) fn run(cx: &StageCx<'_>, method: &Method, shared: &Shared) -> Result<(), StageError> {
     let hidden = Hidden::open(cx.input("hidden"))?;
     let weights = Weights::open(cx.input("weights"))?;
-    pool(cx)?.install(|| run_in_pool(cx, &hidden, &weights, method, shared))
+    let device = Device::open(cx, shared.precision)?;
+    device.run(|| run_in_pool(cx, &device, &hidden, &weights, method, shared))
 }
 
 fn run_in_pool(
     cx: &StageCx<'_>,
+    device: &Device,
     hidden: &Hidden,
     weights: &Weights,
     method: &Method,
@@ -87,15 +89,18 @@ fn run_in_pool(
         ));
     }
     let train_blocks = shared.train_blocks;
-    let mut network = Network::new(weights, hidden.format(), method.clone(), train_blocks, cx.seed())?;
+    let mut network = Network::new(weights, hidden.format(), method.clone(), train_blocks, cx.seed())?
+        .in_precision(shared.precision);
     let trainable = trainable_parameters(weights.config(), method, train_blocks);
     cx.metric("trainable_parameters", trainable as f64);
     let order = Order::Shuffled { rows: split.training, seed: cx.seed() };
     let data = Data { hidden, order, validation: split.validation };
-    let mut report = Report::new(cx, decides_bits());
+    let mut report = Report::new(cx, device.decides_bits());
     let progress = report.resume(&mut network);
     let started = Instant::now();
-    let outcome = train(&mut network, &data, settings, cx.seed(), progress, &mut report)?;
+    let mut learner = device.learner(&network, &progress.moments)?;
+    let learner = learner.as_mut();
+    let outcome = train_with(learner, &mut network, &data, settings, cx.seed(), progress, &mut report)?;
     cx.metric("best_step", outcome.best_step as f64);
     cx.optional_metric("best_validation_loss", outcome.validation.map(|validation| validation.loss));
     cx.optional_metric("best_validation_accuracy", outcome.validation.map(|validation| validation.accuracy));

@@ -2,7 +2,10 @@
 
 use crate::{
     contract::ParamProblem,
-    gpt2::training::{AdamW, Length, TrainSettings},
+    gpt2::{
+        Precision,
+        training::{AdamW, Length, TrainSettings},
+    },
 };
 
 /// Updates of the published run: 60,000 micro-batches, six an update.
@@ -18,6 +21,7 @@ pub(in super::super) struct Shared {
     pub epochs: Option<u64>,
     pub steps: Option<u64>,
     pub validation: f64,
+    pub precision: Precision,
     pub train_blocks: usize,
 }
 
@@ -135,6 +139,12 @@ macro_rules! training_params {
             pub validation: f64,
             /// Updates between evaluations; the last update is always followed by one.
             pub eval_every: u64,
+            /// To what the factors of large matrix products are rounded: `f32` (not at all), `f16` or
+            /// `bf16`. In the backward pass `f16` rounds to bf16, whose range gradients need. Sums,
+            /// trained parameters, their gradients and moments, low-rank additions and all else are
+            /// f32. The same on every device, and many times as fast on a GPU; on the processor `f32`
+            /// is fastest.
+            pub precision: $crate::gpt2::Precision,
         }
 
         impl Default for Params {
@@ -157,6 +167,7 @@ macro_rules! training_params {
                     dropout: 0.1,
                     validation: 0.15,
                     eval_every: 200,
+                    precision: $crate::gpt2::Precision::F32,
                 }
             }
         }
@@ -184,6 +195,7 @@ macro_rules! training_params {
                     epochs: self.epochs,
                     steps: self.steps,
                     validation: self.validation,
+                    precision: self.precision,
                     train_blocks: self.train_blocks,
                 }
             }

@@ -85,14 +85,20 @@ impl Watch for Report<'_> {
         }
     }
 
+    fn note(&mut self, text: &str) {
+        self.cx.log(text);
+    }
+
+    fn wants_progress(&self) -> bool {
+        self.checkpoint.is_due()
+    }
+
     fn reached(&mut self, progress: &Progress, network: &Network) -> Result<(), StageError> {
-        if self.checkpoint.is_due() {
-            let (history, folder) = (&self.history, self.cx.checkpoint());
-            self.checkpoint.write(&format!("update {}", progress.step), |file| {
-                write_progress(file, network, progress, history)
-                    .map_err(|err| StageError::io("write to", folder, err))
-            });
-        }
+        let (history, folder) = (&self.history, self.cx.checkpoint());
+        self.checkpoint.write(&format!("update {}", progress.step), |file| {
+            write_progress(file, network, progress, history)
+                .map_err(|err| StageError::io("write to", folder, err))
+        });
         Ok(())
     }
 }
@@ -193,7 +199,7 @@ mod tests {
             if progress.step == self.at {
                 return Err(StageError::new("killed"));
             }
-            self.report.reached(progress, network)
+            if self.report.wants_progress() { self.report.reached(progress, network) } else { Ok(()) }
         }
     }
 

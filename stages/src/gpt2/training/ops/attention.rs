@@ -106,8 +106,8 @@ impl Half {
         let normal = pass.normalized(&self.states, &block.norm_1);
         let normal_last = last.then(|| pass.batch.last_rows(&normal, c));
         let query_rows = normal_last.as_ref().unwrap_or(&normal);
-        let mut q = block.qkv.forward(query_rows, 0..c);
-        let mut kv = block.qkv.forward(&normal, c..3 * c);
+        let mut q = block.qkv.forward(pass, query_rows, 0..c);
+        let mut kv = block.qkv.forward(pass, &normal, c..3 * c);
         let mut adapters = Vec::new();
         for adapter in &block.adapters {
             match adapter.target {
@@ -125,7 +125,7 @@ impl Half {
         let mut probabilities = vec![0.0; self.pattern.probabilities()];
         let mut attended = vec![0.0; q.len()];
         forward(pass.instructions, &self.pattern, &q, &kv, &mut probabilities, &mut attended);
-        let mut out = block.output.forward(&attended, 0..c);
+        let mut out = block.output.forward(pass, &attended, 0..c);
         if let Some(adapter) = block.adapters.iter().find(|adapter| adapter.target == LoraTarget::O) {
             let (x, out) = (self.input(&attended, last), matrix_mut(&mut out, c));
             adapters.push(adapter::forward(pass, adapter, x, out));
@@ -150,9 +150,9 @@ impl Half {
         let (c, last) = (pass.n_embd, extent.last);
         let mut of_branch = upstream.clone();
         pass.batch.apply_dropout(last, block.index, Site::AttentionBranch, &mut of_branch, c);
-        block.output.parameters_backward(gradients, &saved.attended, &of_branch, 0..c)?;
+        block.output.parameters_backward(pass, gradients, &saved.attended, &of_branch, 0..c)?;
         let mut of_attended = vec![0.0; saved.attended.len()];
-        block.output.input_backward(&of_branch, 0..c, Target::Replace, &mut of_attended);
+        block.output.input_backward(pass, &of_branch, 0..c, Target::Replace, &mut of_attended);
         let adapters = || block.adapters.iter().zip(&saved.adapters);
         for (adapter, kept) in adapters().filter(|(adapter, _)| adapter.target == LoraTarget::O) {
             let (x, into) = (self.input(&saved.attended, last), Some(of_attended.as_mut_slice()));
@@ -162,8 +162,8 @@ impl Half {
         let Saved { q, kv, probabilities, .. } = saved;
         let (pattern, instructions) = (&self.pattern, pass.instructions);
         backward(instructions, pattern, q, kv, probabilities, &of_attended, &mut of_q, &mut of_kv);
-        block.qkv.parameters_backward(gradients, saved.query_rows(), &of_q, 0..c)?;
-        block.qkv.parameters_backward(gradients, &saved.normal, &of_kv, c..3 * c)?;
+        block.qkv.parameters_backward(pass, gradients, saved.query_rows(), &of_q, 0..c)?;
+        block.qkv.parameters_backward(pass, gradients, &saved.normal, &of_kv, c..3 * c)?;
 
         // The norm's gradient is needed for what lies before it and for its own parameters.
         let needs_norm = extent.input_gradient || block.norm_1.weight.is_trained();
@@ -171,10 +171,10 @@ impl Half {
         let mut of_normal = vec![0.0; rows];
         let mut of_last = vec![0.0; if needs_norm && last { saved.q.len() } else { 0 }];
         if needs_norm {
-            block.qkv.input_backward(&of_kv, c..3 * c, Target::Replace, &mut of_normal);
+            block.qkv.input_backward(pass, &of_kv, c..3 * c, Target::Replace, &mut of_normal);
             let (into, target) =
                 if last { (&mut of_last, Target::Replace) } else { (&mut of_normal, Target::Add) };
-            block.qkv.input_backward(&of_q, 0..c, target, into);
+            block.qkv.input_backward(pass, &of_q, 0..c, target, into);
         }
         for (adapter, kept) in adapters() {
             let (x, of_output, into) = match adapter.target {

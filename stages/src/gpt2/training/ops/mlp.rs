@@ -20,10 +20,10 @@ pub(in super::super) fn mlp<T: Tape<f32, Cpu>>(
     let (x, mut tape) = x.split_tape();
     let states = numbers(&x);
     let normal = pass.normalized(&states, &block.norm_2);
-    let inner = block.up.forward(&normal, 0..block.up.width());
+    let inner = block.up.forward(pass, &normal, 0..block.up.width());
     let mut active = inner.clone();
     activate(pass.instructions, pass.activation, &mut active);
-    let mut out = block.down.forward(&active, 0..pass.n_embd);
+    let mut out = block.down.forward(pass, &active, 0..pass.n_embd);
     pass.batch.apply_dropout(last, block.index, Site::MlpBranch, &mut out, pass.n_embd);
     add(Some(&mut out), &states);
     let out = tensor(pass, out)?;
@@ -35,14 +35,14 @@ pub(in super::super) fn mlp<T: Tape<f32, Cpu>>(
         let mut of_input = take(gradients.get_or_alloc_mut(&output)?);
         let mut upstream = of_input.clone();
         pass.batch.apply_dropout(last, block.index, Site::MlpBranch, &mut upstream, pass.n_embd);
-        block.down.parameters_backward(gradients, &active, &upstream, 0..pass.n_embd)?;
+        block.down.parameters_backward(&pass, gradients, &active, &upstream, 0..pass.n_embd)?;
         let mut of_inner = active;
-        block.down.input_backward(&upstream, 0..pass.n_embd, Target::Replace, &mut of_inner);
+        block.down.input_backward(&pass, &upstream, 0..pass.n_embd, Target::Replace, &mut of_inner);
         gradient::gelu::multiply_derivative(pass.instructions, pass.activation, &inner, &mut of_inner);
         let columns = 0..block.up.width();
-        block.up.parameters_backward(gradients, &normal, &of_inner, columns.clone())?;
+        block.up.parameters_backward(&pass, gradients, &normal, &of_inner, columns.clone())?;
         let mut of_normal = normal;
-        block.up.input_backward(&of_inner, columns, Target::Replace, &mut of_normal);
+        block.up.input_backward(&pass, &of_inner, columns, Target::Replace, &mut of_normal);
         pass.norm_backward(gradients, &block.norm_2, &states, &of_normal, Some(&mut of_input))?;
         // Nothing else uses the stream between the two halves of a block.
         **gradients.get_or_alloc_mut(&input)? = of_input;

@@ -13,6 +13,8 @@ pub(super) use attention::{Extent, attention};
 pub(super) use mlp::mlp;
 pub(super) use norm::norm;
 
+use std::borrow::Cow;
+
 use dfdx::prelude::{Cpu, CpuError, HasShape, Storage, TensorFrom};
 
 use super::{
@@ -20,8 +22,8 @@ use super::{
     parameters::{Grads, Linear, Matrix, Norm, Parameter},
 };
 use crate::gpt2::{
-    Activation,
-    kernels::{self, gemm, gradient, vector::Instructions},
+    Activation, Precision,
+    kernels::{self, gemm, gradient, rounding::round, vector::Instructions},
 };
 
 /// What the operations of one pass share.
@@ -30,6 +32,7 @@ pub(super) struct Pass {
     pub batch: std::sync::Arc<Batch>,
     pub instructions: Instructions,
     pub activation: Activation,
+    pub precision: Precision,
     pub n_head: usize,
     pub n_embd: usize,
     pub device: Cpu,
@@ -89,8 +92,9 @@ impl Linear {
     }
 
     /// `x·weight + bias` in the given columns.
-    fn forward(&self, x: &[f32], columns: std::ops::Range<usize>) -> Vec<f32> {
-        let weight = matrix(self.weight.values(), self.width());
+    fn forward(&self, pass: &Pass, x: &[f32], columns: std::ops::Range<usize>) -> Vec<f32> {
+        let (x, weight) = (&rounded(pass.precision, x), &rounded(pass.precision, self.weight.values()));
+        let weight = matrix(weight, self.width());
         let inputs = self.weight.values().len() / self.width();
         let mut out = vec![0.0; x.len() / inputs * columns.len()];
         let bias = &self.bias.values()[columns.clone()];
@@ -101,6 +105,7 @@ impl Linear {
     /// Adds the gradients of trained parameters, given that of the output in the given columns.
     fn parameters_backward(
         &self,
+        pass: &Pass,
         gradients: &mut Grads,
         x: &[f32],
         upstream: &[f32],
@@ -109,6 +114,8 @@ impl Linear {
         let inputs = self.weight.values().len() / self.width();
         if let Some(of_weight) = self.weight.gradient(gradients)? {
             let of_weight = matrix_mut(of_weight, self.width()).columns(columns.clone());
+            let precision = pass.precision.backward();
+            let (x, upstream) = (&rounded(precision, x), &rounded(precision, upstream));
             gradient::linear::weight(matrix(x, inputs), matrix(upstream, columns.len()), of_weight);
         }
         if let Some(of_bias) = self.bias.gradient(gradients)? {
@@ -120,6 +127,7 @@ impl Linear {
     /// The gradient of the input from that of the output in the given columns.
     fn input_backward(
         &self,
+        pass: &Pass,
         upstream: &[f32],
         columns: std::ops::Range<usize>,
         target: gemm::Target,
@@ -127,9 +135,21 @@ impl Linear {
     ) {
         let inputs = self.weight.values().len() / self.width();
         let width = columns.len();
-        let weight = matrix(self.weight.values(), self.width()).columns(columns);
+        let precision = pass.precision.backward();
+        let (upstream, weight) = (&rounded(precision, upstream), &rounded(precision, self.weight.values()));
+        let weight = matrix(weight, self.width()).columns(columns);
         gradient::linear::input(matrix(upstream, width), weight, target, matrix_mut(of_input, inputs));
     }
+}
+
+/// `values` in `precision`; themselves in f32.
+fn rounded(precision: Precision, values: &[f32]) -> Cow<'_, [f32]> {
+    if precision == Precision::F32 {
+        return Cow::Borrowed(values);
+    }
+    let mut values = values.to_vec();
+    round(precision, &mut values);
+    Cow::Owned(values)
 }
 
 /// The numbers of `x`, row after row.

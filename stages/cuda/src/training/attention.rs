@@ -1,0 +1,294 @@
+//! The first half of a block: `x + dropout(output(attention(norm_1(x))))`.
+
+use std::sync::Arc;
+
+use pipe_stages::gpt2::{LoraTarget, Precision, kernels::dropout::Site};
+
+use super::{
+    adapter::{self, Input},
+    parameters::{Block, Grads},
+    pass::Pass,
+    stream::{Recorder, Stream},
+};
+use crate::{
+    launch::Keys,
+    machine::{Machine, Numbers, Trouble},
+    slice::{Factor, Slice},
+};
+
+/// Which positions an attention branch computes, and whether its input needs a gradient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// Only the last position of each prompt, for the last block of a classifier.
+    pub last: bool,
+    /// Whether something trained lies before.
+    pub input_gradient: bool,
+}
+
+/// The attention branch of `block` added to `x` `[positions, n_embd]`; the result has all positions
+/// or the last ones.
+pub fn attention<M: Machine>(
+    tape: &mut Recorder<M>,
+    x: &Stream<M>,
+    pass: &Arc<Pass<M>>,
+    block: &Arc<Block<M>>,
+    extent: Extent,
+) -> Result<Stream<M>, Trouble<M>> {
+    let half =
+        Half { pass: Arc::clone(pass), block: Arc::clone(block), extent, states: Arc::clone(&x.values) };
+    let (saved, out) = half.forward()?;
+    let out = Stream::new(pass.kernels.machine(), out, pass.prompts.rows(extent.last) * pass.n_embd)?;
+    if !tape.is_on() {
+        return Ok(out);
+    }
+    let (input, output) = (Arc::clone(&x.slot), Arc::clone(&out.slot));
+    tape.record(move |gradients| {
+        let upstream = output.take(half.pass.kernels.machine(), gradients)?;
+        if let Some(of_input) = half.backward(gradients, &saved, upstream)? {
+            // Nothing else uses the stream between two blocks.
+            *input.of(gradients)? = of_input;
+        }
+        Ok(())
+    });
+    Ok(out)
+}
+
+struct Half<M: Machine> {
+    pass: Arc<Pass<M>>,
+    block: Arc<Block<M>>,
+    extent: Extent,
+    /// `[positions, n_embd]`.
+    states: Arc<Numbers<M>>,
+}
+
+/// What the forward pass keeps for the backward pass.
+struct Saved<M: Machine> {
+    /// The output of the norm, `[positions, n_embd]`.
+    normal: Numbers<M>,
+    /// Of it the rows that have queries, where these are not all.
+    normal_last: Option<Numbers<M>>,
+    /// `[queries, n_embd]`.
+    q: Numbers<M>,
+    /// `[positions, 2·n_embd]`, columns k | v.
+    kv: Numbers<M>,
+    /// Logarithms of the denominators of softmax, `[positions, heads]`; empty for last positions.
+    denominators: Numbers<M>,
+    /// `[queries, n_embd]`.
+    attended: Numbers<M>,
+    /// What each adapter keeps, in their order.
+    adapters: Vec<Numbers<M>>,
+}
+
+impl<M: Machine> Saved<M> {
+    fn query_rows(&self) -> &Numbers<M> {
+        self.normal_last.as_ref().unwrap_or(&self.normal)
+    }
+}
+
+impl<M: Machine> Half<M> {
+    fn keys<'a>(&self, kv: Slice<'a>) -> Keys<'a> {
+        let c = self.pass.n_embd;
+        Keys { k: kv, v: kv.skip(4 * c), stride: 2 * c, biases: None }
+    }
+
+    /// Bytes of a row of keys and values before those of `target`.
+    fn before(&self, target: LoraTarget) -> usize {
+        if target == LoraTarget::V { 4 * self.pass.n_embd } else { 0 }
+    }
+
+    fn input<'a>(&self, values: &'a Numbers<M>, last: bool) -> Input<'a> {
+        Input { values: self.pass.kernels.slice(values), last, block: self.block.index }
+    }
+
+    fn forward(&self) -> Result<(Saved<M>, Numbers<M>), Trouble<M>> {
+        let Self { pass, block, extent: Extent { last, .. }, states } = self;
+        let (kernels, prompts, c, last) = (&pass.kernels, &pass.prompts, pass.n_embd, *last);
+        let (machine, positions, queries) = (kernels.machine(), prompts.positions(), prompts.rows(last));
+        let mut normal = pass.zeros(positions, c)?;
+        let norm = block.norm_1.slices(machine);
+        kernels.normalize(&kernels.slice_mut(&mut normal), kernels.slice(states), norm, positions, c)?;
+        let normal_last = if last { Some(pass.last_rows(&normal)?) } else { None };
+        let query_rows = normal_last.as_ref().unwrap_or(&normal);
+        let (mut q, mut kv) = (pass.zeros(queries, c)?, pass.zeros(positions, 2 * c)?);
+        let (from, to) = (kernels.slice(query_rows), kernels.slice_mut(&mut q));
+        block.qkv.forward(kernels, pass.forward, from, queries, 0..c, to)?;
+        let (from, to) = (kernels.slice(&normal), kernels.slice_mut(&mut kv));
+        block.qkv.forward(kernels, pass.forward, from, positions, c..3 * c, to)?;
+        let bias = block.qkv.bias.slice(machine);
+        kernels.add_bias(&kernels.slice_mut(&mut q), bias, queries, c)?;
+        kernels.add_bias(&kernels.slice_mut(&mut kv), bias.skip(4 * c), positions, 2 * c)?;
+        let mut adapters = Vec::new();
+        for adapter in &block.adapters {
+            match adapter.target {
+                LoraTarget::Q => {
+                    let (x, out) = (self.input(query_rows, last), kernels.slice_mut(&mut q));
+                    adapters.push(adapter::forward(pass, adapter, x, out, c)?);
+                }
+                LoraTarget::K | LoraTarget::V => {
+                    let out = kernels.slice_mut(&mut kv).skip(self.before(adapter.target));
+                    adapters.push(adapter::forward(pass, adapter, self.input(&normal, false), out, 2 * c)?);
+                }
+                LoraTarget::O => {}
+            }
+        }
+        let mut attended = pass.zeros(queries, c)?;
+        let mut denominators = kernels.zeros(if last { 1 } else { positions * pass.heads.count })?;
+        {
+            let (keys, q) = (self.keys(kernels.slice(&kv)), kernels.slice(&q));
+            let (out, dropped) =
+                (kernels.slice_mut(&mut attended), pass.dropped(block.index, Site::Attention));
+            if last {
+                kernels.attention_last(Precision::F32, &out, q, keys, dropped, prompts, pass.heads)?;
+            } else {
+                let kept = kernels.slice_mut(&mut denominators);
+                let q = (q, c);
+                kernels.attention(
+                    Precision::F32,
+                    &out,
+                    Some(&kept),
+                    q,
+                    keys,
+                    dropped,
+                    prompts,
+                    pass.heads,
+                )?;
+            }
+        }
+        let mut out = pass.zeros(queries, c)?;
+        let (from, to) = (kernels.slice(&attended), kernels.slice_mut(&mut out));
+        block.output.forward(kernels, pass.forward, from, queries, 0..c, to)?;
+        if let Some(adapter) = block.adapters.iter().find(|adapter| adapter.target == LoraTarget::O) {
+            let (x, out) = (self.input(&attended, last), kernels.slice_mut(&mut out));
+            adapters.push(adapter::forward(pass, adapter, x, out, c)?);
+        }
+        let last_states = if last { Some(pass.last_rows(states)?) } else { None };
+        let residual = kernels.slice(last_states.as_ref().unwrap_or(states));
+        let dropped = pass.dropped(block.index, Site::AttentionBranch);
+        let (to, bias) = (kernels.slice_mut(&mut out), block.output.bias.slice(machine));
+        kernels.add_branch(&to, residual, bias, dropped, prompts, last, c)?;
+        Ok((Saved { normal, normal_last, q, kv, denominators, attended, adapters }, out))
+    }
+
+    /// Returns the gradient of the input where it is needed; `upstream` is that of the output.
+    fn backward(
+        &self,
+        gradients: &mut Grads<M>,
+        saved: &Saved<M>,
+        upstream: Numbers<M>,
+    ) -> Result<Option<Numbers<M>>, Trouble<M>> {
+        let Self { pass, block, extent, states } = self;
+        let (kernels, prompts, c, last) = (&pass.kernels, &pass.prompts, pass.n_embd, extent.last);
+        let (format, positions, queries) = (pass.backward, prompts.positions(), prompts.rows(last));
+        let mut branch = None;
+        let dropped = pass.dropped(block.index, Site::AttentionBranch);
+        if dropped.keys.is_some() {
+            let mut kept = pass.zeros(queries, c)?;
+            let (to, from) = (kernels.slice_mut(&mut kept), kernels.slice(&upstream));
+            kernels.drop_rows(&to, from, dropped, prompts, last, c)?;
+            branch = Some(kept);
+        }
+        let of_branch = kernels.slice(branch.as_ref().unwrap_or(&upstream));
+        let attended = kernels.slice(&saved.attended);
+        block.output.parameters_backward(kernels, gradients, format, attended, of_branch, queries, 0..c)?;
+        let mut of_attended = pass.zeros(queries, c)?;
+        let to = kernels.slice_mut(&mut of_attended);
+        block.output.input_backward(kernels, format, of_branch, queries, 0..c, 0.0, to)?;
+        let adapters = || block.adapters.iter().zip(&saved.adapters);
+        for (adapter, down) in adapters().filter(|(adapter, _)| adapter.target == LoraTarget::O) {
+            let (x, into) = (self.input(&saved.attended, last), kernels.slice_mut(&mut of_attended));
+            let from = Factor::new(of_branch, Precision::F32, queries, c);
+            adapter::backward(pass, gradients, adapter, x, down, from, Some(&into))?;
+        }
+        let (of_q, of_kv) = self.attention_backward(saved, &of_attended)?;
+        let (from, x) = (kernels.slice(&of_q), kernels.slice(saved.query_rows()));
+        block.qkv.parameters_backward(kernels, gradients, format, x, from, queries, 0..c)?;
+        let (from, x) = (kernels.slice(&of_kv), kernels.slice(&saved.normal));
+        block.qkv.parameters_backward(kernels, gradients, format, x, from, positions, c..3 * c)?;
+
+        // The norm's gradient is needed for what lies before it and for its own parameters.
+        let needs_norm = extent.input_gradient || block.norm_1.weight.trained.is_some();
+        let rows = |count: usize| if needs_norm { count } else { 0 };
+        let mut of_normal = pass.zeros(rows(positions), c)?;
+        let mut of_last = pass.zeros(rows(if last { queries } else { 0 }), c)?;
+        if needs_norm {
+            let (from, to) = (kernels.slice(&of_kv), kernels.slice_mut(&mut of_normal));
+            block.qkv.input_backward(kernels, format, from, positions, c..3 * c, 0.0, to)?;
+            let (to, beta) = if last {
+                (kernels.slice_mut(&mut of_last), 0.0)
+            } else {
+                (kernels.slice_mut(&mut of_normal), 1.0)
+            };
+            block.qkv.input_backward(kernels, format, kernels.slice(&of_q), queries, 0..c, beta, to)?;
+        }
+        for (adapter, down) in adapters() {
+            let (x, from, into) = match adapter.target {
+                LoraTarget::Q => {
+                    let from = Factor::new(kernels.slice(&of_q), Precision::F32, queries, c);
+                    let into = if last { &mut of_last } else { &mut of_normal };
+                    (self.input(saved.query_rows(), last), from, into)
+                }
+                LoraTarget::K | LoraTarget::V => {
+                    let first = self.before(adapter.target) / 4;
+                    let from = Factor::new(kernels.slice(&of_kv), Precision::F32, positions, 2 * c);
+                    (self.input(&saved.normal, false), from.columns(first, c), &mut of_normal)
+                }
+                LoraTarget::O => continue,
+            };
+            let into = kernels.slice_mut(into);
+            let into = needs_norm.then_some(&into);
+            adapter::backward(pass, gradients, adapter, x, down, from, into)?;
+        }
+        if !needs_norm {
+            return Ok(None);
+        }
+        if last {
+            let to = kernels.slice_mut(&mut of_normal);
+            kernels.scatter_last(&to, kernels.slice(&of_last), prompts, c)?;
+        }
+        let (states, from) = (kernels.slice(states), kernels.slice(&of_normal));
+        if !extent.input_gradient {
+            block.norm_1.backward(kernels, gradients, states, from, None, positions, c)?;
+            return Ok(None);
+        }
+        let mut of_input = upstream;
+        if last {
+            let of_last = std::mem::replace(&mut of_input, pass.zeros(positions, c)?);
+            let to = kernels.slice_mut(&mut of_input);
+            kernels.scatter_last(&to, kernels.slice(&of_last), prompts, c)?;
+        }
+        {
+            let into = kernels.slice_mut(&mut of_input);
+            block.norm_1.backward(kernels, gradients, states, from, Some(&into), positions, c)?;
+        }
+        Ok(Some(of_input))
+    }
+
+    /// The gradients of queries, and of keys and values side by side.
+    fn attention_backward(
+        &self,
+        saved: &Saved<M>,
+        of_attended: &Numbers<M>,
+    ) -> Result<(Numbers<M>, Numbers<M>), Trouble<M>> {
+        let Self { pass, block, extent, .. } = self;
+        let (kernels, prompts, c) = (&pass.kernels, &pass.prompts, pass.n_embd);
+        let (positions, queries) = (prompts.positions(), prompts.rows(extent.last));
+        let (mut of_q, mut of_kv) = (pass.zeros(queries, c)?, pass.zeros(positions, 2 * c)?);
+        {
+            let to = kernels.slice_mut(&mut of_q);
+            let (of_k, of_v) = kernels.slice_mut(&mut of_kv).columns(4 * c);
+            let (q, keys) = (kernels.slice(&saved.q), self.keys(kernels.slice(&saved.kv)));
+            let (from, dropped) = (kernels.slice(of_attended), pass.dropped(block.index, Site::Attention));
+            let (into, heads) = ([&of_k, &of_v], pass.heads);
+            if extent.last {
+                kernels.attention_last_gradient(&to, into, q, keys, from, dropped, prompts, heads)?;
+            } else {
+                let mut dots = kernels.zeros(positions * heads.count)?;
+                let dots = kernels.slice_mut(&mut dots);
+                let given = (kernels.slice(&saved.attended), kernels.slice(&saved.denominators));
+                kernels
+                    .attention_gradient(&to, into, q, keys, given, &dots, from, dropped, prompts, heads)?;
+            }
+        }
+        Ok((of_q, of_kv))
+    }
+}

@@ -1,0 +1,82 @@
+//! The forward pass for GPUs, run with the kernels compiled for the processor, against the processor's.
+
+mod emulated;
+
+use emulated::{
+    assert_close, machines,
+    model::{CONFIG, LENGTHS, weights},
+    noise, offsets,
+};
+use pipe_cuda::inference;
+use pipe_stages::gpt2::{
+    Activation, BlockWeights, Encoder, Finisher, Forward, Precision, blocks_from, embed, final_norm,
+};
+
+/// How far states may differ: where an f32 of one is rounded to another neighbour than that of the
+/// other, the two go on apart by a step of the precision.
+fn tolerance(precision: Precision) -> f32 {
+    match precision {
+        Precision::F32 => 2e-5,
+        Precision::F16 => 4e-3,
+        Precision::Bf16 => 3e-2,
+    }
+}
+
+const CASES: [(Precision, Activation); 4] = [
+    (Precision::F32, Activation::GeluNew),
+    (Precision::F32, Activation::Gelu),
+    (Precision::F16, Activation::GeluNew),
+    (Precision::Bf16, Activation::GeluNew),
+];
+
+#[test]
+fn states_after_any_number_of_blocks_are_those_of_the_processor() {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = weights(folder.path());
+    let offsets = offsets(&LENGTHS);
+    let tokens: Vec<u32> = (0..offsets[LENGTHS.len()] as u32).map(|i| i * 7 % 50).collect();
+    for kernels in machines() {
+        for (blocks, (precision, activation)) in
+            [0, 1, 3].into_iter().flat_map(|n| CASES.map(|case| (n, case)))
+        {
+            let mut wanted = embed(&weights, &tokens, &offsets);
+            let mut forward = Forward::new(&CONFIG, activation).in_precision(precision);
+            for block in 0..blocks {
+                forward.block(&BlockWeights::of(&weights, block).rounded(precision), &mut wanted, &offsets);
+            }
+            let mut encoder =
+                inference::Encoder::new(&kernels, &weights, blocks, activation, precision).unwrap();
+            // A larger batch before leaves nothing in the buffers that matters.
+            encoder
+                .start(&[tokens.clone(), vec![3; 70]].concat(), &[offsets.clone(), vec![200]].concat())
+                .unwrap();
+            encoder.take().unwrap();
+            encoder.start(&tokens, &offsets).unwrap();
+            let what = format!("{blocks} blocks, {precision}, {activation}");
+            assert_close(&encoder.take().unwrap(), &wanted, tolerance(precision), &what);
+        }
+    }
+}
+
+#[test]
+fn last_states_are_those_of_the_processor() {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = weights(folder.path());
+    let offsets = offsets(&LENGTHS);
+    let hidden = noise(7, offsets[LENGTHS.len()] * CONFIG.n_embd, 1.0);
+    for kernels in machines() {
+        for (first, (precision, activation)) in
+            [0, 2, 3].into_iter().flat_map(|n| CASES.map(|case| (n, case)))
+        {
+            let (blocks, norm) = (blocks_from(&weights, None, first), final_norm(&weights, None));
+            let rounded: Vec<_> = blocks.iter().map(|block| block.clone().rounded(precision)).collect();
+            let mut forward = Forward::new(&CONFIG, activation).in_precision(precision);
+            let wanted = forward.last_hidden(&rounded, &norm, &mut hidden.clone(), &offsets);
+            let mut finisher =
+                inference::Finisher::new(&kernels, &CONFIG, &blocks, &norm, activation, precision).unwrap();
+            finisher.start(&hidden, &offsets).unwrap();
+            let what = format!("blocks from {first}, {precision}, {activation}");
+            assert_close(&finisher.take().unwrap(), &wanted, tolerance(precision), &what);
+        }
+    }
+}
