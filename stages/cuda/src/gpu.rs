@@ -31,7 +31,9 @@ use pipe_stages::{
 };
 
 use crate::{
-    machine::{Argument, KERNELS, Launch, Loss, Machine, Numbers, RawFactor, RawProduct, size_class},
+    machine::{
+        Argument, BlasProduct, KERNELS, Launch, Loss, Machine, Numbers, RawFactor, RawProduct, size_class,
+    },
     pinned::Pinned,
 };
 
@@ -146,26 +148,25 @@ impl Machine for Gpu {
     }
 
     unsafe fn multiply(&self, product: &RawProduct) -> Result<(), CudaError> {
-        let RawProduct { m, n, k, alpha, a, b, format, beta, c, c_stride } = *product;
-        let format = data_type(format);
+        let RawProduct { alpha, format, beta, c, c_stride, .. } = *product;
+        let (BlasProduct { m, n, k, a, b }, format) = (product.along_columns(), data_type(format));
         self.0.device.bind_to_thread()?;
-        // cuBLAS counts along columns: to it our rows are columns, so it computes cᵀ = bᵀ·aᵀ.
         // SAFETY: factors and result lie in their buffers, which the caller has checked.
         unsafe {
             gemm_ex(
                 *self.0.blas.handle(),
-                operation(b),
                 operation(a),
-                number(n),
+                operation(b),
                 number(m),
+                number(n),
                 number(k),
                 (&raw const alpha).cast(),
-                b.address as *const c_void,
-                format,
-                number(b.stride),
                 a.address as *const c_void,
                 format,
                 number(a.stride),
+                b.address as *const c_void,
+                format,
+                number(b.stride),
                 (&raw const beta).cast(),
                 c as *mut c_void,
                 CUDA_R_32F,

@@ -216,6 +216,29 @@ pub struct RawProduct {
     pub c_stride: usize,
 }
 
+/// A product as BLAS counts, along columns: `c = alpha · op(a)·op(b) + beta · c`, where `op` transposes
+/// or does not.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BlasProduct {
+    /// Rows of the result.
+    pub m: usize,
+    /// Columns of the result.
+    pub n: usize,
+    /// Products of a sum.
+    pub k: usize,
+    /// The first factor; its stride is from column to column.
+    pub a: RawFactor,
+    /// The second factor; its stride is from column to column.
+    pub b: RawFactor,
+}
+
+impl RawProduct {
+    /// To BLAS our rows are columns, so that it sees `cᵀ = bᵀ·aᵀ`.
+    pub fn along_columns(&self) -> BlasProduct {
+        BlasProduct { m: self.n, n: self.m, k: self.k, a: self.b, b: self.a }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::size_class;

@@ -15,6 +15,7 @@ use std::{
 };
 
 use half::{f16, slice::HalfFloatSliceExt};
+use rayon::prelude::*;
 use safetensors::Dtype;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -290,16 +291,37 @@ impl Hidden {
     ///
     /// If there is no such row.
     pub fn append_row(&self, i: usize, into: &mut Vec<f32>) -> Result<(), StageError> {
+        let old = into.len();
+        into.resize(old + self.rows.range(i).len() * self.format.n_embd, 0.0);
+        self.read_row(i, &mut into[old..])
+    }
+
+    /// Puts the states of `rows`, one after the other, into `into`, on all threads of the pool.
+    ///
+    /// # Panics
+    ///
+    /// If there are no such rows.
+    pub fn read_rows(&self, rows: Range<usize>, into: &mut Vec<f32>) -> Result<(), StageError> {
+        let size = |row: usize| self.rows.range(row).len() * self.format.n_embd;
+        into.clear();
+        into.resize(rows.clone().map(size).sum(), 0.0);
+        let (mut rest, mut parts) = (into.as_mut_slice(), Vec::with_capacity(rows.len()));
+        for row in rows {
+            let (states, later) = rest.split_at_mut(size(row));
+            rest = later;
+            parts.push((row, states));
+        }
+        parts.into_par_iter().try_for_each(|(row, states)| self.read_row(row, states))
+    }
+
+    /// Fills `states` with those of row `i`.
+    fn read_row(&self, i: usize, states: &mut [f32]) -> Result<(), StageError> {
         let HiddenFormat { n_embd, dtype, .. } = self.format;
-        let positions = self.rows.range(i);
-        let at = self.start + (positions.start * n_embd * dtype.bytes()) as u64;
-        let (old, new) = (into.len(), positions.len() * n_embd);
-        into.resize(old + new, 0.0);
-        let states = &mut into[old..];
+        let at = self.start + (self.rows.range(i).start * n_embd * dtype.bytes()) as u64;
         let read = match dtype {
             HiddenType::F32 => self.file.read_exact_at(bytemuck::cast_slice_mut(states), at),
             HiddenType::F16 => {
-                let mut halves = vec![f16::ZERO; new];
+                let mut halves = vec![f16::ZERO; states.len()];
                 let read = self.file.read_exact_at(bytemuck::cast_slice_mut(&mut halves), at);
                 halves.convert_to_f32_slice(states);
                 read

@@ -1,5 +1,6 @@
 //! Kind `encode`: what the frozen blocks make of each prompt, computed once for all that follows.
 
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -130,14 +131,17 @@ fn encode(
     let mut pass = Encoding { encoder: device.encoder(weights, blocks, activation)?, tokens };
     let (done, limit) = (states.done(), device.batch_positions(config));
     in_batches(cx, &rows.offsets, done, limit, &mut pass, |batch, hidden| {
-        for (row, place) in batch.rows.clone().zip(batch.offsets.windows(2)) {
-            let of_row = &hidden[place[0] * config.n_embd..place[1] * config.n_embd];
-            let magnitude = largest_magnitude(instructions, of_row);
-            if !magnitude.is_finite() || magnitude > dtype.largest() {
-                return Err(overflow(params, tokens, row, magnitude, weights));
-            }
-            states.write_row(row, of_row, magnitude)?;
+        let places = batch.rows.clone().zip(batch.offsets.windows(2));
+        let of_rows: Vec<(usize, &[f32])> = places
+            .map(|(row, place)| (row, &hidden[place[0] * config.n_embd..place[1] * config.n_embd]))
+            .collect();
+        let magnitudes: Vec<f32> =
+            of_rows.par_iter().map(|(_, of_row)| largest_magnitude(instructions, of_row)).collect();
+        let is_wrong = |magnitude: &f32| !magnitude.is_finite() || *magnitude > dtype.largest();
+        if let Some(at) = magnitudes.iter().position(is_wrong) {
+            return Err(overflow(params, tokens, of_rows[at].0, magnitudes[at], weights));
         }
+        states.write_rows(&of_rows, magnitudes.into_iter().fold(0.0, f32::max))?;
         states.reached(batch.rows.end);
         cx.progress(batch.rows.end as u64, Some(rows.len() as u64), "reviews");
         Ok(())

@@ -79,8 +79,7 @@ struct Finishing<'a> {
 
 impl Pass for Finishing<'_> {
     fn start(&mut self, batch: &Batch) -> Result<(), Failure> {
-        self.states.clear();
-        batch.rows.clone().try_for_each(|row| self.hidden.append_row(row, &mut self.states))?;
+        self.hidden.read_rows(batch.rows.clone(), &mut self.states)?;
         self.finisher.start(&self.states, &batch.offsets)
     }
 

@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -85,10 +86,10 @@ impl<'a> PartialStates<'a> {
         self.done
     }
 
-    /// Writes the states of row `i`, whose largest magnitude is `magnitude`.
-    pub fn write_row(&mut self, i: usize, states: &[f32], magnitude: f32) -> Result<(), StageError> {
+    /// Writes the states of rows, whose largest magnitude is `magnitude`, on all threads of the pool.
+    pub fn write_rows(&mut self, rows: &[(usize, &[f32])], magnitude: f32) -> Result<(), StageError> {
         self.largest = self.largest.max(magnitude);
-        self.writer.write_row(i, states)
+        rows.par_iter().try_for_each(|(row, states)| self.writer.write_row(*row, states))
     }
 
     /// The first `done` rows are written.

@@ -17,7 +17,7 @@ use half::{bf16, f16};
 use libloading::Library;
 use pipe_cuda::{
     launch::Kernels,
-    machine::{Argument, Launch, Loss, Machine, Numbers, RawFactor, RawProduct},
+    machine::{Argument, BlasProduct, Launch, Loss, Machine, Numbers, RawFactor, RawProduct},
 };
 use pipe_stages::{
     contract::StageError,
@@ -124,17 +124,16 @@ impl Machine for Emulated {
     }
 
     unsafe fn multiply(&self, product: &RawProduct) -> Result<(), CpuError> {
-        let RawProduct { m, n, k, alpha, a, b, format, beta, c, c_stride } = *product;
-        for row in 0..m {
-            for column in 0..n {
-                // SAFETY: the caller's factors and result lie in living buffers.
-                unsafe {
-                    let sum: f32 =
-                        (0..k).map(|i| number(a, format, row, i) * number(b, format, i, column)).sum();
-                    let place = (c as *mut f32).add(row * c_stride + column);
-                    let before = if beta == 0.0 { 0.0 } else { beta * *place };
-                    *place = alpha * sum + before;
-                }
+        // As BLAS defines it, so that what a GPU's is told is tested, too.
+        let RawProduct { alpha, format, beta, c, c_stride, .. } = *product;
+        let BlasProduct { m, n, k, a, b } = product.along_columns();
+        for (row, column) in (0..m).flat_map(|row| (0..n).map(move |column| (row, column))) {
+            // SAFETY: the caller's factors and result lie in living buffers.
+            unsafe {
+                let sum: f32 = (0..k).map(|i| number(a, format, row, i) * number(b, format, i, column)).sum();
+                let place = (c as *mut f32).add(column * c_stride + row);
+                let before = if beta == 0.0 { 0.0 } else { beta * *place };
+                *place = alpha * sum + before;
             }
         }
         Ok(())
@@ -161,10 +160,10 @@ impl Machine for Emulated {
     }
 }
 
-/// The number at `row` and `column` of a factor, as the product sees it.
+/// The number at `row` and `column` of `op(factor)`, whose columns lie one after the other.
 unsafe fn number(factor: RawFactor, format: Precision, row: usize, column: usize) -> f32 {
     let (row, column) = if factor.transposed { (column, row) } else { (row, column) };
-    let at = row * factor.stride + column;
+    let at = column * factor.stride + row;
     // SAFETY: the caller's factor lies in a living buffer.
     unsafe {
         match format {
