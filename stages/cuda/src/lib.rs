@@ -28,6 +28,8 @@ mod toolkit;
 #[cfg(feature = "cuda")]
 pub use devices::{DeviceInfo, DevicesError, devices};
 #[cfg(feature = "cuda")]
+pub use gpu::Gpu;
+#[cfg(feature = "cuda")]
 pub use open::{LEAST_CAPABILITY, open};
 #[cfg(feature = "cuda")]
 pub use toolkit::CUDA_VERSION;

@@ -1,16 +1,21 @@
 //! The forward pass for GPUs, run with the kernels compiled for the processor, against the processor's.
 
-mod emulated;
+mod machines;
 
-use emulated::{
-    assert_close, machines,
+use machines::{
+    Tested, assert_close,
     model::{CONFIG, LENGTHS, weights},
-    noise, offsets,
+    noise, offsets, tests_of,
 };
 use pipe_cuda::inference;
 use pipe_stages::gpt2::{
     Activation, BlockWeights, Encoder, Finisher, Forward, Precision, blocks_from, embed, final_norm,
 };
+
+tests_of! {
+    states_after_any_number_of_blocks_are_those_of_the_processor,
+    last_states_are_those_of_the_processor,
+}
 
 /// How far states may differ: where an f32 of one is rounded to another neighbour than that of the
 /// other, the two go on apart by a step of the precision.
@@ -29,13 +34,12 @@ const CASES: [(Precision, Activation); 4] = [
     (Precision::Bf16, Activation::GeluNew),
 ];
 
-#[test]
-fn states_after_any_number_of_blocks_are_those_of_the_processor() {
+fn states_after_any_number_of_blocks_are_those_of_the_processor<M: Tested>() {
     let folder = tempfile::tempdir().unwrap();
     let weights = weights(folder.path());
     let offsets = offsets(&LENGTHS);
     let tokens: Vec<u32> = (0..offsets[LENGTHS.len()] as u32).map(|i| i * 7 % 50).collect();
-    for kernels in machines() {
+    for kernels in M::all() {
         for (blocks, (precision, activation)) in
             [0, 1, 3].into_iter().flat_map(|n| CASES.map(|case| (n, case)))
         {
@@ -53,18 +57,17 @@ fn states_after_any_number_of_blocks_are_those_of_the_processor() {
             encoder.take().unwrap();
             encoder.start(&tokens, &offsets).unwrap();
             let what = format!("{blocks} blocks, {precision}, {activation}");
-            assert_close(&encoder.take().unwrap(), &wanted, tolerance(precision), &what);
+            assert_close::<M>(&encoder.take().unwrap(), &wanted, tolerance(precision), &what);
         }
     }
 }
 
-#[test]
-fn last_states_are_those_of_the_processor() {
+fn last_states_are_those_of_the_processor<M: Tested>() {
     let folder = tempfile::tempdir().unwrap();
     let weights = weights(folder.path());
     let offsets = offsets(&LENGTHS);
     let hidden = noise(7, offsets[LENGTHS.len()] * CONFIG.n_embd, 1.0);
-    for kernels in machines() {
+    for kernels in M::all() {
         for (first, (precision, activation)) in
             [0, 2, 3].into_iter().flat_map(|n| CASES.map(|case| (n, case)))
         {
@@ -76,7 +79,7 @@ fn last_states_are_those_of_the_processor() {
                 inference::Finisher::new(&kernels, &CONFIG, &blocks, &norm, activation, precision).unwrap();
             finisher.start(&hidden, &offsets).unwrap();
             let what = format!("blocks from {first}, {precision}, {activation}");
-            assert_close(&finisher.take().unwrap(), &wanted, tolerance(precision), &what);
+            assert_close::<M>(&finisher.take().unwrap(), &wanted, tolerance(precision), &what);
         }
     }
 }

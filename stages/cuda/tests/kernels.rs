@@ -1,9 +1,9 @@
 //! Every kernel, compiled for the processor, against the Rust one.
 
-mod emulated;
+mod machines;
 
-use emulated::{Emulated, assert_close, machines, noise, offsets};
 use half::{bf16, f16};
+use machines::{Tested, assert_close, noise, offsets, tests_of};
 use pipe_cuda::{
     launch::{AdamWArguments, Heads, Kernels, Keys, NormSlices},
     machine::Numbers,
@@ -21,6 +21,22 @@ use pipe_stages::gpt2::{
     training::{AdamW, Moments},
 };
 
+tests_of! {
+    conversions_round_to_nearest_even_as_rust_does,
+    layer_norm_adds_what_is_pending_and_normalizes_rows_of_any_width,
+    gradients_of_layer_norm_are_those_of_rust,
+    gelu_and_its_slope_are_those_of_rust_in_both_forms,
+    attention_of_every_position_is_that_of_rust,
+    attention_of_last_positions_is_that_of_rust,
+    gradients_of_attention_are_those_of_rust_with_and_without_dropout,
+    rows_are_dropped_added_gathered_and_scattered_as_in_rust,
+    columns_are_summed_over_all_rows_and_added,
+    embeddings_are_those_of_token_and_place,
+    the_head_its_loss_and_its_gradients_meet_the_formula,
+    an_update_clips_by_the_norm_of_all_tensors_and_is_that_of_rust,
+    products_of_transposed_and_partial_matrices_are_those_of_rust,
+}
+
 const FORMATS: [Precision; 3] = [Precision::F32, Precision::F16, Precision::Bf16];
 /// Lengths of prompts: one, few, full tiles, one more, and the longest of the published run.
 const LENGTHS: &[&[usize]] = &[&[1], &[2, 1, 5], &[32, 64], &[33, 65, 3], &[256, 100]];
@@ -31,21 +47,16 @@ fn best() -> Instructions {
     Instructions::best()
 }
 
-fn up(kernels: &Kernels<Emulated>, values: &[f32]) -> Numbers<Emulated> {
+fn up<M: Tested>(kernels: &Kernels<M>, values: &[f32]) -> Numbers<M> {
     kernels.upload_floats(values).unwrap()
 }
 
-fn zeros(kernels: &Kernels<Emulated>, count: usize) -> Numbers<Emulated> {
+fn zeros<M: Tested>(kernels: &Kernels<M>, count: usize) -> Numbers<M> {
     kernels.zeros(count).unwrap()
 }
 
 /// The first `count` numbers of `format` in a buffer.
-fn down(
-    kernels: &Kernels<Emulated>,
-    numbers: &Numbers<Emulated>,
-    format: Precision,
-    count: usize,
-) -> Vec<f32> {
+fn down<M: Tested>(kernels: &Kernels<M>, numbers: &Numbers<M>, format: Precision, count: usize) -> Vec<f32> {
     let slice = kernels.slice(numbers);
     if format == Precision::F32 {
         return kernels.floats(slice, count).unwrap();
@@ -68,13 +79,12 @@ fn tolerance(format: Precision) -> f32 {
     }
 }
 
-#[test]
-fn conversions_round_to_nearest_even_as_rust_does() {
+fn conversions_round_to_nearest_even_as_rust_does<M: Tested>() {
     let mut values = noise(1, 500, 3.0);
     values.extend(noise(2, 300, 7e-5));
     values.extend(noise(3, 200, 6e-8));
     values.extend([0.0, -0.0, 65504.0, 65519.9, 65520.0, -1e30, 1.0 + 1.0 / 2048.0, 1.0 + 3.0 / 2048.0]);
-    for kernels in machines() {
+    for kernels in M::all() {
         let x = up(&kernels, &values);
         for format in [Precision::F16, Precision::Bf16] {
             let mut out = zeros(&kernels, values.len());
@@ -85,9 +95,8 @@ fn conversions_round_to_nearest_even_as_rust_does() {
     }
 }
 
-#[test]
-fn layer_norm_adds_what_is_pending_and_normalizes_rows_of_any_width() {
-    for kernels in machines() {
+fn layer_norm_adds_what_is_pending_and_normalizes_rows_of_any_width<M: Tested>() {
+    for kernels in M::all() {
         for (rows, width) in [(1, 1), (3, 5), (9, 37), (17, 64), (5, 768)] {
             for format in FORMATS {
                 let (x, pending) = (noise(1, rows * width, 4.0), noise(2, width, 1.0));
@@ -104,16 +113,15 @@ fn layer_norm_adds_what_is_pending_and_normalizes_rows_of_any_width() {
                 kernels.layer_norm(format, &to, &stream, pending, norm, rows, width).unwrap();
                 let what = format!("{format} {rows} x {width}");
                 let got = down(&kernels, &out, format, rows * width);
-                assert_close(&got, &wanted, tolerance(format).max(4e-6), &what);
+                assert_close::<M>(&got, &wanted, tolerance(format).max(4e-6), &what);
                 assert_eq!(down(&kernels, &x, Precision::F32, rows * width), summed, "{what}");
             }
         }
     }
 }
 
-#[test]
-fn gradients_of_layer_norm_are_those_of_rust() {
-    for kernels in machines() {
+fn gradients_of_layer_norm_are_those_of_rust<M: Tested>() {
+    for kernels in M::all() {
         for (rows, width) in [(1, 3), (7, 37), (300, 64), (520, 33)] {
             let (x, weight) = (noise(1, rows * width, 2.0), noise(2, width, 1.0));
             let (upstream, before) = (noise(3, rows * width, 1.0), noise(4, rows * width, 1.0));
@@ -139,19 +147,18 @@ fn gradients_of_layer_norm_are_those_of_rust() {
                 )
                 .unwrap();
             let what = format!("{rows} x {width}");
-            assert_close(&down(&kernels, &input, Precision::F32, rows * width), &of_input, 1e-5, &what);
+            assert_close::<M>(&down(&kernels, &input, Precision::F32, rows * width), &of_input, 1e-5, &what);
             let wanted = [of_weight, of_bias].concat();
-            assert_close(&down(&kernels, &parameters, Precision::F32, 2 * width), &wanted, 1e-5, &what);
+            assert_close::<M>(&down(&kernels, &parameters, Precision::F32, 2 * width), &wanted, 1e-5, &what);
         }
     }
 }
 
-#[test]
-fn gelu_and_its_slope_are_those_of_rust_in_both_forms() {
+fn gelu_and_its_slope_are_those_of_rust_in_both_forms<M: Tested>() {
     let (rows, width) = (13, 37);
     let (x, bias) = (noise(1, rows * width, 6.0), noise(2, width, 1.0));
     let sums: Vec<f32> = x.iter().enumerate().map(|(i, x)| x + bias[i % width]).collect();
-    for kernels in machines() {
+    for kernels in M::all() {
         let (x, bias) = (up(&kernels, &x), up(&kernels, &bias));
         for activation in [Activation::GeluNew, Activation::Gelu] {
             let mut wanted = sums.clone();
@@ -162,45 +169,45 @@ fn gelu_and_its_slope_are_those_of_rust_in_both_forms() {
                 let (from, bias) = (kernels.slice(&x), kernels.slice(&bias));
                 kernels.gelu(format, activation, &to, from, bias, rows, width).unwrap();
                 let got = down(&kernels, &out, format, rows * width);
-                assert_close(&got, &wanted, tolerance(format), &format!("{activation} {format}"));
+                assert_close::<M>(&got, &wanted, tolerance(format), &format!("{activation} {format}"));
             }
             let upstream = noise(3, rows * width, 1.0);
             let (mut gradient, mut wanted) = (up(&kernels, &upstream), upstream);
             gradient::gelu::multiply_derivative(best(), activation, &sums, &mut wanted);
             let (to, from) = (kernels.slice_mut(&mut gradient), kernels.slice(&x));
             kernels.gelu_gradient(activation, &to, from, kernels.slice(&bias), rows, width).unwrap();
-            assert_close(&down(&kernels, &gradient, Precision::F32, rows * width), &wanted, 2e-6, "slope");
+            assert_close::<M>(
+                &down(&kernels, &gradient, Precision::F32, rows * width),
+                &wanted,
+                2e-6,
+                "slope",
+            );
         }
     }
 }
 
 /// Masks of prompts at a site, and their keys on the device.
-fn masks(
-    kernels: &Kernels<Emulated>,
+fn masks<M: Tested>(
+    kernels: &Kernels<M>,
     prompts: usize,
     site: Site,
     share: f64,
-) -> (Vec<Option<Mask>>, Numbers<Emulated>) {
+) -> (Vec<Option<Mask>>, Numbers<M>) {
     let draws = Draws::new(5, 7, share, share);
     let masks: Vec<_> = (0..prompts as u64).map(|slot| draws.mask(slot, 1, site)).collect();
     let keys: Vec<u8> = masks.iter().flat_map(|mask| mask.map_or(0, |mask| mask.key).to_ne_bytes()).collect();
     (masks, kernels.upload(&keys).unwrap())
 }
 
-fn dropped<'a>(
-    kernels: &Kernels<Emulated>,
-    masks: &[Option<Mask>],
-    keys: &'a Numbers<Emulated>,
-) -> Dropped<'a> {
+fn dropped<'a, M: Tested>(kernels: &Kernels<M>, masks: &[Option<Mask>], keys: &'a Numbers<M>) -> Dropped<'a> {
     match masks[0] {
         None => Dropped::NOTHING,
         Some(Mask { threshold, kept, .. }) => Dropped { keys: Some(kernels.slice(keys)), threshold, kept },
     }
 }
 
-#[test]
-fn attention_of_every_position_is_that_of_rust() {
-    for kernels in machines() {
+fn attention_of_every_position_is_that_of_rust<M: Tested>() {
+    for kernels in M::all() {
         for (lengths, (n_head, d)) in
             LENGTHS.iter().flat_map(|lengths| HEADS.iter().map(move |h| (*lengths, *h)))
         {
@@ -223,15 +230,14 @@ fn attention_of_every_position_is_that_of_rust() {
                 kernels.attention(format, &to, None, q, keys, Dropped::NOTHING, &prompts, heads).unwrap();
                 let what = format!("{lengths:?} {n_head} heads of {d} in {format}");
                 let got = down(&kernels, &out, format, positions * width);
-                assert_close(&got, &wanted, tolerance(format).max(4e-6), &what);
+                assert_close::<M>(&got, &wanted, tolerance(format).max(4e-6), &what);
             }
         }
     }
 }
 
-#[test]
-fn attention_of_last_positions_is_that_of_rust() {
-    for kernels in machines() {
+fn attention_of_last_positions_is_that_of_rust<M: Tested>() {
+    for kernels in M::all() {
         for (lengths, (n_head, d)) in
             LENGTHS.iter().flat_map(|lengths| HEADS.iter().map(move |h| (*lengths, *h)))
         {
@@ -257,15 +263,14 @@ fn attention_of_last_positions_is_that_of_rust() {
                 kernels.attention_last(format, &to, q, keys, Dropped::NOTHING, &prompts, heads).unwrap();
                 let what = format!("{lengths:?} {n_head} heads of {d} in {format}");
                 let got = down(&kernels, &out, format, count * width);
-                assert_close(&got, &wanted, tolerance(format).max(4e-6), &what);
+                assert_close::<M>(&got, &wanted, tolerance(format).max(4e-6), &what);
             }
         }
     }
 }
 
-#[test]
-fn gradients_of_attention_are_those_of_rust_with_and_without_dropout() {
-    for kernels in machines() {
+fn gradients_of_attention_are_those_of_rust_with_and_without_dropout<M: Tested>() {
+    for kernels in M::all() {
         let shapes = LENGTHS.iter().zip(HEADS).flat_map(|(lengths, heads)| {
             [0.0, 0.25]
                 .into_iter()
@@ -332,21 +337,20 @@ fn gradients_of_attention_are_those_of_rust_with_and_without_dropout() {
             }
             let what = format!("{lengths:?} {n_head} heads of {d}, dropped {share}, last {last}");
             let get = |numbers, count| down(&kernels, numbers, Precision::F32, count);
-            assert_close(&get(&out, queries * width), &wanted, 5e-6, &what);
-            assert_close(&get(&of_q, queries * width), &wanted_q, 1e-5, &what);
+            assert_close::<M>(&get(&out, queries * width), &wanted, 5e-6, &what);
+            assert_close::<M>(&get(&of_q, queries * width), &wanted_q, 1e-5, &what);
             let (of_k, of_v) = (get(&of_k, positions * 2 * width), get(&of_v, positions * 2 * width));
             let of_kv: Vec<f32> = of_k.iter().zip(&of_v).map(|(k, v)| k + v).collect();
-            assert_close(&of_kv, &wanted_kv, 1e-5, &what);
+            assert_close::<M>(&of_kv, &wanted_kv, 1e-5, &what);
         }
     }
 }
 
-#[test]
-fn rows_are_dropped_added_gathered_and_scattered_as_in_rust() {
+fn rows_are_dropped_added_gathered_and_scattered_as_in_rust<M: Tested>() {
     let (lengths, width) = ([3usize, 1, 6], 10);
     let offsets = offsets(&lengths);
     let positions = offsets[3];
-    for kernels in machines() {
+    for kernels in M::all() {
         let prompts = Prompts::new(&kernels, &offsets).unwrap();
         let (masks, keys) = masks(&kernels, 3, Site::MlpBranch, 0.4);
         for last in [false, true] {
@@ -366,13 +370,13 @@ fn rows_are_dropped_added_gathered_and_scattered_as_in_rust() {
             let dropped = dropped(&kernels, &masks, &keys);
             let (to, bias) = (kernels.slice_mut(&mut x), kernels.slice(&bias));
             kernels.add_branch(&to, kernels.slice(&residual), bias, dropped, &prompts, last, width).unwrap();
-            assert_close(&down(&kernels, &x, Precision::F32, rows * width), &wanted, 1e-6, "branch");
+            assert_close::<M>(&down(&kernels, &x, Precision::F32, rows * width), &wanted, 1e-6, "branch");
             let mut y = up(&kernels, &branch);
             kernels.add_bias(&kernels.slice_mut(&mut y), bias, rows, width).unwrap();
             let mut out = zeros(&kernels, rows * width);
             let to = kernels.slice_mut(&mut out);
             kernels.drop_rows(&to, kernels.slice(&y), dropped, &prompts, last, width).unwrap();
-            assert_close(&down(&kernels, &out, Precision::F32, rows * width), &kept, 1e-6, "dropped");
+            assert_close::<M>(&down(&kernels, &out, Precision::F32, rows * width), &kept, 1e-6, "dropped");
         }
         let x = noise(4, positions * width, 1.0);
         let on_device = up(&kernels, &x);
@@ -394,9 +398,8 @@ fn rows_are_dropped_added_gathered_and_scattered_as_in_rust() {
     }
 }
 
-#[test]
-fn columns_are_summed_over_all_rows_and_added() {
-    for kernels in machines() {
+fn columns_are_summed_over_all_rows_and_added<M: Tested>() {
+    for kernels in M::all() {
         for (rows, width, stride) in [(1, 1, 1), (5, 40, 40), (700, 37, 50)] {
             let x = noise(1, rows * stride, 1.0);
             let on_device = up(&kernels, &x);
@@ -405,17 +408,16 @@ fn columns_are_summed_over_all_rows_and_added() {
             kernels.add_column_sums(&to, kernels.slice(&on_device), rows, width, stride).unwrap();
             let column = |c| (0..rows).map(|r| f64::from(x[r * stride + c])).sum::<f64>();
             let wanted: Vec<f32> = (0..width).map(|c| (3.0 + column(c)) as f32).collect();
-            assert_close(&down(&kernels, &sums, Precision::F32, width), &wanted, 1e-5, "sums");
+            assert_close::<M>(&down(&kernels, &sums, Precision::F32, width), &wanted, 1e-5, "sums");
         }
     }
 }
 
-#[test]
-fn embeddings_are_those_of_token_and_place() {
+fn embeddings_are_those_of_token_and_place<M: Tested>() {
     let (width, lengths) = (7, [2usize, 3]);
     let (of_token, of_position) = (noise(1, 9 * width, 1.0), noise(2, 4 * width, 1.0));
     let tokens = [8u32, 0, 3, 3, 5];
-    for kernels in machines() {
+    for kernels in M::all() {
         let prompts = Prompts::new(&kernels, &offsets(&lengths)).unwrap();
         let (table, places) = (up(&kernels, &of_token), up(&kernels, &of_position));
         let ids: Vec<u8> = tokens.iter().flat_map(|token| token.to_ne_bytes()).collect();
@@ -433,8 +435,7 @@ fn embeddings_are_those_of_token_and_place() {
     }
 }
 
-#[test]
-fn the_head_its_loss_and_its_gradients_meet_the_formula() {
+fn the_head_its_loss_and_its_gradients_meet_the_formula<M: Tested>() {
     let (prompts, width) = (5, 37);
     let (last, weight, bias) = (noise(1, prompts * width, 1.0), noise(2, width, 1.0), [0.3f32]);
     let (labels, share) = ([1.0f32, 0.0, 0.0, 1.0, 1.0], 0.125f32);
@@ -449,18 +450,18 @@ fn the_head_its_loss_and_its_gradients_meet_the_formula() {
         .zip(&labels)
         .map(|(z, y)| (1.0 + (if *y > 0.5 { -f64::from(*z) } else { f64::from(*z) }).exp()).ln())
         .sum();
-    for kernels in machines() {
+    for kernels in M::all() {
         let (x, w, b) = (up(&kernels, &last), up(&kernels, &weight), up(&kernels, &bias));
         let (x, w, b) = (kernels.slice(&x), kernels.slice(&w), kernels.slice(&b));
         let mut z = zeros(&kernels, prompts);
         kernels.head_logits(&kernels.slice_mut(&mut z), x, w, b, prompts, width).unwrap();
-        assert_close(&down(&kernels, &z, Precision::F32, prompts), &logits, 1e-5, "logits");
+        assert_close::<M>(&down(&kernels, &z, Precision::F32, prompts), &logits, 1e-5, "logits");
         let (mut of_z, y) = (zeros(&kernels, prompts), up(&kernels, &labels));
         let mut sum = kernels.upload(&10f64.to_ne_bytes()).unwrap();
         let (to, total) = (kernels.slice_mut(&mut of_z), kernels.slice_mut(&mut sum));
         let (from, y) = (kernels.slice(&z), kernels.slice(&y));
         kernels.cross_entropy(&to, &total, from, y, share, prompts).unwrap();
-        assert_close(&down(&kernels, &of_z, Precision::F32, prompts), &slope, 1e-6, "slope");
+        assert_close::<M>(&down(&kernels, &of_z, Precision::F32, prompts), &slope, 1e-6, "slope");
         let mut bytes = [0; 8];
         kernels.read(kernels.slice(&sum), &mut bytes).unwrap();
         assert!((f64::from_ne_bytes(bytes) - 10.0 - loss).abs() < 1e-5);
@@ -472,20 +473,19 @@ fn the_head_its_loss_and_its_gradients_meet_the_formula() {
             kernels.head_gradient(&of_x, &of_w, &of_b, of_z, x, w, prompts, width).unwrap();
         }
         let wanted: Vec<f32> = slope.iter().flat_map(|g| weight.iter().map(move |w| g * w)).collect();
-        assert_close(&down(&kernels, &of_x, Precision::F32, prompts * width), &wanted, 1e-6, "of last");
+        assert_close::<M>(&down(&kernels, &of_x, Precision::F32, prompts * width), &wanted, 1e-6, "of last");
         let wanted: Vec<f32> = (0..width)
             .map(|c| 1.0 + (0..prompts).map(|i| slope[i] * last[i * width + c]).sum::<f32>())
             .collect();
-        assert_close(&down(&kernels, &of_w, Precision::F32, width), &wanted, 1e-6, "of weight");
+        assert_close::<M>(&down(&kernels, &of_w, Precision::F32, width), &wanted, 1e-6, "of weight");
         let of_bias = down(&kernels, &of_b, Precision::F32, 1)[0];
         assert!((of_bias - 1.0 - slope.iter().sum::<f32>()).abs() < 1e-6);
     }
 }
 
-#[test]
-fn an_update_clips_by_the_norm_of_all_tensors_and_is_that_of_rust() {
+fn an_update_clips_by_the_norm_of_all_tensors_and_is_that_of_rust<M: Tested>() {
     let adamw = AdamW { betas: [0.9, 0.95], epsilon: 1e-8, weight_decay: 0.1 };
-    for kernels in machines() {
+    for kernels in M::all() {
         for clip in [0.0, 0.5, 1e9] {
             let (gradient, other) = (noise(1, 1000, 1.0), noise(2, 3, 1.0));
             let (first, second) = (noise(3, 1000, 0.1), noise(4, 1000, 0.1).iter().map(|v| v * v).collect());
@@ -515,16 +515,15 @@ fn an_update_clips_by_the_norm_of_all_tensors_and_is_that_of_rust() {
             update(f64::NAN);
             update(0.5);
             let got = down(&kernels, &w, Precision::F32, 1000);
-            assert_close(&got, &values, 1e-6, &format!("values, clip {clip}"));
-            assert_close(&down(&kernels, &m, Precision::F32, 1000), &moments.first, 1e-6, "first");
-            assert_close(&down(&kernels, &v, Precision::F32, 1000), &moments.second, 1e-6, "second");
+            assert_close::<M>(&got, &values, 1e-6, &format!("values, clip {clip}"));
+            assert_close::<M>(&down(&kernels, &m, Precision::F32, 1000), &moments.first, 1e-6, "first");
+            assert_close::<M>(&down(&kernels, &v, Precision::F32, 1000), &moments.second, 1e-6, "second");
         }
     }
 }
 
-#[test]
-fn products_of_transposed_and_partial_matrices_are_those_of_rust() {
-    for kernels in machines() {
+fn products_of_transposed_and_partial_matrices_are_those_of_rust<M: Tested>() {
+    for kernels in M::all() {
         let (m, n, k) = (5, 4, 7);
         let (a, b) = (noise(1, k * (m + 2), 1.0), noise(2, k * (n + 3), 1.0));
         let mut wanted = noise(3, m * n, 1.0);
@@ -540,6 +539,6 @@ fn products_of_transposed_and_partial_matrices_are_those_of_rust() {
         let a = Factor::new(kernels.slice(&on_a), Precision::F32, k, m + 2).columns(1, m).transposed();
         let b = Factor::new(kernels.slice(&on_b), Precision::F32, k, n + 3).columns(3, n);
         kernels.multiply(0.5, a, b, 1.0, kernels.slice_mut(&mut c), n).unwrap();
-        assert_close(&down(&kernels, &c, Precision::F32, m * n), &wanted, 1e-5, "product");
+        assert_close::<M>(&down(&kernels, &c, Precision::F32, m * n), &wanted, 1e-5, "product");
     }
 }

@@ -1,8 +1,5 @@
-//! A machine for the tests: the source of the kernels, compiled for the processor.
-#![allow(dead_code)] // each test file uses its part
+//! The source of the kernels, compiled for the processor.
 #![allow(unsafe_code, reason = "it calls the compiled kernels and reads what they read")]
-
-pub mod model;
 
 use std::{
     ffi::CString,
@@ -23,6 +20,8 @@ use pipe_stages::{
     contract::StageError,
     gpt2::{Failure, Precision},
 };
+
+use super::Tested;
 
 type RunKernel = unsafe extern "C" fn(
     *const std::ffi::c_char,
@@ -50,15 +49,19 @@ impl fmt::Debug for Emulated {
     }
 }
 
-/// Both orders of threads; nothing, with a message, where there is no C++ compiler.
-pub fn machines() -> Vec<Kernels<Emulated>> {
-    let Some(library) = library() else {
-        eprintln!("skipped: there is no C++ compiler `c++` to compile the kernels for the processor");
-        return Vec::new();
-    };
-    // SAFETY: the library declares this function so.
-    let run = unsafe { *library.get::<RunKernel>(b"run_kernel").unwrap() };
-    [false, true].map(|reversed| Kernels::new(Emulated { run, device: Cpu::default(), reversed })).into()
+impl Tested for Emulated {
+    const SLACK: f32 = 1.0;
+
+    /// With the threads of a block in both orders.
+    fn all() -> Vec<Kernels<Self>> {
+        let Some(library) = library() else {
+            eprintln!("skipped: there is no C++ compiler `c++` to compile the kernels for the processor");
+            return Vec::new();
+        };
+        // SAFETY: the library declares this function so.
+        let run = unsafe { *library.get::<RunKernel>(b"run_kernel").unwrap() };
+        [false, true].map(|reversed| Kernels::new(Emulated { run, device: Cpu::default(), reversed })).into()
+    }
 }
 
 /// The compiled kernels; compiled once a process and kept until its end.
@@ -171,36 +174,5 @@ unsafe fn number(factor: RawFactor, format: Precision, row: usize, column: usize
             Precision::F16 => (*(factor.address as *const f16).add(at)).to_f32(),
             Precision::Bf16 => (*(factor.address as *const bf16).add(at)).to_f32(),
         }
-    }
-}
-
-/// Numbers that look drawn, in ±`size`.
-pub fn noise(seed: usize, count: usize, size: f32) -> Vec<f32> {
-    let mut state = 0x9e37_79b9_7f4a_7c15u64.wrapping_mul(seed as u64 + 1);
-    (0..count)
-        .map(|_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            size * ((state >> 40) as f32 / (1 << 23) as f32 - 1.0)
-        })
-        .collect()
-}
-
-/// Where prompts of these lengths begin, and where the last one ends.
-pub fn offsets(lengths: &[usize]) -> Vec<usize> {
-    let mut offsets = vec![0];
-    offsets.extend(lengths.iter().scan(0, |end, length| {
-        *end += length;
-        Some(*end)
-    }));
-    offsets
-}
-
-/// Asserts that no two numbers differ by more than `tolerance` times the larger of 1 and the wanted one.
-#[track_caller]
-pub fn assert_close(got: &[f32], wanted: &[f32], tolerance: f32, what: &str) {
-    assert_eq!(got.len(), wanted.len(), "{what}");
-    for (i, (got, wanted)) in got.iter().zip(wanted).enumerate() {
-        let error = (got - wanted).abs() / wanted.abs().max(1.0);
-        assert!(error <= tolerance, "{what} at {i}: {got}, not {wanted}");
     }
 }
