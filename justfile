@@ -21,6 +21,11 @@ faults projects="100":
 cuda:
     python3 stages/cuda/build_without_toolkit.py
 
+# Measures on a machine with a GPU beside PyTorch; a part that was stopped goes on. docs/gpus.md says what to carry.
+gpu *arguments:
+    python3 benches/on_gpu.py {{arguments}}
+    python3 benches/on_gpu.py --print
+
 # Exactly what CI runs.
 ci:
     .ci/run

@@ -1,8 +1,11 @@
 """GPT-2 in PyTorch, done well and the plain way: what this project is held against.
 
-Run as a program, it is the whole experiment: zero-shot, fine-tuning and LoRA from prepared reviews
-to accuracies, on one JSON line. All blocks in every step, frozen parameters without gradient, batches
-of 12 padded to their longest, the head on the last token; evaluation in inference mode, by length.
+Run as a program, it is the whole experiment: zero-shot, fine-tuning and LoRA from prepared reviews, or from
+their tokens, to accuracies, on one JSON line. All blocks in every step, frozen parameters without gradient,
+batches of 12 padded to their longest, the head on the last token; evaluation in inference mode, by length.
+
+In bf16 the matrices of frozen blocks are cast once; what is trained stays in f32 and is computed under
+`torch.autocast`.
 """
 
 import argparse
@@ -10,7 +13,9 @@ import json
 import math
 import random
 import re
+import struct
 import time
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -58,7 +63,7 @@ class Block(nn.Module):
         if self.sdpa:
             mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=share, is_causal=True)
         else:
-            future = torch.ones(length, length, dtype=torch.bool).triu(1)
+            future = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
             scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
             weights = F.softmax(scores.masked_fill(future, -torch.inf), dim=-1)
             mixed = F.dropout(weights, share, self.training) @ v
@@ -76,8 +81,8 @@ class Classifier(nn.Module):
         for block in self.blocks[-TRAINED:]:
             block.dropout = dropout
 
-    def prepare(self):
-        """Freezes what is not trained and adds what is; after the weights are in place."""
+    def prepare(self, device="cpu", dtype=torch.float32):
+        """Freezes what is not trained, adds what is, and puts all on a device; after the weights are in place."""
         self.requires_grad_(False)
         self.head.requires_grad_(True)
         for block in self.blocks[-TRAINED:]:
@@ -86,6 +91,10 @@ class Classifier(nn.Module):
             else:
                 block.requires_grad_(True)
         self.norm.requires_grad_(self.method == "fine_tune")
+        self.to(device)
+        for block in self.blocks if self.method == "zero_shot" else self.blocks[:-TRAINED]:
+            for linear in filter(lambda part: isinstance(part, nn.Linear), block.modules()):
+                linear.to(dtype)
         return self
 
     def states(self, x, lengths):
@@ -94,17 +103,23 @@ class Classifier(nn.Module):
                 x = block(x)
         for block in self.blocks[-TRAINED:]:
             x = block(x)
-        return self.norm(x[torch.arange(len(lengths)), torch.as_tensor(lengths) - 1])
+        last = torch.as_tensor(lengths).to(x.device, non_blocking=True) - 1
+        return self.norm(x[torch.arange(len(lengths), device=x.device), last])
 
     def forward(self, x, lengths):
         return self.head(self.states(x, lengths)).squeeze(-1)
 
 
+def computing(device, dtype):
+    """Computes in `dtype` what can be, if that is not f32."""
+    return torch.autocast(torch.device(device).type, dtype, enabled=dtype != torch.float32)
+
+
 class Trainer:
     """One update at a time."""
 
-    def __init__(self, model, rate=1e-4):
-        self.model = model.train()
+    def __init__(self, model, rate=1e-4, dtype=torch.float32):
+        self.model, self.dtype = model.train(), dtype
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         decaying = [parameter for parameter in self.parameters if parameter.dim() >= 2]
         others = [parameter for parameter in self.parameters if parameter.dim() < 2]
@@ -112,14 +127,15 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=True)
 
     def update(self, x, lengths, labels):
-        loss = F.binary_cross_entropy_with_logits(self.model(x, lengths), labels)
+        with computing(x.device, self.dtype):
+            loss = F.binary_cross_entropy_with_logits(self.model(x, lengths).float(), labels)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 5.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
 
-def load(model, weights):
+def load(model, weights, device="cpu", dtype=torch.float32):
     """Gives `model` the tensors of a file with Hugging Face's names."""
     put = lambda target, name, turn=False: target.data.copy_(weights[name].T if turn else weights[name])
     for index, block in enumerate(model.blocks):
@@ -130,7 +146,29 @@ def load(model, weights):
             put(part.bias, f"h.{index}.{name}.bias")
     put(model.norm.weight, "ln_f.weight")
     put(model.norm.bias, "ln_f.bias")
-    return model.prepare()
+    return model.prepare(device, dtype)
+
+
+def read_tensors(path):
+    """The tensors of a safetensors file, without the package."""
+    types = {"F32": torch.float32, "F16": torch.float16, "I32": torch.int32, "I64": torch.int64, "U8": torch.uint8}
+    data = bytearray(Path(path).read_bytes())
+    (length,) = struct.unpack("<Q", data[:8])
+    header, start = json.loads(data[8 : 8 + length]), 8 + length
+    tensors = {}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            begin, end = entry["data_offsets"]
+            flat = torch.frombuffer(data[start + begin : start + end] or bytearray(8), dtype=types[entry["dtype"]])
+            tensors[name] = flat[: math.prod(entry["shape"])].reshape(entry["shape"])
+    return tensors
+
+
+def tokens(path):
+    """Token ids and label of each review of a file that kind `tokenize` wrote."""
+    tensors = read_tensors(path)
+    offsets, ids = tensors["offset"].tolist(), tensors["token"].tolist()
+    return [(ids[a:b], label) for a, b, label in zip(offsets, offsets[1:], tensors["label"].tolist())]
 
 
 def prompts(tokenizer, path):
@@ -144,12 +182,15 @@ def prompts(tokenizer, path):
 
 
 def experiment(options):
-    from safetensors.torch import load_file
-    from tokenizers import Tokenizer
+    device, dtype = options.device, getattr(torch, options.dtype)
+    weights = {name: tensor.to(device) for name, tensor in read_tensors(options.weights).items()}
+    if options.tokenizer:
+        from tokenizers import Tokenizer
 
-    weights = load_file(options.weights)
-    tokenizer = Tokenizer.from_file(options.tokenizer)
-    train, test = prompts(tokenizer, options.train), prompts(tokenizer, options.test)
+        tokenizer = Tokenizer.from_file(options.tokenizer)
+        train, test = prompts(tokenizer, options.train), prompts(tokenizer, options.test)
+    else:
+        train, test = tokens(options.train), tokens(options.test)
     draw = random.Random(1337)
     draw.shuffle(train)
     held_out = round(0.15 * len(train))
@@ -157,29 +198,32 @@ def experiment(options):
 
     def batch(rows):
         longest = max(len(ids) for ids, _ in rows)
-        ids = torch.tensor([ids + [0] * (longest - len(ids)) for ids, _ in rows])
+        ids = torch.tensor([ids + [0] * (longest - len(ids)) for ids, _ in rows]).to(device, non_blocking=True)
         x = F.embedding(ids, weights["wte.weight"]) + weights["wpe.weight"][:longest]
-        return x, [len(ids) for ids, _ in rows], torch.tensor([float(label) for _, label in rows])
+        labels = torch.tensor([float(label) for _, label in rows]).to(device, non_blocking=True)
+        return x, [len(ids) for ids, _ in rows], labels
 
     @torch.inference_mode()
     def accuracy(model, rows, score):
         model.eval()
-        rows, right = sorted(rows, key=lambda row: len(row[0])), 0
+        rows, right = sorted(rows, key=lambda row: len(row[0])), torch.zeros((), device=device)
         for start in range(0, len(rows), options.batch):
             x, lengths, labels = batch(rows[start : start + options.batch])
-            right += ((score(model, x, lengths) > 0).float() == labels).sum().item()
-        return right / len(rows)
+            with computing(device, dtype):
+                right += ((score(model, x, lengths) > 0).float() == labels).sum()
+        return right.item() / len(rows)
 
     def zero_shot(model, x, lengths):
         logits = F.linear(model.states(x, lengths), weights["wte.weight"][[POSITIVE, NEGATIVE]])
         return logits[:, 0] - logits[:, 1]
 
     results, classify = {}, lambda model, x, lengths: model(x, lengths)
-    model = load(Classifier(BLOCKS, "zero_shot", 0.0), weights)
-    results["zero_shot"] = accuracy(model, test, zero_shot)
-    for method in ("fine_tune", "lora"):
-        model = load(Classifier(BLOCKS, method, 0.1), weights)
-        trainer = Trainer(model)
+    if "zero_shot" in options.methods:
+        model = load(Classifier(BLOCKS, "zero_shot", 0.0), weights, device, dtype)
+        results["zero_shot"] = accuracy(model, test, zero_shot)
+    for method in sorted({"fine_tune", "lora"}.intersection(options.methods)):
+        model = load(Classifier(BLOCKS, method, 0.1), weights, device, dtype)
+        trainer = Trainer(model, dtype=dtype)
         for _ in range(options.epochs):
             draw.shuffle(train)
             model.train()
@@ -192,8 +236,12 @@ def experiment(options):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("weights", "tokenizer", "train", "test"):
+    for name in ("weights", "train", "test"):
         parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--tokenizer", help="makes tokens of reviews; without it the files hold tokens")
+    parser.add_argument("--methods", default="zero_shot,fine_tune,lora", type=lambda text: text.split(","))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batch", type=int, default=8, help="prompts of an evaluation batch")
     parser.add_argument("--threads", type=int, default=2)

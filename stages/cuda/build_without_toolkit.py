@@ -83,7 +83,9 @@ def unpack_compiler(root):
 
 def crate(name):
     """The folder of the sources of a dependency."""
-    metadata = json.loads(output("cargo", "metadata", "--format-version=1", "--locked", "--filter-platform=x86_64-unknown-linux-gnu"))
+    metadata = json.loads(
+        output("cargo", "metadata", "--format-version=1", "--locked", "--filter-platform=x86_64-unknown-linux-gnu")
+    )
     found = [package for package in metadata["packages"] if package["name"] == name]
     assert len(found) == 1, f"{len(found)} packages `{name}`"
     return Path(found[0]["manifest_path"]).parent
