@@ -357,3 +357,23 @@ fn a_precision_moves_states_and_training_by_little_and_f32_by_nothing() {
         }
     }
 }
+
+#[test]
+fn a_factor_past_what_f16_holds_is_said_to_be_one() {
+    let (lab, weights, tokens) = inputs();
+    let given = Weights::open(&weights).unwrap();
+    let larger = lab.path("larger");
+    let parts = pipe_stages::gpt2::tensor_shapes(given.config()).into_iter().map(|(name, _)| {
+        let factor = if name == "h.1.ln_2.weight" { 1e6 } else { 1.0 };
+        given.tensor(&name).iter().map(|value| value * factor).collect::<Vec<_>>()
+    });
+    pipe_stages::gpt2::write_weights(&larger, given.config(), parts).unwrap();
+    let ports = [("tokens", tokens.as_path()), ("weights", larger.as_path())];
+    let encode = |precision: &str| {
+        lab.run("encode", json!({ "blocks": 2, "dtype": "f32", "precision": precision }), &ports)
+    };
+    let err = encode("f16").unwrap_err();
+    assert!(err.to_string().ends_with("are no finite numbers after block 2"), "{err}");
+    assert!(err.help_text().unwrap().contains("set `precision: bf16`"));
+    encode("bf16").unwrap();
+}

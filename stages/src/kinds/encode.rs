@@ -197,6 +197,9 @@ fn overflow(
         block += 1;
     }
     let place = if block == 0 { "in the embeddings".to_owned() } else { format!("after block {block}") };
-    StageError::new(format!("the states of review `{id}` are no finite numbers {place}"))
-        .help("the weights are damaged or far from trained ones")
+    let help = match precision {
+        Precision::F16 => "a factor may be past 65,504, the largest number of `f16`: set `precision: bf16`",
+        _ => "the weights are damaged or far from trained ones",
+    };
+    StageError::new(format!("the states of review `{id}` are no finite numbers {place}")).help(help)
 }
