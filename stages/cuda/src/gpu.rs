@@ -14,6 +14,7 @@ use cudarc::{
         sys::{
             cublasComputeType_t::CUBLAS_COMPUTE_32F,
             cublasGemmAlgo_t::CUBLAS_GEMM_DFALT,
+            cublasGetVersion_v2,
             cublasOperation_t::{self, CUBLAS_OP_N, CUBLAS_OP_T},
             cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED,
             cudaDataType_t::{self, CUDA_R_16BF, CUDA_R_16F, CUDA_R_32F},
@@ -84,6 +85,17 @@ impl Gpu {
     pub fn memory(&self) -> Result<(usize, usize), DriverError> {
         self.0.device.bind_to_thread()?;
         result::mem_get_info()
+    }
+}
+
+impl Gpu {
+    /// The version of cuBLAS that was found, such as 130001; 0 where it does not say.
+    #[allow(unsafe_code, reason = "cuBLAS fills a number")]
+    pub fn blas_version(&self) -> i32 {
+        let mut version = 0;
+        // SAFETY: the handle is open, and cuBLAS writes one number to a place that is ours.
+        let status = unsafe { cublasGetVersion_v2(*self.0.blas.handle(), &raw mut version) };
+        if status.result().is_ok() { version } else { 0 }
     }
 }
 

@@ -51,7 +51,8 @@ impl Accelerator for Opened {
 
     fn decides_bits(&self) -> String {
         let DeviceInfo { name, capability: (major, minor), driver, .. } = &self.info;
-        format!("cuda, {name}, {major}.{minor}, driver for CUDA {}.{}", driver.0, driver.1)
+        let blas = self.kernels.machine().blas_version();
+        format!("cuda, {name}, {major}.{minor}, driver for CUDA {}.{}, cuBLAS {blas}", driver.0, driver.1)
     }
 
     fn batch_positions(&self, config: &Config) -> usize {

@@ -4,9 +4,12 @@ use cudarc::driver::{
     DriverError,
     sys::{self, CUdeviceptr, CUstream},
 };
+use rayon::prelude::*;
 
 /// Bytes of the ring.
 const BYTES: usize = 64 << 20;
+/// Bytes that a thread copies at once: one thread copies more slowly than a GPU.
+const PER_TASK: usize = 1 << 20;
 
 /// A ring of page-locked memory: a copy through it need not wait for what the GPU does.
 #[derive(Debug)]
@@ -25,8 +28,12 @@ impl Pinned {
     /// Locks memory; the thread has the context of the GPU.
     pub fn new() -> Result<Self, DriverError> {
         let mut memory = std::ptr::null_mut();
-        // SAFETY: the driver writes one pointer to a place that is ours.
-        unsafe { sys::cuMemAllocHost_v2(&raw mut memory, BYTES) }.result()?;
+        // SAFETY: the driver writes one pointer to a place that is ours. What it points to is then
+        // filled, so that all of it may be read.
+        unsafe {
+            sys::cuMemAllocHost_v2(&raw mut memory, BYTES).result()?;
+            std::ptr::write_bytes(memory.cast::<u8>(), 0, BYTES);
+        }
         Ok(Self { memory: memory.cast(), used: 0 })
     }
 
@@ -48,7 +55,7 @@ impl Pinned {
             // SAFETY: the part of the ring behind `used` has room, and no copy uses it.
             unsafe {
                 let place = self.memory.add(self.used);
-                std::ptr::copy_nonoverlapping(chunk.as_ptr(), place, chunk.len());
+                copy(chunk, std::slice::from_raw_parts_mut(place, chunk.len()));
                 sys::cuMemcpyHtoDAsync_v2(to, place.cast(), chunk.len(), stream).result()?;
             }
             // The next copy begins on a line of its own.
@@ -74,7 +81,7 @@ impl Pinned {
             unsafe {
                 sys::cuMemcpyDtoHAsync_v2(self.memory.cast(), from, chunk.len(), stream).result()?;
                 sys::cuStreamSynchronize(stream).result()?;
-                std::ptr::copy_nonoverlapping(self.memory, chunk.as_mut_ptr(), chunk.len());
+                copy(std::slice::from_raw_parts(self.memory, chunk.len()), chunk);
             }
         }
         Ok(())
@@ -87,6 +94,12 @@ impl Pinned {
         self.used = 0;
         Ok(())
     }
+}
+
+/// Copies `from` to `to`, which is as long, on all threads of the pool.
+fn copy(from: &[u8], to: &mut [u8]) {
+    let parts = from.par_chunks(PER_TASK).zip(to.par_chunks_mut(PER_TASK));
+    parts.for_each(|(from, to)| to.copy_from_slice(from));
 }
 
 impl Drop for Pinned {
