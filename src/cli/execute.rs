@@ -4,7 +4,6 @@ use std::{path::Path, thread};
 
 use anstyle::AnsiColor;
 use jiff::Timestamp;
-use pipe_stages::contract::Device;
 
 use super::{
     Failure,
@@ -107,7 +106,7 @@ pub fn request_until(
         selected: Selection { until, ..Selection::default() }.of(pipeline)?,
         keep_going: true,
         force,
-        capacity: Capacity { device: Device::Cpu, cpus, memory: total_memory(), gpus: 0 },
+        capacity: Capacity::of_processor(cpus, total_memory()),
         gpus: Vec::new(),
         run: RunId(0),
         began: Timestamp::UNIX_EPOCH,

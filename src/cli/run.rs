@@ -8,7 +8,6 @@ use std::{
 use anstyle::Style;
 use clap::Args;
 use jiff::Timestamp;
-use pipe_stages::contract::Device;
 use serde_json::{Value, json};
 
 use super::{
@@ -240,7 +239,7 @@ impl Run {
             selected: self.targets.selected(pipeline)?,
             keep_going: self.keep_going,
             force: self.targets.force(pipeline)?,
-            capacity: Capacity { device: Device::Cpu, cpus, memory: total_memory(), gpus: 0 },
+            capacity: Capacity::of_processor(cpus, total_memory()),
             gpus: Vec::new(),
             run: RunId(0),
             began: Timestamp::UNIX_EPOCH,

@@ -63,7 +63,7 @@ impl Columns {
         self.rows.push(cells);
     }
 
-    /// Cuts what stands in `column` as far as the table is wider than `width`, to `least` characters at least.
+    /// Cuts the cells of `column` by what the table is wider than `width`, but leaves `least` characters of each.
     pub fn shrink(&mut self, column: usize, width: usize, least: usize) {
         let widths: Vec<usize> = (0..self.headings.len()).map(|column| self.width(column)).collect();
         let whole = widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1);

@@ -4,7 +4,6 @@ use std::process::ExitCode;
 
 use clap::Args;
 use jiff::Timestamp;
-use pipe_stages::contract::Device;
 use serde_json::json;
 
 use super::{Failure, Globals, PipelineArgs, plan::planned, reasons, units};
@@ -49,7 +48,7 @@ impl Why {
             selected: Selection { until: vec![self.stage.clone()], ..Selection::default() }.of(&pipeline)?,
             keep_going: false,
             force: Force::None,
-            capacity: Capacity { device: Device::Cpu, cpus: 1, memory: 0, gpus: 0 },
+            capacity: Capacity::of_processor(1, 0),
             gpus: Vec::new(),
             run: RunId(0),
             began: jiff::Timestamp::UNIX_EPOCH,

@@ -18,6 +18,11 @@ pub struct Capacity {
 }
 
 impl Capacity {
+    /// That of a machine without GPUs: `cpus` cores and `memory` bytes.
+    pub fn of_processor(cpus: usize, memory: u64) -> Self {
+        Self { device: Device::Cpu, cpus, memory, gpus: 0 }
+    }
+
     /// What `spec` takes of `self` when it runs, unless told otherwise: a model takes a GPU and its part of
     /// the cores where models compute on GPUs, else all cores; anything else takes one core.
     ///

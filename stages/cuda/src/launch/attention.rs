@@ -63,10 +63,6 @@ impl Keys<'_> {
 }
 
 impl<M: Machine> Kernels<M> {
-    fn offsets_of(&self, prompts: &Prompts<M>) -> Argument {
-        prompts.offsets(self.machine()).checked(4 * (prompts.count() + 1)).into()
-    }
-
     /// Kernel `attention`: `out` `[positions, width]` in `format` for queries that are columns of rows
     /// `q_stride` wide; `denominators` receives `[positions, heads]`.
     ///

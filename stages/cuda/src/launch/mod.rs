@@ -14,6 +14,7 @@ pub use training::AdamWArguments;
 
 use crate::{
     machine::{Argument, Launch, Machine, Numbers, RawProduct, Trouble},
+    prompts::Prompts,
     slice::{Factor, Slice, SliceMut, extent},
 };
 
@@ -113,6 +114,11 @@ impl<M: Machine> Kernels<M> {
     /// `numbers` to write.
     pub fn slice_mut<'a>(&self, numbers: &'a mut Numbers<M>) -> SliceMut<'a> {
         SliceMut::of(&self.machine, numbers)
+    }
+
+    /// Where the prompts begin and the last one ends, as an argument.
+    fn offsets_of(&self, prompts: &Prompts<M>) -> Argument {
+        prompts.offsets(&self.machine).checked(4 * (prompts.count() + 1)).into()
     }
 
     /// `c = alpha · a·b + beta · c`, for `c` of rows `stride` wide.

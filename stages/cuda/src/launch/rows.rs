@@ -231,7 +231,7 @@ impl<M: Machine> Kernels<M> {
         let arguments = [
             out.checked(4 * prompts.count() * width).into(),
             x.checked(4 * prompts.positions() * width).into(),
-            prompts.offsets(self.machine()).checked(4 * (prompts.count() + 1)).into(),
+            self.offsets_of(prompts),
             (prompts.count() as u32).into(),
             (width as u32).into(),
         ];
@@ -249,7 +249,7 @@ impl<M: Machine> Kernels<M> {
         let arguments = [
             to.checked(4 * prompts.positions() * width).into(),
             rows.checked(4 * prompts.count() * width).into(),
-            prompts.offsets(self.machine()).checked(4 * (prompts.count() + 1)).into(),
+            self.offsets_of(prompts),
             (prompts.count() as u32).into(),
             (width as u32).into(),
         ];
