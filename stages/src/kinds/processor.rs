@@ -7,7 +7,8 @@ use crate::{
     contract::{StageCx, StageError},
     gpt2::{
         Activation, BlockWeights, Config, Encoder, Failure, Finisher, Forward, Norm, Precision, Weights,
-        embed, kernels::vector::Instructions,
+        embed,
+        kernels::{matrix_unit, vector::Instructions},
     },
 };
 
@@ -26,15 +27,21 @@ pub fn threads(cx: &StageCx<'_>) -> Result<ThreadPool, StageError> {
 pub fn pool(cx: &StageCx<'_>) -> Result<ThreadPool, StageError> {
     let pool = threads(cx)?;
     let noun = if cx.threads() == 1 { "thread" } else { "threads" };
-    cx.computes_on(&format!("cpu ({}, {} {noun})", Instructions::best(), cx.threads()));
+    cx.computes_on(&format!("cpu ({}, {} {noun})", instructions(), cx.threads()));
     Ok(pool)
+}
+
+/// The instruction set that kernels use, and that products use besides.
+fn instructions() -> String {
+    let unit = if matrix_unit::is_available() { ", amx" } else { "" };
+    format!("{}{unit}", Instructions::best())
 }
 
 /// What of this machine decides the last bits of a result: device, instruction set, precision, and
 /// the sizes of caches, by which `gemm` cuts its sums. The number of threads does not.
 pub fn decides_bits(precision: Precision) -> String {
     let caches = CACHE_INFO.map(|cache| format!("{}/{}", cache.cache_bytes, cache.associativity));
-    format!("cpu, {}, {precision}, caches {}", Instructions::best(), caches.join(" "))
+    format!("cpu, {}, {precision}, caches {}", instructions(), caches.join(" "))
 }
 
 /// The embeddings and the first blocks on this processor.

@@ -1,8 +1,10 @@
-//! Matrix products over plain slices, by the crate `gemm`.
+//! Matrix products over plain slices, by the crate `gemm` or the [matrix unit](super::matrix_unit).
 
 use std::ops::Range;
 
 use rayon::prelude::*;
+
+use super::matrix_unit;
 
 /// A matrix inside a slice: row-major, one that shares rows with others, or transposed.
 #[derive(Debug, Clone, Copy)]
@@ -83,9 +85,35 @@ impl<'a> Matrix<'a> {
         }
     }
 
+    /// Number of rows.
+    pub fn height(self) -> usize {
+        self.shape.rows
+    }
+
     /// Number of columns.
     pub fn width(self) -> usize {
         self.shape.cols
+    }
+
+    /// Whether neighbours in a row are neighbours in the slice; otherwise those in a column are.
+    pub(super) fn are_rows_contiguous(self) -> bool {
+        self.shape.col_stride == 1
+    }
+
+    #[cfg(test)]
+    pub(super) fn number(self, row: usize, column: usize) -> f32 {
+        self.data[row * self.shape.row_stride + column * self.shape.col_stride]
+    }
+
+    /// A row of a matrix whose rows are contiguous.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such row, or rows are not contiguous.
+    #[inline(always)]
+    pub(super) fn row(self, row: usize) -> &'a [f32] {
+        debug_assert!(self.are_rows_contiguous());
+        &self.data[row * self.shape.row_stride..][..self.shape.cols]
     }
 }
 
@@ -112,6 +140,11 @@ impl<'a> MatrixMut<'a> {
         let start = range.start.min(self.data.len());
         Self { data: &mut self.data[start..], shape }
     }
+
+    /// The slice from the first number on, and how far apart rows begin.
+    pub(super) fn into_rows(self) -> (&'a mut [f32], usize) {
+        (self.data, self.shape.row_stride)
+    }
 }
 
 /// On how many threads a product is computed.
@@ -132,13 +165,12 @@ pub enum Target {
     Add,
 }
 
-/// `c = alpha · a·b`, or `c += alpha · a·b`.
+/// `c = alpha · a·b`, or `c += alpha · a·b`; a large product on all threads by the matrix unit, where
+/// there is one.
 ///
 /// # Panics
 ///
 /// If the shapes do not fit.
-#[allow(unsafe_code)]
-#[allow(clippy::needless_pass_by_value)] // `c` is a view, made for this call
 pub fn multiply(
     threads: Threads,
     alpha: f32,
@@ -147,13 +179,43 @@ pub fn multiply(
     target: Target,
     c: MatrixMut<'_>,
 ) {
-    let (m, n, k) = (a.shape.rows, b.shape.cols, a.shape.cols);
-    assert!(b.shape.rows == k && c.shape.rows == m && c.shape.cols == n, "shapes of a product");
+    if threads == Threads::All && matrix_unit::takes(a.height(), b.height(), b.width()) {
+        check_shapes(a, b, &c);
+        matrix_unit::multiply(alpha, a, b, target, c);
+    } else {
+        multiply_by_vectors(threads, alpha, a, b, target, c);
+    }
+}
+
+fn check_shapes(a: Matrix<'_>, b: Matrix<'_>, c: &MatrixMut<'_>) {
+    assert!(
+        b.shape.rows == a.shape.cols && c.shape.rows == a.shape.rows && c.shape.cols == b.shape.cols,
+        "shapes of a product"
+    );
     assert!(
         a.shape.extent() <= a.data.len() && b.shape.extent() <= b.data.len(),
         "factors lie in their slices"
     );
     assert!(c.shape.extent() <= c.data.len(), "the result lies in its slice");
+}
+
+/// As [`multiply`], always by `gemm`.
+///
+/// # Panics
+///
+/// If the shapes do not fit.
+#[allow(unsafe_code)]
+#[allow(clippy::needless_pass_by_value)] // `c` is a view, made for this call
+pub fn multiply_by_vectors(
+    threads: Threads,
+    alpha: f32,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    target: Target,
+    c: MatrixMut<'_>,
+) {
+    let (m, n, k) = (a.shape.rows, b.shape.cols, a.shape.cols);
+    check_shapes(a, b, &c);
     let parallelism = match threads {
         Threads::One => gemm::Parallelism::None,
         Threads::All => gemm::Parallelism::Rayon(0),
@@ -188,8 +250,9 @@ pub fn multiply(
 
 /// `out = x·weight + bias` (or `out += …`) for rows `x` `[rows, in]`, on all threads of the pool.
 ///
-/// A row's result is the same whatever the other rows are: one row alone would take another
-/// way through `gemm`, so it is computed beside a copy of itself.
+/// A row's result is the same whatever the other rows are, so their number does not decide about
+/// the matrix unit; one row alone would take another way through `gemm` and is computed beside a
+/// copy of itself.
 ///
 /// # Panics
 ///
@@ -198,7 +261,8 @@ pub fn linear(x: &[f32], weight: Matrix<'_>, bias: &[f32], target: Target, out: 
     let (inputs, outputs) = (weight.shape.rows, weight.shape.cols);
     assert_eq!(bias.len(), outputs, "one bias a column");
     let rows = x.len() / inputs;
-    if rows == 1 {
+    let by_unit = matrix_unit::takes(usize::MAX, inputs, outputs);
+    if rows == 1 && !by_unit {
         let (x, mut both) = (x.repeat(2), out.repeat(2));
         linear(&x, weight, bias, target, &mut both);
         out.copy_from_slice(&both[..outputs]);
@@ -211,5 +275,10 @@ pub fn linear(x: &[f32], weight: Matrix<'_>, bias: &[f32], target: Target, out: 
             Target::Add => row.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias),
         });
     let c = MatrixMut::new(out, rows, outputs);
-    multiply(Threads::All, 1.0, Matrix::new(x, rows, inputs), weight, Target::Add, c);
+    let x = Matrix::new(x, rows, inputs);
+    if by_unit {
+        matrix_unit::multiply(1.0, x, weight, Target::Add, c);
+    } else {
+        multiply_by_vectors(Threads::All, 1.0, x, weight, Target::Add, c);
+    }
 }

@@ -13,6 +13,7 @@ pub mod gelu;
 pub mod gemm;
 pub mod gradient;
 pub mod layer_norm;
+pub mod matrix_unit;
 pub mod rounding;
 pub mod vector;
 

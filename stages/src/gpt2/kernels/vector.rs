@@ -63,12 +63,12 @@ impl fmt::Display for Instructions {
 /// Whether the portable set multiplies and adds in one instruction; elsewhere it would be a call.
 pub(super) const PORTABLE_FMA: bool = cfg!(target_arch = "aarch64") || cfg!(target_feature = "fma");
 
-/// Makes `pub fn name(instructions, …)` of an `#[inline(always)] fn body<const FMA: bool>(…)`.
+/// Makes `fn name(instructions, …)` of an `#[inline(always)] fn body<const FMA: bool>(…)`.
 macro_rules! vectorized {
-    ($(#[$doc:meta])* pub fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)? = $body:ident) => {
+    ($(#[$doc:meta])* $visibility:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)? = $body:ident) => {
         $(#[$doc])*
         #[allow(unsafe_code)]
-        pub fn $name(instructions: $crate::gpt2::kernels::vector::Instructions, $($arg: $type),*) $(-> $out)? {
+        $visibility fn $name(instructions: $crate::gpt2::kernels::vector::Instructions, $($arg: $type),*) $(-> $out)? {
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
             fn avx2($($arg: $type),*) $(-> $out)? {

@@ -1,0 +1,387 @@
+//! Products on the matrix unit of an Intel processor (AMX), as precise as in f32.
+//!
+//! The unit multiplies bf16 numbers and adds in f32, 16 times as many a cycle as the vector unit
+//! does in f32. An f32 number is the exact sum of three bf16 numbers, each the nearest to what the
+//! ones before leave; of the nine products of two such sums the six largest are added. The other
+//! three are below 2⁻²⁵ of the whole, half a unit in the last place of f32 (Henry, Tang and
+//! Heinecke, "Leveraging the bfloat16 artificial intelligence datatype for higher-precision
+//! computations", 2019).
+//!
+//! Magnitudes are to lie in `2⁻⁹⁰..3.3e38`: below, parts are lost to zero; above, or where a
+//! number is infinite, the result is not a number.
+//!
+//! A tile is 16 rows of 16 words; a word is two numbers that are neighbours along the sum. A panel
+//! is 32 rows of the first factor or 32 columns of the second; for each [`STEP`] of the sum it has
+//! six tiles, two a part.
+
+mod tiles;
+
+use std::cell::Cell;
+
+use rayon::prelude::*;
+
+use self::tiles::Tiles;
+use super::{
+    gemm::{Matrix, MatrixMut, Target},
+    vector::{Instructions, vectorized},
+};
+
+/// Rows of a tile, and words of its rows.
+const SIDE: usize = 16;
+/// Rows or columns of a panel.
+const PANEL: usize = 2 * SIDE;
+/// Numbers along the sum that a tile holds.
+const STEP: usize = 2 * SIDE;
+/// The bf16 numbers that an f32 number is the sum of.
+const PARTS: usize = 3;
+/// Tiles of a panel for one step.
+const TILES: usize = 2 * PARTS;
+/// Numbers along the sum that are packed at once; panels of a block of rows then fit the L2 cache.
+const DEPTH: usize = 768;
+/// Rows that one task takes at most: 576 KiB of panels.
+const ROWS: usize = 128;
+/// Panels of the second factor that one task packs, so that whole cache lines are read.
+const PACKED_TOGETHER: usize = 4;
+
+type Words = [u32; SIDE];
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+struct Tile([Words; SIDE]);
+
+impl Tile {
+    const ZERO: Self = Self([[0; SIDE]; SIDE]);
+}
+
+/// What the rows of a tile are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rows {
+    /// Rows or columns of the panel, as the first factor needs it.
+    Lines,
+    /// Pairs along the sum, as the second factor needs it.
+    Pairs,
+}
+
+thread_local! {
+    /// Kept between products, since fresh pages cost more than packing does.
+    static FIRST: Cell<Vec<Tile>> = const { Cell::new(Vec::new()) };
+    static SECOND: Cell<Vec<Tile>> = const { Cell::new(Vec::new()) };
+}
+
+/// Whether this processor has the unit and the system lets this process use it.
+pub fn is_available() -> bool {
+    tiles::is_available()
+}
+
+/// Whether a product `[rows, depth]` · `[depth, columns]` is for the unit: there is one, and the
+/// product fills its tiles.
+pub(super) fn takes(rows: usize, depth: usize, columns: usize) -> bool {
+    rows >= PANEL && depth >= STEP && columns >= PANEL && is_available()
+}
+
+/// `c = alpha · a·b`, or `c += alpha · a·b`, on all threads of the pool; the shapes fit.
+///
+/// A row of `c` depends on its row of `a` and on `b` alone.
+pub(super) fn multiply(alpha: f32, a: Matrix<'_>, b: Matrix<'_>, target: Target, c: MatrixMut<'_>) {
+    let (rows, columns, depth) = (a.height(), b.width(), a.width());
+    let (c, stride) = c.into_rows();
+    if rows == 0 || columns == 0 {
+        return;
+    }
+    if target == Target::Replace {
+        c.par_chunks_mut(stride).for_each(|row| row[..columns].fill(0.0));
+    }
+    let instructions = Instructions::best();
+    let columns_first = b.transposed();
+    let block = rows.div_ceil(rayon::current_num_threads()).next_multiple_of(PANEL).min(ROWS);
+    let mut packed = SECOND.take();
+    for start in (0..depth).step_by(DEPTH) {
+        let end = (start + DEPTH).min(depth);
+        let panel = (end - start).div_ceil(STEP) * TILES;
+        let b = sized(&mut packed, columns.div_ceil(PANEL) * panel);
+        b.par_chunks_mut(PACKED_TOGETHER * panel).enumerate().for_each(|(i, panels)| {
+            let lines = (i * PACKED_TOGETHER * PANEL)..((i + 1) * PACKED_TOGETHER * PANEL).min(columns);
+            pack(instructions, columns_first.rows(lines).columns(start..end), 1.0, Rows::Pairs, panels);
+        });
+        let b = &*b;
+        c.par_chunks_mut(block * stride).enumerate().for_each(|(i, c)| {
+            let lines = i * block..((i + 1) * block).min(rows);
+            let mut packed = FIRST.take();
+            let a_panels = sized(&mut packed, lines.len().div_ceil(PANEL) * panel);
+            pack(instructions, a.rows(lines.clone()).columns(start..end), alpha, Rows::Lines, a_panels);
+            let tiles = Tiles::new();
+            for (column, b) in (0..columns).step_by(PANEL).zip(b.chunks_exact(panel)) {
+                let width = PANEL.min(columns - column);
+                for (row, a) in (0..lines.len()).step_by(PANEL).zip(a_panels.chunks_exact(panel)) {
+                    let height = PANEL.min(lines.len() - row);
+                    let c = &mut c[row * stride + column..];
+                    if height == PANEL && width == PANEL {
+                        tiles.multiply_add(a, b, c, stride);
+                    } else {
+                        let mut whole = [0.0; PANEL * PANEL];
+                        for (whole, c) in whole.chunks_exact_mut(PANEL).zip(c.chunks(stride)).take(height) {
+                            whole[..width].copy_from_slice(&c[..width]);
+                        }
+                        tiles.multiply_add(a, b, &mut whole, PANEL);
+                        for (whole, c) in whole.chunks_exact(PANEL).zip(c.chunks_mut(stride)).take(height) {
+                            c[..width].copy_from_slice(&whole[..width]);
+                        }
+                    }
+                }
+            }
+            drop(tiles);
+            FIRST.set(packed);
+        });
+    }
+    SECOND.set(packed);
+}
+
+fn sized(buffer: &mut Vec<Tile>, length: usize) -> &mut [Tile] {
+    if buffer.len() < length {
+        buffer.resize(length, Tile::ZERO);
+    }
+    &mut buffer[..length]
+}
+
+vectorized! {
+    /// Packs `alpha` times `lines` (the lines of a factor, along the sum) as panels of tiles.
+    fn pack(lines: Matrix<'_>, alpha: f32, rows: Rows, panels: &mut [Tile]) = pack_body
+}
+
+#[inline(always)]
+fn pack_body<const FMA: bool>(lines: Matrix<'_>, alpha: f32, rows: Rows, panels: &mut [Tile]) {
+    let steps = lines.width().div_ceil(STEP);
+    // Step by step over all panels: where the columns are contiguous, whole cache lines are read.
+    for step in 0..steps {
+        let depth = step * STEP..((step + 1) * STEP).min(lines.width());
+        for (i, panel) in panels.chunks_exact_mut(steps * TILES).enumerate() {
+            let (halves, _) = panel[step * TILES..(step + 1) * TILES].as_chunks_mut::<2>();
+            for half in 0..2 {
+                let first = (i * PANEL + half * SIDE).min(lines.height());
+                let block = lines.rows(first..(first + SIDE).min(lines.height())).columns(depth.clone());
+                let [a, b, c] = halves else { unreachable!("a panel has three parts a step") };
+                pack_tile(block, alpha, rows, [&mut a[half], &mut b[half], &mut c[half]]);
+            }
+        }
+    }
+}
+
+/// Packs at most 16 lines of at most 32 numbers; `tiles` are the three parts.
+#[inline(always)]
+fn pack_tile(block: Matrix<'_>, alpha: f32, rows: Rows, tiles: [&mut Tile; PARTS]) {
+    match (block.are_rows_contiguous(), rows) {
+        (true, Rows::Lines) => tiles_of_lines(block, alpha, tiles),
+        (false, Rows::Pairs) => tiles_of_pairs(block, alpha, tiles),
+        (along, _) => {
+            let [mut a, mut b, mut c] = [Tile::ZERO; PARTS];
+            let turned = [&mut a, &mut b, &mut c];
+            if along {
+                tiles_of_lines(block, alpha, turned);
+            } else {
+                tiles_of_pairs(block, alpha, turned);
+            }
+            for (tile, turned) in tiles.into_iter().zip([a, b, c]) {
+                transpose(&turned, tile);
+            }
+        }
+    }
+}
+
+/// A row of a tile is a line, contiguous in `block`.
+#[inline(always)]
+fn tiles_of_lines(block: Matrix<'_>, alpha: f32, tiles: [&mut Tile; PARTS]) {
+    for i in 0..SIDE {
+        let mut line = [0.0; STEP];
+        if i < block.height() {
+            copy(block.row(i), &mut line);
+        }
+        let (line, _) = line.as_chunks::<SIDE>();
+        let (low, high) = (split(&line[0], alpha), split(&line[1], alpha));
+        for part in 0..PARTS {
+            let words = &mut tiles[part].0[i];
+            for j in 0..SIDE / 2 {
+                words[j] = pair(low[part][2 * j], low[part][2 * j + 1]);
+                words[SIDE / 2 + j] = pair(high[part][2 * j], high[part][2 * j + 1]);
+            }
+        }
+    }
+}
+
+/// A row of a tile is a pair along the sum; in `block` its words' halves are contiguous.
+#[inline(always)]
+fn tiles_of_pairs(block: Matrix<'_>, alpha: f32, tiles: [&mut Tile; PARTS]) {
+    let block = block.transposed();
+    for i in 0..SIDE {
+        let (mut even, mut odd) = ([0.0; SIDE], [0.0; SIDE]);
+        if 2 * i < block.height() {
+            copy(block.row(2 * i), &mut even);
+        }
+        if 2 * i + 1 < block.height() {
+            copy(block.row(2 * i + 1), &mut odd);
+        }
+        let (even, odd) = (split(&even, alpha), split(&odd, alpha));
+        for part in 0..PARTS {
+            let words = &mut tiles[part].0[i];
+            for j in 0..SIDE {
+                words[j] = pair(even[part][j], odd[part][j]);
+            }
+        }
+    }
+}
+
+/// Copies `from` to the beginning of `to`; all of `to` in one go where that is as long.
+#[inline(always)]
+fn copy<const N: usize>(from: &[f32], to: &mut [f32; N]) {
+    match from.first_chunk() {
+        Some(from) => *to = *from,
+        None => to[..from.len()].copy_from_slice(from),
+    }
+}
+
+/// The bf16 parts of `alpha · x`, each in the upper half of a word.
+#[inline(always)]
+fn split(x: &[f32; SIDE], alpha: f32) -> [Words; PARTS] {
+    let mut parts = [[0; SIDE]; PARTS];
+    for i in 0..SIDE {
+        let mut rest = alpha * x[i];
+        for part in 0..PARTS {
+            let bits = rest.to_bits();
+            let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000;
+            // Rounding could carry a NaN on to zero.
+            let nearest = if rest.is_nan() { 0x7fc0_0000 } else { nearest };
+            parts[part][i] = nearest;
+            rest -= f32::from_bits(nearest);
+        }
+    }
+    parts
+}
+
+#[inline(always)]
+fn pair(even: u32, odd: u32) -> u32 {
+    even >> 16 | odd
+}
+
+#[inline(always)]
+fn transpose(tile: &Tile, out: &mut Tile) {
+    for i in 0..SIDE {
+        for j in 0..SIDE {
+            out.0[j][i] = tile.0[i][j];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use super::{
+        super::gemm::{Threads, multiply_by_vectors},
+        *,
+    };
+
+    fn noise(seed: u32, length: usize) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(0x9E37_79B9) | 1;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state as f32 / u32::MAX as f32 - 0.5
+        };
+        (0..length).map(|_| next()).collect()
+    }
+
+    /// A matrix of `data` `[rows, cols]`, or of the same numbers where columns are contiguous.
+    fn either_way(data: &[f32], rows: usize, cols: usize, transposed: bool) -> Matrix<'_> {
+        if transposed { Matrix::new(data, cols, rows).transposed() } else { Matrix::new(data, rows, cols) }
+    }
+
+    /// The greatest error of columns 1.. of `c`, whose first column was 1 and must still be.
+    fn greatest_error(c: &[f32], a: Matrix<'_>, b: Matrix<'_>, before: f64) -> f64 {
+        let mut greatest = 0.0f64;
+        for (i, row) in c.chunks_exact(b.width() + 1).enumerate() {
+            assert_eq!(row[0].to_bits(), 1f32.to_bits(), "the column beside the result");
+            for (j, got) in row[1..].iter().enumerate() {
+                let product = |k| f64::from(a.number(i, k)) * f64::from(b.number(k, j));
+                let wanted = before + 0.5 * (0..a.width()).map(product).sum::<f64>();
+                greatest = greatest.max((f64::from(*got) - wanted).abs());
+            }
+        }
+        greatest
+    }
+
+    #[test]
+    fn products_of_any_shape_and_layout_are_as_precise_as_by_vectors() {
+        for (rows, depth, columns) in [(1, 32, 32), (33, 40, 50), (70, 769, 97), (32, 1, 1), (130, 64, 200)] {
+            let (a, b) = (noise(1, rows * depth), noise(2, depth * columns));
+            for (of_a, of_b) in [(false, false), (false, true), (true, false), (true, true)] {
+                let (a, b) = (either_way(&a, rows, depth, of_a), either_way(&b, depth, columns, of_b));
+                for (target, before) in [(Target::Replace, 0.0), (Target::Add, 1.0)] {
+                    let (mut c, mut by_vectors) =
+                        (vec![1.0; rows * (columns + 1)], vec![1.0; rows * (columns + 1)]);
+                    let view = |c| MatrixMut::new(c, rows, columns + 1).columns(1..columns + 1);
+                    multiply(0.5, a, b, target, view(&mut c));
+                    multiply_by_vectors(Threads::All, 0.5, a, b, target, view(&mut by_vectors));
+                    let error = greatest_error(&c, a, b, before);
+                    let limit = 1.5 * greatest_error(&by_vectors, a, b, before) + 3e-7;
+                    assert!(
+                        error <= limit,
+                        "{rows} {depth} {columns} {of_a} {of_b} {target:?}: {error:e}, not up to {limit:e}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_gives_the_same_bits_alone_and_on_any_number_of_threads() {
+        let (rows, depth, columns) = (300, 800, 100);
+        let (a, b) = (noise(3, rows * depth), noise(4, depth * columns));
+        let product = |rows: Range<usize>| {
+            let mut c = vec![0.0; rows.len() * columns];
+            let a = Matrix::new(&a, 300, depth).rows(rows.clone());
+            let view = MatrixMut::new(&mut c, rows.len(), columns);
+            multiply(1.0, a, Matrix::new(&b, depth, columns), Target::Replace, view);
+            c.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+        };
+        let all = product(0..rows);
+        for threads in [1, 3] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+            assert!(pool.install(|| product(0..rows)) == all, "{threads} threads");
+        }
+        for row in [0, 31, 200, 299] {
+            assert_eq!(product(row..row + 1), all[row * columns..(row + 1) * columns], "row {row}");
+        }
+    }
+
+    #[test]
+    fn not_a_number_stays_so() {
+        for bad in [f32::NAN, f32::from_bits(0x7fff_ffff), f32::INFINITY] {
+            let (mut a, b) = (noise(5, 32 * 32), noise(6, 32 * 32));
+            a[40] = bad;
+            let mut c = vec![0.0; 32 * 32];
+            let view = MatrixMut::new(&mut c, 32, 32);
+            multiply(1.0, Matrix::new(&a, 32, 32), Matrix::new(&b, 32, 32), Target::Replace, view);
+            assert!(c[32..64].iter().all(|x| x.is_nan()), "the row of {bad}");
+            assert!(c[..32].iter().chain(&c[64..]).all(|x| x.is_finite()), "the other rows");
+        }
+    }
+
+    #[test]
+    fn the_unit_and_plain_rust_agree() {
+        if !is_available() {
+            eprintln!("skipped: this processor has no matrix unit");
+            return;
+        }
+        let (a, b) = (noise(7, 32 * 96), noise(8, 96 * 32));
+        let mut panels = [vec![Tile::ZERO; 3 * TILES], vec![Tile::ZERO; 3 * TILES]];
+        let instructions = Instructions::best();
+        pack(instructions, Matrix::new(&a, 32, 96), 1.0, Rows::Lines, &mut panels[0]);
+        pack(instructions, Matrix::new(&b, 96, 32).transposed(), 1.0, Rows::Pairs, &mut panels[1]);
+        let (mut by_unit, mut plainly) = (vec![1.0; 32 * 32], vec![1.0; 32 * 32]);
+        Tiles::new().multiply_add(&panels[0], &panels[1], &mut by_unit, 32);
+        tiles::multiply_add_plainly(&panels[0], &panels[1], &mut plainly, 32);
+        for (by_unit, plainly) in by_unit.iter().zip(&plainly) {
+            assert!((by_unit - plainly).abs() < 5e-6, "{by_unit}, not {plainly}");
+        }
+    }
+}
