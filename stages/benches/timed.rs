@@ -31,7 +31,10 @@ fn main() -> Result<(), StageError> {
     for request in std::io::stdin().lines().map_while(Result::ok) {
         let words: Vec<&str> = request.split_whitespace().collect();
         let answer = match words.as_slice() {
-            ["forward", prompts, tokens] => forward(&blocks, number(prompts), number(tokens)),
+            // On a thread of the pool, as in a stage.
+            ["forward", prompts, tokens] => {
+                rayon::scope(|_| forward(&blocks, number(prompts), number(tokens)))
+            }
             ["update", method, dropout, micro_batch, lengths @ ..] => {
                 update(method, dropout.parse().expect("a share"), number(micro_batch), lengths)?
             }

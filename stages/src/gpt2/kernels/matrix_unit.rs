@@ -40,8 +40,6 @@ const TILES: usize = 2 * PARTS;
 const DEPTH: usize = 768;
 /// Rows that one task takes at most: 576 KiB of panels.
 const ROWS: usize = 128;
-/// Panels of the second factor that one task packs, so that whole cache lines are read.
-const PACKED_TOGETHER: usize = 4;
 
 type Words = [u32; SIDE];
 
@@ -93,14 +91,16 @@ pub(super) fn multiply(alpha: f32, a: Matrix<'_>, b: Matrix<'_>, target: Target,
     }
     let instructions = Instructions::best();
     let columns_first = b.transposed();
+    // Panels that one task packs: many, since memory gives long pieces of rows faster.
+    let together = columns.div_ceil(PANEL).div_ceil(2 * rayon::current_num_threads());
     let block = rows.div_ceil(rayon::current_num_threads()).next_multiple_of(PANEL).min(ROWS);
     let mut packed = SECOND.take();
     for start in (0..depth).step_by(DEPTH) {
         let end = (start + DEPTH).min(depth);
         let panel = (end - start).div_ceil(STEP) * TILES;
         let b = sized(&mut packed, columns.div_ceil(PANEL) * panel);
-        b.par_chunks_mut(PACKED_TOGETHER * panel).enumerate().for_each(|(i, panels)| {
-            let lines = (i * PACKED_TOGETHER * PANEL)..((i + 1) * PACKED_TOGETHER * PANEL).min(columns);
+        b.par_chunks_mut(together * panel).enumerate().for_each(|(i, panels)| {
+            let lines = (i * together * PANEL)..((i + 1) * together * PANEL).min(columns);
             pack(instructions, columns_first.rows(lines).columns(start..end), 1.0, Rows::Pairs, panels);
         });
         let b = &*b;
