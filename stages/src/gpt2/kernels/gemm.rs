@@ -206,7 +206,7 @@ fn check_shapes(a: Matrix<'_>, b: Matrix<'_>, c: &MatrixMut<'_>) {
 /// If the shapes do not fit.
 #[allow(unsafe_code)]
 #[allow(clippy::needless_pass_by_value)] // `c` is a view, made for this call
-pub fn multiply_by_vectors(
+pub(super) fn multiply_by_vectors(
     threads: Threads,
     alpha: f32,
     a: Matrix<'_>,
