@@ -42,17 +42,17 @@ fn needs_room(positions: usize) -> Result<(), Failure> {
 /// Weights of blocks that belong to nobody else.
 fn owned(block: &BlockWeights<'_>) -> BlockWeights<'static> {
     let tensors: BTreeMap<&str, Vec<f32>> = [
-        ("ln_1.weight", &block.ln_1.weight),
+        ("ln_1.weight", &*block.ln_1.weight),
         ("ln_1.bias", &block.ln_1.bias),
-        ("attn.c_attn.weight", &block.attention.weight),
+        ("attn.c_attn.weight", block.attention.weight()),
         ("attn.c_attn.bias", &block.attention.bias),
-        ("attn.c_proj.weight", &block.projection.weight),
+        ("attn.c_proj.weight", block.projection.weight()),
         ("attn.c_proj.bias", &block.projection.bias),
         ("ln_2.weight", &block.ln_2.weight),
         ("ln_2.bias", &block.ln_2.bias),
-        ("mlp.c_fc.weight", &block.expand.weight),
+        ("mlp.c_fc.weight", block.expand.weight()),
         ("mlp.c_fc.bias", &block.expand.bias),
-        ("mlp.c_proj.weight", &block.contract.weight),
+        ("mlp.c_proj.weight", block.contract.weight()),
         ("mlp.c_proj.bias", &block.contract.bias),
     ]
     .map(|(name, values)| (name, values.to_vec()))

@@ -48,10 +48,10 @@ impl<M: Machine> Linear<M> {
     ) -> Result<Self, Trouble<M>> {
         let outputs = linear.bias.len();
         Ok(Self {
-            weight: kernels.upload(&in_format(&linear.weight, format))?,
+            weight: kernels.upload(&in_format(linear.weight(), format))?,
             bias: kernels.upload_floats(&linear.bias)?,
             format,
-            inputs: linear.weight.len() / outputs,
+            inputs: linear.weight().len() / outputs,
             outputs,
         })
     }

@@ -1,11 +1,12 @@
 //! The weights of one block, from wherever they come.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use super::{
     Config, LoraTarget, Method, ModelFile, Precision, Weights,
     kernels::{
-        gemm::{Matrix, MatrixMut, Target, Threads, multiply},
+        gemm::{Factor, Matrix, MatrixMut, Target, Threads, multiply},
+        matrix_unit::{self, Packed},
         rounding::round,
     },
 };
@@ -22,17 +23,37 @@ pub struct Norm<'a> {
 /// An affine map of rows.
 #[derive(Debug, Clone)]
 pub struct Linear<'a> {
-    /// `[in, out]`, row-major.
-    pub weight: Cow<'a, [f32]>,
+    weight: Cow<'a, [f32]>,
     /// `[out]`.
     pub bias: Cow<'a, [f32]>,
+    packed: Option<Arc<Packed>>,
 }
 
-impl Linear<'_> {
-    /// The weight as a matrix.
-    pub fn matrix(&self) -> Matrix<'_> {
+impl<'a> Linear<'a> {
+    /// `x·weight + bias` for `weight` `[in, out]`, row-major, and `bias` `[out]`.
+    pub fn new(weight: Cow<'a, [f32]>, bias: Cow<'a, [f32]>) -> Self {
+        Self { weight, bias, packed: None }
+    }
+
+    /// `[in, out]`, row-major.
+    pub fn weight(&self) -> &[f32] {
+        &self.weight
+    }
+
+    /// The weight as a factor of products.
+    pub fn factor(&self) -> Factor<'_> {
+        Factor::new(self.matrix(), self.packed.as_deref())
+    }
+
+    fn matrix(&self) -> Matrix<'_> {
         let outputs = self.bias.len();
         Matrix::new(&self.weight, self.weight.len() / outputs, outputs)
+    }
+
+    /// The weight, to change it.
+    fn weight_mut(&mut self) -> &mut [f32] {
+        self.packed = None;
+        self.weight.to_mut()
     }
 }
 
@@ -60,10 +81,8 @@ impl<'a> BlockWeights<'a> {
             weight: tensor(&format!("{name}.weight")),
             bias: tensor(&format!("{name}.bias")),
         };
-        let linear = |name: &str| Linear {
-            weight: tensor(&format!("{name}.weight")),
-            bias: tensor(&format!("{name}.bias")),
-        };
+        let linear =
+            |name: &str| Linear::new(tensor(&format!("{name}.weight")), tensor(&format!("{name}.bias")));
         Self {
             ln_1: norm("ln_1"),
             attention: linear("attn.c_attn"),
@@ -115,12 +134,33 @@ impl<'a> BlockWeights<'a> {
     #[must_use]
     pub fn rounded(mut self, precision: Precision) -> Self {
         if precision != Precision::F32 {
-            let Self { attention, projection, expand, contract, .. } = &mut self;
-            for linear in [attention, projection, expand, contract] {
-                round(precision, linear.weight.to_mut());
+            self.matrices_mut().into_iter().for_each(|linear| round(precision, linear.weight_mut()));
+        }
+        self
+    }
+
+    /// With its four matrices packed for the matrix unit, where there is one: half a time more
+    /// memory, and products with few rows take two thirds of the time.
+    #[must_use]
+    pub fn packed(mut self) -> Self {
+        if matrix_unit::is_available() {
+            for linear in self.matrices_mut() {
+                linear.packed = Some(Arc::new(Packed::new(linear.matrix())));
             }
         }
         self
+    }
+
+    /// Bytes that [`packed`](Self::packed) adds.
+    pub fn packed_bytes(&self) -> usize {
+        let Self { attention, projection, expand, contract, .. } = self;
+        let matrices = [attention, projection, expand, contract].map(Linear::matrix);
+        if matrix_unit::is_available() { matrices.into_iter().map(Packed::bytes).sum() } else { 0 }
+    }
+
+    fn matrices_mut(&mut self) -> [&mut Linear<'a>; 4] {
+        let Self { attention, projection, expand, contract, .. } = self;
+        [attention, projection, expand, contract]
     }
 
     /// Adds `alpha / rank · A·B` to the matrix that `target` names; A is `[n_embd, rank]`, B is
@@ -134,10 +174,10 @@ impl<'a> BlockWeights<'a> {
         let (a, b) = (Matrix::new(a, width, rank), Matrix::new(b, rank, width));
         let scale = (alpha / rank as f64) as f32;
         let sum = match target {
-            LoraTarget::O => MatrixMut::new(self.projection.weight.to_mut(), width, width),
+            LoraTarget::O => MatrixMut::new(self.projection.weight_mut(), width, width),
             LoraTarget::Q | LoraTarget::K | LoraTarget::V => {
                 let part = target as usize;
-                MatrixMut::new(self.attention.weight.to_mut(), width, 3 * width)
+                MatrixMut::new(self.attention.weight_mut(), width, 3 * width)
                     .columns(part * width..(part + 1) * width)
             }
         };

@@ -74,11 +74,10 @@ impl Forward {
         let norm = &block.ln_1;
         layer_norm(self.instructions, hidden, &norm.weight, &norm.bias, &mut self.normal);
         round(self.precision, &mut self.normal);
-        let matrix = block.attention.matrix();
-        linear(&self.normal, matrix, &block.attention.bias, Target::Replace, &mut self.qkv);
+        linear(&self.normal, block.attention.factor(), &block.attention.bias, Target::Replace, &mut self.qkv);
         attention::causal(self.instructions, &self.qkv, offsets, self.n_head, &mut self.mixed);
         round(self.precision, &mut self.mixed);
-        linear(&self.mixed, block.projection.matrix(), &block.projection.bias, Target::Add, hidden);
+        linear(&self.mixed, block.projection.factor(), &block.projection.bias, Target::Add, hidden);
         self.mlp(block, hidden);
     }
 
@@ -95,16 +94,16 @@ impl Forward {
         let norm = &block.ln_1;
         layer_norm(self.instructions, hidden, &norm.weight, &norm.bias, &mut self.normal);
         round(self.precision, &mut self.normal);
-        let (matrix, bias) = (block.attention.matrix(), &block.attention.bias);
-        linear(&self.normal, matrix.columns(c..3 * c), &bias[c..], Target::Replace, &mut self.qkv);
+        let (weight, bias) = (block.attention.factor(), &block.attention.bias);
+        linear(&self.normal, weight.columns(c..3 * c), &bias[c..], Target::Replace, &mut self.qkv);
         let last_normal = self.last_positions(&self.normal, offsets);
         let mut q = vec![0.0; last_normal.len()];
-        linear(&last_normal, matrix.columns(0..c), &bias[..c], Target::Replace, &mut q);
+        linear(&last_normal, weight.columns(0..c), &bias[..c], Target::Replace, &mut q);
         let mut mixed = last_normal;
         attention::last(self.instructions, &q, &self.qkv, offsets, self.n_head, &mut mixed);
         round(self.precision, &mut mixed);
         let mut last = self.last_positions(hidden, offsets);
-        linear(&mixed, block.projection.matrix(), &block.projection.bias, Target::Add, &mut last);
+        linear(&mixed, block.projection.factor(), &block.projection.bias, Target::Add, &mut last);
         self.mlp(block, &mut last);
         last
     }
@@ -162,10 +161,10 @@ impl Forward {
         let norm = &block.ln_2;
         layer_norm(self.instructions, hidden, &norm.weight, &norm.bias, &mut self.normal);
         round(self.precision, &mut self.normal);
-        linear(&self.normal, block.expand.matrix(), &block.expand.bias, Target::Replace, &mut self.inner);
+        linear(&self.normal, block.expand.factor(), &block.expand.bias, Target::Replace, &mut self.inner);
         gelu::activate(self.instructions, self.activation, &mut self.inner);
         round(self.precision, &mut self.inner);
-        linear(&self.inner, block.contract.matrix(), &block.contract.bias, Target::Add, hidden);
+        linear(&self.inner, block.contract.factor(), &block.contract.bias, Target::Add, hidden);
     }
 
     fn last_positions(&self, hidden: &[f32], offsets: &[usize]) -> Vec<f32> {

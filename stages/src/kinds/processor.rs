@@ -16,6 +16,10 @@ use crate::{
 /// other without padding, so batches need not be of equal lengths.
 pub const BATCH_POSITIONS: usize = 2048;
 
+/// Bytes of matrices that are kept packed for the matrix unit; the blocks past them are packed at
+/// every product.
+const PACKED_BYTES: usize = 1 << 30;
+
 /// A pool of as many threads as the stage may use.
 pub fn threads(cx: &StageCx<'_>) -> Result<ThreadPool, StageError> {
     let threads = cx.threads();
@@ -44,6 +48,21 @@ pub fn decides_bits(precision: Precision) -> String {
     format!("cpu, {}, {precision}, caches {}", instructions(), caches.join(" "))
 }
 
+/// `blocks` for many products in `precision`.
+fn ready<'a>(
+    blocks: impl IntoIterator<Item = BlockWeights<'a>>,
+    precision: Precision,
+) -> Vec<BlockWeights<'a>> {
+    let mut room = PACKED_BYTES;
+    let ready = |block: BlockWeights<'a>| {
+        let block = block.rounded(precision);
+        let Some(rest) = room.checked_sub(block.packed_bytes()) else { return block };
+        room = rest;
+        block.packed()
+    };
+    blocks.into_iter().map(ready).collect()
+}
+
 /// The embeddings and the first blocks on this processor.
 pub struct ProcessorEncoder<'a> {
     weights: &'a Weights,
@@ -55,10 +74,9 @@ pub struct ProcessorEncoder<'a> {
 impl<'a> ProcessorEncoder<'a> {
     /// The first `blocks` blocks of `weights`.
     pub fn new(weights: &'a Weights, blocks: usize, activation: Activation, precision: Precision) -> Self {
-        let block = |block| BlockWeights::of(weights, block).rounded(precision);
         Self {
             weights,
-            blocks: (0..blocks).map(block).collect(),
+            blocks: ready((0..blocks).map(|block| BlockWeights::of(weights, block)), precision),
             forward: Forward::new(weights.config(), activation).in_precision(precision),
             hidden: Vec::new(),
         }
@@ -98,7 +116,7 @@ impl<'a> ProcessorFinisher<'a> {
         precision: Precision,
     ) -> Self {
         Self {
-            blocks: blocks.into_iter().map(|block| block.rounded(precision)).collect(),
+            blocks: ready(blocks, precision),
             norm,
             forward: Forward::new(config, activation).in_precision(precision),
             hidden: Vec::new(),

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::matrix_unit;
+use super::matrix_unit::{self, Packed, Panels};
 
 /// A matrix inside a slice: row-major, one that shares rows with others, or transposed.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +18,37 @@ pub struct Matrix<'a> {
 pub struct MatrixMut<'a> {
     data: &'a mut [f32],
     shape: Shape,
+}
+
+/// The second factor of a product, and the same as it was packed for the matrix unit.
+#[derive(Debug, Clone, Copy)]
+pub struct Factor<'a> {
+    matrix: Matrix<'a>,
+    packed: Option<Panels<'a>>,
+}
+
+impl<'a> Factor<'a> {
+    /// `packed` holds the numbers of `matrix`.
+    pub fn new(matrix: Matrix<'a>, packed: Option<&'a Packed>) -> Self {
+        Self { matrix, packed: packed.map(Packed::panels) }
+    }
+
+    /// Some of the columns.
+    ///
+    /// # Panics
+    ///
+    /// If there are no such columns.
+    #[must_use]
+    pub fn columns(self, range: Range<usize>) -> Self {
+        let packed = self.packed.and_then(|panels| panels.from_column(range.start));
+        Self { matrix: self.matrix.columns(range), packed }
+    }
+}
+
+impl<'a> From<Matrix<'a>> for Factor<'a> {
+    fn from(matrix: Matrix<'a>) -> Self {
+        Self { matrix, packed: None }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -181,7 +212,11 @@ pub fn multiply(
 ) {
     if threads == Threads::All && matrix_unit::takes(a.height(), b.height(), b.width()) {
         check_shapes(a, b, &c);
-        matrix_unit::multiply(alpha, a, b, target, c);
+        matrix_unit::multiply_add(alpha, a, b, None, c, |row| {
+            if target == Target::Replace {
+                row.fill(0.0);
+            }
+        });
     } else {
         multiply_by_vectors(threads, alpha, a, b, target, c);
     }
@@ -257,28 +292,28 @@ pub(super) fn multiply_by_vectors(
 /// # Panics
 ///
 /// If the shapes do not fit.
-pub fn linear(x: &[f32], weight: Matrix<'_>, bias: &[f32], target: Target, out: &mut [f32]) {
+pub fn linear(x: &[f32], weight: Factor<'_>, bias: &[f32], target: Target, out: &mut [f32]) {
+    let Factor { matrix: weight, packed } = weight;
     let (inputs, outputs) = (weight.shape.rows, weight.shape.cols);
     assert_eq!(bias.len(), outputs, "one bias a column");
     let rows = x.len() / inputs;
-    let by_unit = matrix_unit::takes(usize::MAX, inputs, outputs);
-    if rows == 1 && !by_unit {
-        let (x, mut both) = (x.repeat(2), out.repeat(2));
-        linear(&x, weight, bias, target, &mut both);
-        out.copy_from_slice(&both[..outputs]);
-        return;
-    }
-    out.par_chunks_mut(super::ROWS_PER_TASK * outputs)
-        .flat_map_iter(|rows| rows.chunks_exact_mut(outputs))
-        .for_each(|row| match target {
-            Target::Replace => row.copy_from_slice(bias),
-            Target::Add => row.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias),
-        });
-    let c = MatrixMut::new(out, rows, outputs);
+    let add_bias = |row: &mut [f32]| match target {
+        Target::Replace => row.copy_from_slice(bias),
+        Target::Add => row.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias),
+    };
     let x = Matrix::new(x, rows, inputs);
-    if by_unit {
-        matrix_unit::multiply(1.0, x, weight, Target::Add, c);
+    if matrix_unit::takes(usize::MAX, inputs, outputs) {
+        let c = MatrixMut::new(out, rows, outputs);
+        check_shapes(x, weight, &c);
+        matrix_unit::multiply_add(1.0, x, weight, packed, c, add_bias);
+    } else if rows == 1 {
+        let (x, mut both) = (x.data.repeat(2), out.repeat(2));
+        linear(&x, weight.into(), bias, target, &mut both);
+        out.copy_from_slice(&both[..outputs]);
     } else {
+        let tasks = out.par_chunks_mut(super::ROWS_PER_TASK * outputs);
+        tasks.flat_map_iter(|rows| rows.chunks_exact_mut(outputs)).for_each(add_bias);
+        let c = MatrixMut::new(out, rows, outputs);
         multiply_by_vectors(Threads::All, 1.0, x, weight, Target::Add, c);
     }
 }

@@ -14,15 +14,17 @@
 //! is 32 rows of the first factor or 32 columns of the second; for each [`STEP`] of the sum it has
 //! six tiles, two a part.
 
+mod buffer;
 mod tiles;
 
-use std::cell::Cell;
+use std::{cell::Cell, ops::Range};
 
+use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
-use self::tiles::Tiles;
+use self::{buffer::Buffer, tiles::Tiles};
 use super::{
-    gemm::{Matrix, MatrixMut, Target},
+    gemm::{Matrix, MatrixMut},
     vector::{Instructions, vectorized},
 };
 
@@ -39,11 +41,11 @@ const TILES: usize = 2 * PARTS;
 /// Numbers along the sum that are packed at once; panels of a block of rows then fit the L2 cache.
 const DEPTH: usize = 768;
 /// Rows that one task takes at most: 576 KiB of panels.
-const ROWS: usize = 128;
+const ROWS: usize = 4 * PANEL;
 
 type Words = [u32; SIDE];
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
 struct Tile([Words; SIDE]);
 
@@ -62,8 +64,60 @@ enum Rows {
 
 thread_local! {
     /// Kept between products, since fresh pages cost more than packing does.
-    static FIRST: Cell<Vec<Tile>> = const { Cell::new(Vec::new()) };
-    static SECOND: Cell<Vec<Tile>> = const { Cell::new(Vec::new()) };
+    static FIRST: Cell<Buffer> = const { Cell::new(Buffer::EMPTY) };
+    static SECOND: Cell<Buffer> = const { Cell::new(Buffer::EMPTY) };
+}
+
+/// The second factor of many products, packed once.
+#[derive(Debug)]
+pub struct Packed {
+    tiles: Buffer,
+    panel: usize,
+}
+
+impl Packed {
+    /// Bytes that it takes for `matrix`: 6 a number, in whole panels and steps.
+    pub fn bytes(matrix: Matrix<'_>) -> usize {
+        matrix.width().div_ceil(PANEL) * tiles_of(matrix.height()) * size_of::<Tile>()
+    }
+
+    /// Packs `matrix` on all threads of the pool.
+    pub fn new(matrix: Matrix<'_>) -> Self {
+        let (depth, columns) = (matrix.height(), matrix.width());
+        let panel = tiles_of(depth);
+        let mut tiles = Buffer::EMPTY;
+        pack_columns(matrix, tiles.tiles(columns.div_ceil(PANEL) * panel));
+        Self { tiles, panel }
+    }
+
+    /// All of it.
+    pub fn panels(&self) -> Panels<'_> {
+        Panels { tiles: self.tiles.all(), panel: self.panel, row: 0 }
+    }
+}
+
+/// Some rows of a second factor, packed; or some columns of them.
+#[derive(Debug, Clone, Copy)]
+pub struct Panels<'a> {
+    tiles: &'a [Tile],
+    /// Tiles of a panel.
+    panel: usize,
+    /// The row of the factor with which a panel begins.
+    row: usize,
+}
+
+impl<'a> Panels<'a> {
+    /// The columns from `first` on, where a panel begins with it.
+    pub fn from_column(self, first: usize) -> Option<Self> {
+        let tiles = first.is_multiple_of(PANEL).then(|| &self.tiles[first / PANEL * self.panel..])?;
+        Some(Self { tiles, ..self })
+    }
+
+    /// The given rows of panel `panel`, whose first begins a step.
+    fn get(self, panel: usize, rows: &Range<usize>) -> &'a [Tile] {
+        let first = panel * self.panel + tiles_of(rows.start - self.row);
+        &self.tiles[first..first + tiles_of(rows.len())]
+    }
 }
 
 /// Whether this processor has the unit and the system lets this process use it.
@@ -77,70 +131,108 @@ pub(super) fn takes(rows: usize, depth: usize, columns: usize) -> bool {
     rows >= PANEL && depth >= STEP && columns >= PANEL && is_available()
 }
 
-/// `c = alpha · a·b`, or `c += alpha · a·b`, on all threads of the pool; the shapes fit.
+/// `c += alpha · a·b` on all threads of the pool; the shapes fit. `begin` is called for each row of
+/// `c` before anything is added to it, and `packed` is `b`, if that was packed.
 ///
 /// A row of `c` depends on its row of `a` and on `b` alone.
-pub(super) fn multiply(alpha: f32, a: Matrix<'_>, b: Matrix<'_>, target: Target, c: MatrixMut<'_>) {
+pub(super) fn multiply_add(
+    alpha: f32,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    packed: Option<Panels<'_>>,
+    c: MatrixMut<'_>,
+    begin: impl Fn(&mut [f32]) + Sync,
+) {
     let (rows, columns, depth) = (a.height(), b.width(), a.width());
     let (c, stride) = c.into_rows();
     if rows == 0 || columns == 0 {
         return;
     }
-    if target == Target::Replace {
-        c.par_chunks_mut(stride).for_each(|row| row[..columns].fill(0.0));
-    }
-    let instructions = Instructions::best();
-    let columns_first = b.transposed();
-    // Panels that one task packs: many, since memory gives long pieces of rows faster.
-    let together = columns.div_ceil(PANEL).div_ceil(2 * rayon::current_num_threads());
     let block = rows.div_ceil(rayon::current_num_threads()).next_multiple_of(PANEL).min(ROWS);
-    let mut packed = SECOND.take();
-    for start in (0..depth).step_by(DEPTH) {
-        let end = (start + DEPTH).min(depth);
-        let panel = (end - start).div_ceil(STEP) * TILES;
-        let b = sized(&mut packed, columns.div_ceil(PANEL) * panel);
-        b.par_chunks_mut(together * panel).enumerate().for_each(|(i, panels)| {
-            let lines = (i * together * PANEL)..((i + 1) * together * PANEL).min(columns);
-            pack(instructions, columns_first.rows(lines).columns(start..end), 1.0, Rows::Pairs, panels);
-        });
-        let b = &*b;
+    let blocks = |c: &mut [f32], depths: Range<usize>, panels: Panels<'_>| {
         c.par_chunks_mut(block * stride).enumerate().for_each(|(i, c)| {
-            let lines = i * block..((i + 1) * block).min(rows);
-            let mut packed = FIRST.take();
-            let a_panels = sized(&mut packed, lines.len().div_ceil(PANEL) * panel);
-            pack(instructions, a.rows(lines.clone()).columns(start..end), alpha, Rows::Lines, a_panels);
-            let tiles = Tiles::new();
-            for (column, b) in (0..columns).step_by(PANEL).zip(b.chunks_exact(panel)) {
-                let width = PANEL.min(columns - column);
-                for (row, a) in (0..lines.len()).step_by(PANEL).zip(a_panels.chunks_exact(panel)) {
-                    let height = PANEL.min(lines.len() - row);
-                    let c = &mut c[row * stride + column..];
-                    if height == PANEL && width == PANEL {
-                        tiles.multiply_add(a, b, c, stride);
-                    } else {
-                        let mut whole = [0.0; PANEL * PANEL];
-                        for (whole, c) in whole.chunks_exact_mut(PANEL).zip(c.chunks(stride)).take(height) {
-                            whole[..width].copy_from_slice(&c[..width]);
-                        }
-                        tiles.multiply_add(a, b, &mut whole, PANEL);
-                        for (whole, c) in whole.chunks_exact(PANEL).zip(c.chunks_mut(stride)).take(height) {
-                            c[..width].copy_from_slice(&whole[..width]);
-                        }
-                    }
-                }
+            let a = a.rows(i * block..((i + 1) * block).min(rows));
+            if depths.start == 0 {
+                c.chunks_mut(stride).for_each(|row| begin(&mut row[..columns]));
             }
-            drop(tiles);
-            FIRST.set(packed);
+            for start in depths.clone().step_by(DEPTH) {
+                let depth = start..(start + DEPTH).min(depths.end);
+                multiply_add_rows(alpha, a, depth, panels, c, stride, columns);
+            }
         });
+    };
+    if let Some(packed) = packed {
+        return blocks(c, 0..depth, packed);
     }
-    SECOND.set(packed);
+    let mut buffer = SECOND.take();
+    for start in (0..depth).step_by(DEPTH) {
+        let depth = start..(start + DEPTH).min(depth);
+        let panel = tiles_of(depth.len());
+        let tiles = buffer.tiles(columns.div_ceil(PANEL) * panel);
+        pack_columns(b.rows(depth.clone()), tiles);
+        blocks(c, depth, Panels { tiles, panel, row: start });
+    }
+    SECOND.set(buffer);
 }
 
-fn sized(buffer: &mut Vec<Tile>, length: usize) -> &mut [Tile] {
-    if buffer.len() < length {
-        buffer.resize(length, Tile::ZERO);
+/// Adds to `c` what the numbers `depth` along the sum add, at most [`DEPTH`], on this thread; `a` and
+/// `c` have at most [`ROWS`] rows.
+fn multiply_add_rows(
+    alpha: f32,
+    a: Matrix<'_>,
+    depth: Range<usize>,
+    b: Panels<'_>,
+    c: &mut [f32],
+    stride: usize,
+    columns: usize,
+) {
+    let panel = tiles_of(depth.len());
+    let mut buffer = FIRST.take();
+    let a_panels = buffer.tiles(a.height().div_ceil(PANEL) * panel);
+    pack(Instructions::best(), a.columns(depth.clone()), alpha, Rows::Lines, a_panels);
+    let tiles = Tiles::new();
+    let count = columns.div_ceil(PANEL);
+    for of_b in 0..count {
+        let column = of_b * PANEL;
+        let width = PANEL.min(columns - column);
+        let (b, next) = (b.get(of_b, &depth), b.get((of_b + 1) % count, &depth));
+        for (of_a, a_panel) in a_panels.chunks_exact(panel).enumerate() {
+            let row = of_a * PANEL;
+            let height = PANEL.min(a.height() - row);
+            let c = &mut c[row * stride + column..];
+            if height == PANEL && width == PANEL {
+                tiles.multiply_add(a_panel, b, c, stride, (next, of_a));
+            } else {
+                let mut whole = [0.0; PANEL * PANEL];
+                for (whole, c) in whole.chunks_exact_mut(PANEL).zip(c.chunks(stride)).take(height) {
+                    whole[..width].copy_from_slice(&c[..width]);
+                }
+                tiles.multiply_add(a_panel, b, &mut whole, PANEL, (next, of_a));
+                for (whole, c) in whole.chunks_exact(PANEL).zip(c.chunks_mut(stride)).take(height) {
+                    c[..width].copy_from_slice(&whole[..width]);
+                }
+            }
+        }
     }
-    &mut buffer[..length]
+    drop(tiles);
+    FIRST.set(buffer);
+}
+
+/// Tiles of a panel for `depth` numbers along the sum.
+fn tiles_of(depth: usize) -> usize {
+    depth.div_ceil(STEP) * TILES
+}
+
+/// Packs a second factor on all threads of the pool.
+fn pack_columns(matrix: Matrix<'_>, tiles: &mut [Tile]) {
+    let (instructions, columns) = (Instructions::best(), matrix.transposed());
+    // Many panels a task, since memory gives long pieces of rows faster.
+    let together = columns.height().div_ceil(PANEL).div_ceil(2 * rayon::current_num_threads());
+    let task = together * tiles_of(matrix.height());
+    tiles.par_chunks_mut(task).enumerate().for_each(|(i, panels)| {
+        let lines = (i * together * PANEL)..((i + 1) * together * PANEL).min(columns.height());
+        pack(instructions, columns.rows(lines), 1.0, Rows::Pairs, panels);
+    });
 }
 
 vectorized! {
@@ -281,7 +373,7 @@ mod tests {
     use std::ops::Range;
 
     use super::{
-        super::gemm::{Threads, multiply_by_vectors},
+        super::gemm::{Target, Threads, multiply_by_vectors},
         *,
     };
 
@@ -294,6 +386,18 @@ mod tests {
             state as f32 / u32::MAX as f32 - 0.5
         };
         (0..length).map(|_| next()).collect()
+    }
+
+    fn product(alpha: f32, a: Matrix<'_>, b: Matrix<'_>, target: Target, c: MatrixMut<'_>) {
+        multiply_add(alpha, a, b, None, c, |row| {
+            if target == Target::Replace {
+                row.fill(0.0);
+            }
+        });
+    }
+
+    fn bits(numbers: &[f32]) -> Vec<u32> {
+        numbers.iter().map(|number| number.to_bits()).collect()
     }
 
     /// A matrix of `data` `[rows, cols]`, or of the same numbers where columns are contiguous.
@@ -325,7 +429,7 @@ mod tests {
                     let (mut c, mut by_vectors) =
                         (vec![1.0; rows * (columns + 1)], vec![1.0; rows * (columns + 1)]);
                     let view = |c| MatrixMut::new(c, rows, columns + 1).columns(1..columns + 1);
-                    multiply(0.5, a, b, target, view(&mut c));
+                    product(0.5, a, b, target, view(&mut c));
                     multiply_by_vectors(Threads::All, 0.5, a, b, target, view(&mut by_vectors));
                     let error = greatest_error(&c, a, b, before);
                     let limit = 1.5 * greatest_error(&by_vectors, a, b, before) + 3e-7;
@@ -346,8 +450,8 @@ mod tests {
             let mut c = vec![0.0; rows.len() * columns];
             let a = Matrix::new(&a, 300, depth).rows(rows.clone());
             let view = MatrixMut::new(&mut c, rows.len(), columns);
-            multiply(1.0, a, Matrix::new(&b, depth, columns), Target::Replace, view);
-            c.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            product(1.0, a, Matrix::new(&b, depth, columns), Target::Replace, view);
+            bits(&c)
         };
         let all = product(0..rows);
         for threads in [1, 3] {
@@ -360,13 +464,36 @@ mod tests {
     }
 
     #[test]
+    fn packed_once_a_factor_gives_the_same_bits() {
+        let (rows, depth, columns) = (70, 1600, 100);
+        let (a, b) = (noise(9, rows * depth), noise(10, depth * columns));
+        let (a, b) = (Matrix::new(&a, rows, depth), Matrix::new(&b, depth, columns));
+        let packed = Packed::new(b);
+        let product = |columns: Range<usize>, panels| {
+            let mut c = vec![1.0; rows * columns.len()];
+            let view = MatrixMut::new(&mut c, rows, columns.len());
+            multiply_add(1.0, a, b.columns(columns), panels, view, |row| row.fill(2.0));
+            bits(&c)
+        };
+        for columns in [0..columns, 0..40, 64..96, 32..99] {
+            let panels = packed.panels().from_column(columns.start);
+            assert!(panels.is_some(), "a panel begins there");
+            assert!(
+                product(columns.clone(), panels) == product(columns.clone(), None),
+                "columns {columns:?}"
+            );
+        }
+        assert!(packed.panels().from_column(16).is_none(), "no panel begins there");
+    }
+
+    #[test]
     fn not_a_number_stays_so() {
         for bad in [f32::NAN, f32::from_bits(0x7fff_ffff), f32::INFINITY] {
             let (mut a, b) = (noise(5, 32 * 32), noise(6, 32 * 32));
             a[40] = bad;
             let mut c = vec![0.0; 32 * 32];
             let view = MatrixMut::new(&mut c, 32, 32);
-            multiply(1.0, Matrix::new(&a, 32, 32), Matrix::new(&b, 32, 32), Target::Replace, view);
+            product(1.0, Matrix::new(&a, 32, 32), Matrix::new(&b, 32, 32), Target::Replace, view);
             assert!(c[32..64].iter().all(|x| x.is_nan()), "the row of {bad}");
             assert!(c[..32].iter().chain(&c[64..]).all(|x| x.is_finite()), "the other rows");
         }
@@ -384,7 +511,7 @@ mod tests {
         pack(instructions, Matrix::new(&a, 32, 96), 1.0, Rows::Lines, &mut panels[0]);
         pack(instructions, Matrix::new(&b, 96, 32).transposed(), 1.0, Rows::Pairs, &mut panels[1]);
         let (mut by_unit, mut plainly) = (vec![1.0; 32 * 32], vec![1.0; 32 * 32]);
-        Tiles::new().multiply_add(&panels[0], &panels[1], &mut by_unit, 32);
+        Tiles::new().multiply_add(&panels[0], &panels[1], &mut by_unit, 32, (&panels[1], 0));
         tiles::multiply_add_plainly(&panels[0], &panels[1], &mut plainly, 32);
         for (by_unit, plainly) in by_unit.iter().zip(&plainly) {
             assert!((by_unit - plainly).abs() < 5e-6, "{by_unit}, not {plainly}");

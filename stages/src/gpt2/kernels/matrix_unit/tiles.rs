@@ -18,17 +18,25 @@ impl Tiles {
     }
 
     /// Adds the product of two panels to the 32 × 32 numbers at the beginning of `c`, whose rows are
-    /// `stride` apart.
+    /// `stride` apart. Meanwhile memory is asked for a quarter of the panel `ahead`, which is the next
+    /// in the place of `b`; the number beside it says which.
     ///
     /// # Panics
     ///
     /// If the panels are not of one length, or `c` is too short.
-    pub(super) fn multiply_add(&self, a: &[Tile], b: &[Tile], c: &mut [f32], stride: usize) {
+    pub(super) fn multiply_add(
+        &self,
+        a: &[Tile],
+        b: &[Tile],
+        c: &mut [f32],
+        stride: usize,
+        ahead: (&[Tile], usize),
+    ) {
         assert!(a.len() == b.len() && a.len().is_multiple_of(TILES), "panels of as many steps");
         assert!(stride >= PANEL && c.len() >= (PANEL - 1) * stride + PANEL, "the result lies in its slice");
         if self.on_unit {
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            amx::multiply_add(a, b, c, stride);
+            amx::multiply_add(a, b, c, stride, ahead);
         } else {
             multiply_add_plainly(a, b, c, stride);
         }
@@ -143,16 +151,23 @@ mod amx {
     }
 
     /// Registers 0–3 hold the result, 4 and 5 a part of `a`, 6 and 7 a part of `b`.
-    pub(super) fn multiply_add(a: &[Tile], b: &[Tile], c: &mut [f32], stride: usize) {
+    pub(super) fn multiply_add(
+        a: &[Tile],
+        b: &[Tile],
+        c: &mut [f32],
+        stride: usize,
+        (ahead, quarter): (&[Tile], usize),
+    ) {
         let steps = a.len() / TILES;
         if steps == 0 {
             return;
         }
         debug_assert!(b.len() == a.len() && c.len() >= (PANEL - 1) * stride + PANEL);
         let c = c.as_mut_ptr();
+        let ahead = ahead.as_ptr().cast::<u8>().wrapping_add(quarter * steps * TILES * TILE_BYTES / 4);
         // SAFETY: the registers are configured for tiles of 16 rows of 64 bytes. Both panels have
         // `steps` times six tiles, and `c` has 32 rows of 32 numbers, `stride` apart (the caller
-        // checks both).
+        // checks both). `ahead` is only asked for, which never fails.
         unsafe {
             asm!(
                 "tileloadd tmm0, [{c} + {stride}]",
@@ -164,50 +179,75 @@ mod amx {
                 "tileloadd tmm4, [{a} + {row}]",
                 "tileloadd tmm6, [{b} + {row} + 4096]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
+                "prefetcht1 [{ahead} + 0]",
                 "tileloadd tmm7, [{b} + {row} + 5120]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
+                "prefetcht1 [{ahead} + 64]",
                 "tileloadd tmm5, [{a} + {row} + 1024]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
+                "prefetcht1 [{ahead} + 128]",
                 "tdpbf16ps tmm3, tmm5, tmm7",
+                "prefetcht1 [{ahead} + 192]",
                 // a0·b1
                 "tileloadd tmm6, [{b} + {row} + 2048]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
+                "prefetcht1 [{ahead} + 256]",
                 "tileloadd tmm7, [{b} + {row} + 3072]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
+                "prefetcht1 [{ahead} + 320]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
+                "prefetcht1 [{ahead} + 384]",
                 "tdpbf16ps tmm3, tmm5, tmm7",
+                "prefetcht1 [{ahead} + 448]",
                 // a0·b0
                 "tileloadd tmm6, [{b} + {row}]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
+                "prefetcht1 [{ahead} + 512]",
                 "tileloadd tmm7, [{b} + {row} + 1024]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
+                "prefetcht1 [{ahead} + 576]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
+                "prefetcht1 [{ahead} + 640]",
                 "tdpbf16ps tmm3, tmm5, tmm7",
+                "prefetcht1 [{ahead} + 704]",
                 // a1·b0
                 "tileloadd tmm4, [{a} + {row} + 2048]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
+                "prefetcht1 [{ahead} + 768]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
+                "prefetcht1 [{ahead} + 832]",
                 "tileloadd tmm5, [{a} + {row} + 3072]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
+                "prefetcht1 [{ahead} + 896]",
                 "tdpbf16ps tmm3, tmm5, tmm7",
+                "prefetcht1 [{ahead} + 960]",
                 // a1·b1
                 "tileloadd tmm6, [{b} + {row} + 2048]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
+                "prefetcht1 [{ahead} + 1024]",
                 "tileloadd tmm7, [{b} + {row} + 3072]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
+                "prefetcht1 [{ahead} + 1088]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
+                "prefetcht1 [{ahead} + 1152]",
                 "tdpbf16ps tmm3, tmm5, tmm7",
+                "prefetcht1 [{ahead} + 1216]",
                 // a2·b0
                 "tileloadd tmm4, [{a} + {row} + 4096]",
                 "tileloadd tmm6, [{b} + {row}]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
+                "prefetcht1 [{ahead} + 1280]",
                 "tileloadd tmm7, [{b} + {row} + 1024]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
+                "prefetcht1 [{ahead} + 1344]",
                 "tileloadd tmm5, [{a} + {row} + 5120]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
+                "prefetcht1 [{ahead} + 1408]",
                 "tdpbf16ps tmm3, tmm5, tmm7",
+                "prefetcht1 [{ahead} + 1472]",
                 "add {a}, 6144",
                 "add {b}, 6144",
+                "add {ahead}, 1536",
                 "dec {steps}",
                 "jnz 2b",
                 "tilestored [{c} + {stride}], tmm0",
@@ -220,6 +260,7 @@ mod amx {
                 row = in(reg) ROW_BYTES,
                 a = inout(reg) a.as_ptr() => _,
                 b = inout(reg) b.as_ptr() => _,
+                ahead = inout(reg) ahead => _,
                 steps = inout(reg) steps => _,
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,

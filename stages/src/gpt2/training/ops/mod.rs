@@ -98,7 +98,7 @@ impl Linear {
         let inputs = self.weight.values().len() / self.width();
         let mut out = vec![0.0; x.len() / inputs * columns.len()];
         let bias = &self.bias.values()[columns.clone()];
-        gemm::linear(x, weight.columns(columns), bias, gemm::Target::Replace, &mut out);
+        gemm::linear(x, weight.columns(columns).into(), bias, gemm::Target::Replace, &mut out);
         out
     }
 

@@ -1,0 +1,41 @@
+//! Memory for tiles.
+
+use memmap2::MmapMut;
+
+use super::Tile;
+
+/// What the pages of a buffer are rounded up to: a huge page.
+const HUGE: usize = 2 << 20;
+
+/// Room for tiles in huge pages, where the system has them: they spare cache and address lookups a
+/// tenth of a product's time.
+#[derive(Debug)]
+pub(super) struct Buffer(Option<MmapMut>);
+
+impl Buffer {
+    pub(super) const EMPTY: Self = Self(None);
+
+    /// Room for `count` tiles; what it held may be lost.
+    pub(super) fn tiles(&mut self, count: usize) -> &mut [Tile] {
+        let bytes = count * size_of::<Tile>();
+        if self.0.as_ref().is_none_or(|map| map.len() < bytes) {
+            let map = MmapMut::map_anon(bytes.next_multiple_of(HUGE)).expect("memory for tiles");
+            #[cfg(target_os = "linux")]
+            let _ = map.advise(memmap2::Advice::HugePage);
+            self.0 = Some(map);
+        }
+        let map = self.0.as_mut().map_or(&mut [][..], |map| &mut map[..bytes]);
+        bytemuck::cast_slice_mut(map)
+    }
+
+    /// All that it has room for.
+    pub(super) fn all(&self) -> &[Tile] {
+        self.0.as_ref().map_or(&[], |map| bytemuck::cast_slice(map))
+    }
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self::EMPTY
+    }
+}
