@@ -16,8 +16,7 @@ const TOKENS: usize = 256;
 const SECONDS: f64 = 4.0;
 
 fn main() {
-    let blocks: Vec<_> =
-        (0..shape::CONFIG.n_layer as u32).map(|block| shape::random_block(block).packed()).collect();
+    let blocks = shape::blocks();
     println!("{} threads, row kernels: {}", rayon::current_num_threads(), Instructions::best());
     for prompts in [1, 4, 8, 16] {
         let offsets: Vec<usize> = (0..=prompts).map(|prompt| prompt * TOKENS).collect();

@@ -27,8 +27,7 @@ mod shape;
 const REPETITIONS: u64 = 3;
 
 fn main() -> Result<(), StageError> {
-    let blocks: Vec<_> =
-        (0..shape::CONFIG.n_layer as u32).map(|block| shape::random_block(block).packed()).collect();
+    let blocks = shape::blocks();
     for request in std::io::stdin().lines().map_while(Result::ok) {
         let words: Vec<&str> = request.split_whitespace().collect();
         let answer = match words.as_slice() {

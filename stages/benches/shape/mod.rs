@@ -7,7 +7,10 @@ use pipe_stages::{
     data::{Hidden, HiddenFormat, HiddenType, HiddenWriter, Rows},
     gpt2::{
         Activation, BlockWeights, Config, Method, Weights,
-        kernels::gemm::{Matrix, MatrixMut, Target, Threads, multiply},
+        kernels::{
+            gemm::{Matrix, MatrixMut, Target, Threads, multiply},
+            matrix_unit::PackingRoom,
+        },
         tensor_shapes,
         training::{AdamW, Data, Length, Network, Order, Progress, Step, TrainSettings, Watch, train},
         write_weights,
@@ -44,8 +47,13 @@ pub fn product_speed() -> f64 {
     })
 }
 
-/// A block of the published shape.
-pub fn random_block(block: u32) -> BlockWeights<'static> {
+/// The blocks of the published shape, ready for many products.
+pub fn blocks() -> Vec<BlockWeights<'static>> {
+    let mut room = PackingRoom::default();
+    (0..CONFIG.n_layer as u32).map(|block| random_block(block).packed(&mut room)).collect()
+}
+
+fn random_block(block: u32) -> BlockWeights<'static> {
     let (c, inner) = (CONFIG.n_embd, CONFIG.n_inner());
     BlockWeights::from_tensors(|name| {
         Cow::Owned(match name {

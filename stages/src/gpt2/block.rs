@@ -6,7 +6,7 @@ use super::{
     Config, LoraTarget, Method, ModelFile, Precision, Weights,
     kernels::{
         gemm::{Factor, Matrix, MatrixMut, Target, Threads, multiply},
-        matrix_unit::{self, Packed},
+        matrix_unit::{Packed, PackingRoom},
         rounding::round,
     },
 };
@@ -139,23 +139,15 @@ impl<'a> BlockWeights<'a> {
         self
     }
 
-    /// With its four matrices packed for the matrix unit, where there is one: half a time more
-    /// memory, and products with few rows take two thirds of the time.
+    /// With its four matrices packed for the matrix unit as far as there is `room`: half a time more
+    /// memory, and products of 256 rows take two thirds of the time.
     #[must_use]
-    pub fn packed(mut self) -> Self {
-        if matrix_unit::is_available() {
-            for linear in self.matrices_mut() {
-                linear.packed = Some(Arc::new(Packed::new(linear.matrix())));
-            }
+    pub fn packed(mut self, room: &mut PackingRoom) -> Self {
+        for linear in self.matrices_mut() {
+            let matrix = linear.matrix();
+            linear.packed = room.take(Packed::bytes(matrix)).then(|| Arc::new(Packed::new(matrix)));
         }
         self
-    }
-
-    /// Bytes that [`packed`](Self::packed) adds.
-    pub fn packed_bytes(&self) -> usize {
-        let Self { attention, projection, expand, contract, .. } = self;
-        let matrices = [attention, projection, expand, contract].map(Linear::matrix);
-        if matrix_unit::is_available() { matrices.into_iter().map(Packed::bytes).sum() } else { 0 }
     }
 
     fn matrices_mut(&mut self) -> [&mut Linear<'a>; 4] {

@@ -8,17 +8,16 @@ use crate::{
     gpt2::{
         Activation, BlockWeights, Config, Encoder, Failure, Finisher, Forward, Norm, Precision, Weights,
         embed,
-        kernels::{matrix_unit, vector::Instructions},
+        kernels::{
+            matrix_unit::{self, PackingRoom},
+            vector::Instructions,
+        },
     },
 };
 
 /// Positions of a batch: enough for matrix products at full speed. Prompts lie one after the
 /// other without padding, so batches need not be of equal lengths.
 pub const BATCH_POSITIONS: usize = 2048;
-
-/// Bytes of matrices that are kept packed for the matrix unit; the blocks past them are packed at
-/// every product.
-const PACKED_BYTES: usize = 1 << 30;
 
 /// A pool of as many threads as the stage may use.
 pub fn threads(cx: &StageCx<'_>) -> Result<ThreadPool, StageError> {
@@ -53,14 +52,8 @@ fn ready<'a>(
     blocks: impl IntoIterator<Item = BlockWeights<'a>>,
     precision: Precision,
 ) -> Vec<BlockWeights<'a>> {
-    let mut room = PACKED_BYTES;
-    let ready = |block: BlockWeights<'a>| {
-        let block = block.rounded(precision);
-        let Some(rest) = room.checked_sub(block.packed_bytes()) else { return block };
-        room = rest;
-        block.packed()
-    };
-    blocks.into_iter().map(ready).collect()
+    let mut room = PackingRoom::default();
+    blocks.into_iter().map(|block| block.rounded(precision).packed(&mut room)).collect()
 }
 
 /// The embeddings and the first blocks on this processor.

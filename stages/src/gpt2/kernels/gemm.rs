@@ -33,6 +33,18 @@ impl<'a> Factor<'a> {
         Self { matrix, packed: packed.map(Packed::panels) }
     }
 
+    /// Some of the rows.
+    ///
+    /// # Panics
+    ///
+    /// If there are no such rows.
+    #[must_use]
+    pub fn rows(self, range: Range<usize>) -> Self {
+        let ends = self.matrix.height();
+        let packed = self.packed.and_then(|panels| panels.of_rows(range.clone(), ends));
+        Self { matrix: self.matrix.rows(range), packed }
+    }
+
     /// Some of the columns.
     ///
     /// # Panics
@@ -202,17 +214,18 @@ pub enum Target {
 /// # Panics
 ///
 /// If the shapes do not fit.
-pub fn multiply(
+pub fn multiply<'a>(
     threads: Threads,
     alpha: f32,
     a: Matrix<'_>,
-    b: Matrix<'_>,
+    b: impl Into<Factor<'a>>,
     target: Target,
     c: MatrixMut<'_>,
 ) {
+    let Factor { matrix: b, packed } = b.into();
     if threads == Threads::All && matrix_unit::takes(a.height(), b.height(), b.width()) {
         check_shapes(a, b, &c);
-        matrix_unit::multiply_add(alpha, a, b, None, c, |row| {
+        matrix_unit::multiply_add(alpha, a, b, packed, c, |row| {
             if target == Target::Replace {
                 row.fill(0.0);
             }

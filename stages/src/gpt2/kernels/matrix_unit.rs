@@ -49,10 +49,6 @@ type Words = [u32; SIDE];
 #[repr(C, align(64))]
 struct Tile([Words; SIDE]);
 
-impl Tile {
-    const ZERO: Self = Self([[0; SIDE]; SIDE]);
-}
-
 /// What the rows of a tile are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rows {
@@ -96,6 +92,27 @@ impl Packed {
     }
 }
 
+/// How many bytes may still be kept packed by whoever holds this; what has no room is packed at every
+/// product.
+#[derive(Debug)]
+pub struct PackingRoom(usize);
+
+impl Default for PackingRoom {
+    /// 1 GiB where there is a unit: twice what the blocks of GPT-2 (124M) take.
+    fn default() -> Self {
+        Self(if is_available() { 1 << 30 } else { 0 })
+    }
+}
+
+impl PackingRoom {
+    /// Takes `bytes` of it, if there are so many.
+    pub fn take(&mut self, bytes: usize) -> bool {
+        let rest = self.0.checked_sub(bytes);
+        self.0 = rest.unwrap_or(self.0);
+        rest.is_some()
+    }
+}
+
 /// Some rows of a second factor, packed; or some columns of them.
 #[derive(Debug, Clone, Copy)]
 pub struct Panels<'a> {
@@ -111,6 +128,13 @@ impl<'a> Panels<'a> {
     pub fn from_column(self, first: usize) -> Option<Self> {
         let tiles = first.is_multiple_of(PANEL).then(|| &self.tiles[first / PANEL * self.panel..])?;
         Some(Self { tiles, ..self })
+    }
+
+    /// The given rows of a factor that has `height` rows, where they are whole steps.
+    pub fn of_rows(self, rows: Range<usize>, height: usize) -> Option<Self> {
+        let ends = rows.end == height || rows.end.is_multiple_of(STEP);
+        let is_whole = rows.start.is_multiple_of(STEP) && ends;
+        is_whole.then(|| Self { tiles: &self.tiles[tiles_of(rows.start)..], ..self })
     }
 
     /// The given rows of panel `panel`, whose first begins a step.
@@ -261,20 +285,28 @@ fn pack_body<const FMA: bool>(lines: Matrix<'_>, alpha: f32, rows: Rows, panels:
 /// Packs at most 16 lines of at most 32 numbers; `tiles` are the three parts.
 #[inline(always)]
 fn pack_tile(block: Matrix<'_>, alpha: f32, rows: Rows, tiles: [&mut Tile; PARTS]) {
+    let mut turned = [0.0; SIDE * STEP];
     match (block.are_rows_contiguous(), rows) {
         (true, Rows::Lines) => tiles_of_lines(block, alpha, tiles),
         (false, Rows::Pairs) => tiles_of_pairs(block, alpha, tiles),
-        (along, _) => {
-            let [mut a, mut b, mut c] = [Tile::ZERO; PARTS];
-            let turned = [&mut a, &mut b, &mut c];
-            if along {
-                tiles_of_lines(block, alpha, turned);
-            } else {
-                tiles_of_pairs(block, alpha, turned);
+        (true, Rows::Pairs) => {
+            for i in 0..block.height() {
+                let row = block.row(i);
+                for j in 0..row.len() {
+                    turned[j * SIDE + i] = row[j];
+                }
             }
-            for (tile, turned) in tiles.into_iter().zip([a, b, c]) {
-                transpose(&turned, tile);
+            tiles_of_pairs(Matrix::new(&turned, STEP, SIDE).transposed(), alpha, tiles);
+        }
+        (false, Rows::Lines) => {
+            let block = block.transposed();
+            for j in 0..block.height() {
+                let column = block.row(j);
+                for i in 0..column.len() {
+                    turned[i * STEP + j] = column[i];
+                }
             }
+            tiles_of_lines(Matrix::new(&turned, SIDE, STEP), alpha, tiles);
         }
     }
 }
@@ -357,15 +389,6 @@ fn split(x: &[f32; SIDE], alpha: f32) -> [Words; PARTS] {
 #[inline(always)]
 fn pair(even: u32, odd: u32) -> u32 {
     even >> 16 | odd
-}
-
-#[inline(always)]
-fn transpose(tile: &Tile, out: &mut Tile) {
-    for i in 0..SIDE {
-        for j in 0..SIDE {
-            out.0[j][i] = tile.0[i][j];
-        }
-    }
 }
 
 #[cfg(test)]
@@ -465,25 +488,30 @@ mod tests {
 
     #[test]
     fn packed_once_a_factor_gives_the_same_bits() {
-        let (rows, depth, columns) = (70, 1600, 100);
+        let (rows, depth, columns) = (70, 1610, 100);
         let (a, b) = (noise(9, rows * depth), noise(10, depth * columns));
         let (a, b) = (Matrix::new(&a, rows, depth), Matrix::new(&b, depth, columns));
         let packed = Packed::new(b);
-        let product = |columns: Range<usize>, panels| {
+        let product = |along: &Range<usize>, columns: &Range<usize>, panels| {
             let mut c = vec![1.0; rows * columns.len()];
+            let (a, b) = (a.columns(along.clone()), b.rows(along.clone()).columns(columns.clone()));
             let view = MatrixMut::new(&mut c, rows, columns.len());
-            multiply_add(1.0, a, b.columns(columns), panels, view, |row| row.fill(2.0));
+            multiply_add(1.0, a, b, panels, view, |row| row.fill(2.0));
             bits(&c)
         };
-        for columns in [0..columns, 0..40, 64..96, 32..99] {
-            let panels = packed.panels().from_column(columns.start);
-            assert!(panels.is_some(), "a panel begins there");
-            assert!(
-                product(columns.clone(), panels) == product(columns.clone(), None),
-                "columns {columns:?}"
-            );
+        for along in [0..depth, 32..depth, 800..1568] {
+            for columns in [0..columns, 0..40, 64..96, 32..99] {
+                let panels = packed.panels().of_rows(along.clone(), depth);
+                let panels = panels.and_then(|panels| panels.from_column(columns.start));
+                assert!(panels.is_some(), "steps and panels begin there");
+                let once = product(&along, &columns, panels);
+                assert!(once == product(&along, &columns, None), "rows {along:?}, columns {columns:?}");
+            }
         }
         assert!(packed.panels().from_column(16).is_none(), "no panel begins there");
+        for cut in [16..depth, 0..16] {
+            assert!(packed.panels().of_rows(cut, depth).is_none(), "no whole steps");
+        }
     }
 
     #[test]
@@ -506,7 +534,7 @@ mod tests {
             return;
         }
         let (a, b) = (noise(7, 32 * 96), noise(8, 96 * 32));
-        let mut panels = [vec![Tile::ZERO; 3 * TILES], vec![Tile::ZERO; 3 * TILES]];
+        let mut panels = [vec![Tile::zeroed(); 3 * TILES], vec![Tile::zeroed(); 3 * TILES]];
         let instructions = Instructions::best();
         pack(instructions, Matrix::new(&a, 32, 96), 1.0, Rows::Lines, &mut panels[0]);
         pack(instructions, Matrix::new(&b, 96, 32).transposed(), 1.0, Rows::Pairs, &mut panels[1]);

@@ -18,7 +18,8 @@ use crate::{
     contract::StageError,
     data::HiddenFormat,
     gpt2::{
-        Activation, Config, LoraTarget, Method, ModelFile, Precision, Weights, kernels::vector::Instructions,
+        Activation, Config, LoraTarget, Method, ModelFile, Precision, Weights,
+        kernels::{matrix_unit::PackingRoom, vector::Instructions},
         tensor_shapes,
     },
 };
@@ -98,8 +99,11 @@ impl Network {
         device.disable_cache();
         let first = config.n_layer - train_blocks;
         let of_blocks = (method == Method::FineTune).then_some(&device);
+        let mut room = PackingRoom::default();
+        let frozen = |index| Arc::new(Block::new(weights, index, None, &mut room));
+        let frozen = (hidden.blocks..first).map(frozen).collect();
         let trained = |index| {
-            let mut block = Block::new(weights, index, of_blocks);
+            let mut block = Block::new(weights, index, of_blocks, &mut room);
             block.adapters = adapters(&config, &method, index, seed, &device);
             Arc::new(block)
         };
@@ -114,7 +118,7 @@ impl Network {
             activation: hidden.activation,
             precision: Precision::F32,
             instructions: Instructions::best(),
-            frozen: (hidden.blocks..first).map(|index| Arc::new(Block::new(weights, index, None))).collect(),
+            frozen,
             trained: (first..config.n_layer).map(trained).collect(),
             norm: Arc::new(final_norm(weights, of_blocks)),
             head,

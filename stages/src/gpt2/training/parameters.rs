@@ -1,10 +1,16 @@
 //! The parameters of a network, frozen or trained.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use dfdx::prelude::{Cpu, CpuError, Gradients, Tensor, TensorFrom};
 
-use crate::gpt2::{LoraTarget, Weights};
+use crate::gpt2::{
+    LoraTarget, Precision, Weights,
+    kernels::{
+        gemm,
+        matrix_unit::{Packed, PackingRoom},
+    },
+};
 
 /// A matrix on `dfdx`'s tape, `(rows, columns)`.
 pub(super) type Matrix<T = dfdx::prelude::NoneTape> = Tensor<(usize, usize), f32, Cpu, T>;
@@ -85,6 +91,42 @@ impl Parameter {
 pub(super) struct Linear {
     pub weight: Parameter,
     pub bias: Parameter,
+    packs: Option<Packs>,
+}
+
+/// A frozen weight and its transpose as they are packed for the matrix unit, when first needed.
+#[derive(Debug, Default)]
+struct Packs {
+    weight: OnceLock<Packed>,
+    transposed: OnceLock<Packed>,
+}
+
+impl Linear {
+    /// The weight is packed once if it is frozen and there is `room`.
+    fn new(weight: Parameter, bias: Parameter, room: &mut PackingRoom) -> Self {
+        let mut linear = Self { weight, bias, packs: None };
+        let matrix = linear.matrix();
+        let keeps = !linear.weight.is_trained()
+            && room.take(Packed::bytes(matrix) + Packed::bytes(matrix.transposed()));
+        linear.packs = keeps.then(Packs::default);
+        linear
+    }
+
+    fn matrix(&self) -> gemm::Matrix<'_> {
+        gemm::Matrix::new(self.weight.values(), self.weight.shape()[0], self.weight.shape()[1])
+    }
+
+    /// The weight in `precision` as it was packed.
+    pub fn packed(&self, precision: Precision) -> Option<&Packed> {
+        let packs = self.packs.as_ref().filter(|_| precision == Precision::F32)?;
+        Some(packs.weight.get_or_init(|| Packed::new(self.matrix())))
+    }
+
+    /// The transposed weight in `precision` as it was packed.
+    pub fn packed_transposed(&self, precision: Precision) -> Option<&Packed> {
+        let packs = self.packs.as_ref().filter(|_| precision == Precision::F32)?;
+        Some(packs.transposed.get_or_init(|| Packed::new(self.matrix().transposed())))
+    }
 }
 
 /// Weight and bias of a layer norm.
@@ -125,12 +167,12 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// Block `index` of `weights`; `device` is given when it is trained.
-    pub fn new(weights: &Weights, index: usize, device: Option<&Cpu>) -> Self {
+    /// Block `index` of `weights`; `device` is given when it is trained. Otherwise its matrices are
+    /// packed once where there is `room`.
+    pub fn new(weights: &Weights, index: usize, device: Option<&Cpu>, room: &mut PackingRoom) -> Self {
         let parameter = |name: &str| read(weights, &format!("h.{index}.{name}"), device);
-        let linear = |name: &str| Linear {
-            weight: parameter(&format!("{name}.weight")),
-            bias: parameter(&format!("{name}.bias")),
+        let mut linear = |name: &str| {
+            Linear::new(parameter(&format!("{name}.weight")), parameter(&format!("{name}.bias")), room)
         };
         let norm = |name: &str| Norm {
             weight: parameter(&format!("{name}.weight")),

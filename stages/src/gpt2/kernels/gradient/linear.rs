@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::gpt2::kernels::gemm::{Matrix, MatrixMut, Target, Threads, multiply};
+use crate::gpt2::kernels::gemm::{Factor, Matrix, MatrixMut, Target, Threads, multiply};
 
 /// Columns that one task sums.
 const COLUMNS: usize = 64;
@@ -16,13 +16,13 @@ pub fn weight(x: Matrix<'_>, upstream: Matrix<'_>, gradient: MatrixMut<'_>) {
     multiply(Threads::All, 1.0, x.transposed(), upstream, Target::Add, gradient);
 }
 
-/// `gradient = upstream·weightᵀ`, or `+=`, for `weight` `[in, out]`.
+/// `gradient = upstream·transposed`, or `+=`, for the transposed weight `[out, in]`.
 ///
 /// # Panics
 ///
 /// If the shapes do not fit.
-pub fn input(upstream: Matrix<'_>, weight: Matrix<'_>, target: Target, gradient: MatrixMut<'_>) {
-    multiply(Threads::All, 1.0, upstream, weight.transposed(), target, gradient);
+pub fn input(upstream: Matrix<'_>, transposed: Factor<'_>, target: Target, gradient: MatrixMut<'_>) {
+    multiply(Threads::All, 1.0, upstream, transposed, target, gradient);
 }
 
 /// Adds the sum of the rows of `upstream`, each as wide as `gradient`.

@@ -23,7 +23,13 @@ use super::{
 };
 use crate::gpt2::{
     Activation, Precision,
-    kernels::{self, gemm, gradient, rounding::round, vector::Instructions},
+    kernels::{
+        self,
+        gemm::{self, Factor},
+        gradient,
+        rounding::round,
+        vector::Instructions,
+    },
 };
 
 /// What the operations of one pass share.
@@ -94,11 +100,11 @@ impl Linear {
     /// `x·weight + bias` in the given columns.
     fn forward(&self, pass: &Pass, x: &[f32], columns: std::ops::Range<usize>) -> Vec<f32> {
         let (x, weight) = (&rounded(pass.precision, x), &rounded(pass.precision, self.weight.values()));
-        let weight = matrix(weight, self.width());
+        let weight = Factor::new(matrix(weight, self.width()), self.packed(pass.precision));
         let inputs = self.weight.values().len() / self.width();
         let mut out = vec![0.0; x.len() / inputs * columns.len()];
         let bias = &self.bias.values()[columns.clone()];
-        gemm::linear(x, weight.columns(columns).into(), bias, gemm::Target::Replace, &mut out);
+        gemm::linear(x, weight.columns(columns), bias, gemm::Target::Replace, &mut out);
         out
     }
 
@@ -137,8 +143,9 @@ impl Linear {
         let width = columns.len();
         let precision = pass.precision.backward();
         let (upstream, weight) = (&rounded(precision, upstream), &rounded(precision, self.weight.values()));
-        let weight = matrix(weight, self.width()).columns(columns);
-        gradient::linear::input(matrix(upstream, width), weight, target, matrix_mut(of_input, inputs));
+        let weight = matrix(weight, self.width());
+        let transposed = Factor::new(weight.transposed(), self.packed_transposed(precision)).rows(columns);
+        gradient::linear::input(matrix(upstream, width), transposed, target, matrix_mut(of_input, inputs));
     }
 }
 
