@@ -38,12 +38,14 @@ const STEP: usize = 2 * SIDE;
 const PARTS: usize = 3;
 /// Tiles of a panel for one step.
 const TILES: usize = 2 * PARTS;
-/// Numbers along the sum that are packed at once; panels of a block of rows then fit the L2 cache.
-const DEPTH: usize = 768;
-/// Rows that one task takes at most: 576 KiB of panels.
+/// Numbers along the sum that are added at once, at most; panels of a block of rows then fit the L2 cache.
+const DEPTH: usize = 1024;
+/// Rows that one task takes at most: 768 KiB of panels.
 const ROWS: usize = 4 * PANEL;
 
 type Words = [u32; SIDE];
+/// The half of a word that is an odd number.
+const UPPER: u32 = 0xffff_0000;
 
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
@@ -172,6 +174,7 @@ pub(super) fn multiply_add(
     if rows == 0 || columns == 0 {
         return;
     }
+    let piece = depth.div_ceil(depth.div_ceil(DEPTH).max(1)).next_multiple_of(STEP);
     let block = rows.div_ceil(rayon::current_num_threads()).next_multiple_of(PANEL).min(ROWS);
     let blocks = |c: &mut [f32], depths: Range<usize>, panels: Panels<'_>| {
         c.par_chunks_mut(block * stride).enumerate().for_each(|(i, c)| {
@@ -179,8 +182,8 @@ pub(super) fn multiply_add(
             if depths.start == 0 {
                 c.chunks_mut(stride).for_each(|row| begin(&mut row[..columns]));
             }
-            for start in depths.clone().step_by(DEPTH) {
-                let depth = start..(start + DEPTH).min(depths.end);
+            for start in depths.clone().step_by(piece) {
+                let depth = start..(start + piece).min(depths.end);
                 multiply_add_rows(alpha, a, depth, panels, c, stride, columns);
             }
         });
@@ -189,8 +192,8 @@ pub(super) fn multiply_add(
         return blocks(c, 0..depth, packed);
     }
     let mut buffer = SECOND.take();
-    for start in (0..depth).step_by(DEPTH) {
-        let depth = start..(start + DEPTH).min(depth);
+    for start in (0..depth).step_by(piece) {
+        let depth = start..(start + piece).min(depth);
         let panel = tiles_of(depth.len());
         let tiles = buffer.tiles(columns.div_ceil(PANEL) * panel);
         pack_columns(b.rows(depth.clone()), tiles);
@@ -368,27 +371,28 @@ fn copy<const N: usize>(from: &[f32], to: &mut [f32; N]) {
     }
 }
 
-/// The bf16 parts of `alpha · x`, each in the upper half of a word.
+/// Words whose upper halves are the bf16 parts of `alpha · x`; their sum is exact.
+///
+/// What is not finite has a part that is not a number: a NaN may be rounded to zero, but stays in
+/// what is left, and infinity leaves a NaN.
 #[inline(always)]
 fn split(x: &[f32; SIDE], alpha: f32) -> [Words; PARTS] {
     let mut parts = [[0; SIDE]; PARTS];
     for i in 0..SIDE {
         let mut rest = alpha * x[i];
-        for part in 0..PARTS {
-            let bits = rest.to_bits();
-            let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000;
-            // Rounding could carry a NaN on to zero.
-            let nearest = if rest.is_nan() { 0x7fc0_0000 } else { nearest };
+        for part in 0..PARTS - 1 {
+            let nearest = rest.to_bits().wrapping_add(0x8000) & UPPER;
             parts[part][i] = nearest;
             rest -= f32::from_bits(nearest);
         }
+        parts[PARTS - 1][i] = rest.to_bits();
     }
     parts
 }
 
 #[inline(always)]
 fn pair(even: u32, odd: u32) -> u32 {
-    even >> 16 | odd
+    even >> 16 | odd & UPPER
 }
 
 #[cfg(test)]

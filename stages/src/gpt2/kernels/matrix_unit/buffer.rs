@@ -4,8 +4,10 @@ use memmap2::MmapMut;
 
 use super::Tile;
 
-/// What the pages of a buffer are rounded up to: a huge page.
+/// Bytes of a huge page.
 const HUGE: usize = 2 << 20;
+/// From this size on, a buffer is whole huge pages.
+const LARGE: usize = HUGE / 4;
 
 /// Room for tiles in huge pages, where the system has them: they spare cache and address lookups a
 /// tenth of a product's time.
@@ -19,9 +21,13 @@ impl Buffer {
     pub(super) fn tiles(&mut self, count: usize) -> &mut [Tile] {
         let bytes = count * size_of::<Tile>();
         if self.0.as_ref().is_none_or(|map| map.len() < bytes) {
-            let map = MmapMut::map_anon(bytes.next_multiple_of(HUGE)).expect("memory for tiles");
+            let size = if bytes < LARGE { bytes } else { bytes.next_multiple_of(HUGE) };
+            let map = MmapMut::map_anon(size).expect("memory for tiles");
             #[cfg(target_os = "linux")]
-            let _ = map.advise(memmap2::Advice::HugePage);
+            if size >= HUGE {
+                // Without them the buffer is only slower.
+                let _ = map.advise(memmap2::Advice::HugePage);
+            }
             self.0 = Some(map);
         }
         let map = self.0.as_mut().map_or(&mut [][..], |map| &mut map[..bytes]);
