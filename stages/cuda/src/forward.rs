@@ -9,7 +9,7 @@ use dfdx::prelude::Storage;
 use pipe_stages::gpt2::{Activation, Config, Precision};
 
 use crate::{
-    launch::{Heads, Kernels, Keys},
+    launch::{Formats, Heads, Kernels, Keys},
     machine::{Machine, Numbers, Trouble},
     prompts::{Dropped, Prompts},
     slice::{Factor, Slice, SliceMut},
@@ -173,8 +173,9 @@ impl<M: Machine> Forward<M> {
         let biases = Some([bias, bias.skip(4 * c), bias.skip(8 * c)]);
         let keys = Keys { k: qkv.skip(4 * c), v: qkv.skip(8 * c), stride: 3 * c, biases };
         let mixed = self.mixed.write(kernels);
-        kernels.attention(format, &mixed, None, (qkv, 3 * c), keys, Dropped::NOTHING, prompts, *heads)?;
-        let factor = Factor::new(mixed.read(), format, rows, c);
+        let (formats, dropped) = (Formats::wide(format), Dropped::NOTHING);
+        kernels.attention(formats, &mixed, None, (qkv, 3 * c), keys, dropped, prompts, *heads)?;
+        let factor = rounded(kernels, format, &normal, mixed.read(), rows, c)?;
         kernels.multiply(1.0, factor, block.projection.matrix(machine), 1.0, stream, c)?;
         let stream = self.stream.write(kernels);
         mlp(self.activation, format, kernels, block, rows, stream, normal, &mut self.inner, &mut self.active)
@@ -207,12 +208,29 @@ impl<M: Machine> Forward<M> {
         let biases = Some([bias, bias.skip(4 * c), bias.skip(8 * c)]);
         let keys = Keys { k: kv, v: kv.skip(4 * c), stride: 2 * c, biases };
         let (q, mixed) = (kernels.slice(self.inner.numbers()), self.mixed.write(kernels));
-        kernels.attention_last(format, &mixed, q, keys, Dropped::NOTHING, prompts, *heads)?;
-        let factor = Factor::new(mixed.read(), format, rows, c);
+        let formats = Formats::wide(format);
+        kernels.attention_last(formats, &mixed, q, keys, Dropped::NOTHING, prompts, *heads)?;
+        let factor = rounded(kernels, format, &normal, mixed.read(), rows, c)?;
         kernels.multiply(1.0, factor, block.projection.matrix(machine), 1.0, last, c)?;
         let last = self.last.write(kernels);
         mlp(self.activation, format, kernels, block, rows, last, normal, &mut self.inner, &mut self.active)
     }
+}
+
+/// `x` `[rows, width]` in `format`, in `room` where that is not f32.
+fn rounded<'a, M: Machine>(
+    kernels: &Kernels<M>,
+    format: Precision,
+    room: &'a SliceMut<'_>,
+    x: Slice<'a>,
+    rows: usize,
+    width: usize,
+) -> Result<Factor<'a>, Trouble<M>> {
+    if format == Precision::F32 {
+        return Ok(Factor::new(x, format, rows, width));
+    }
+    kernels.convert(format, room, x, rows * width)?;
+    Ok(Factor::new(room.read(), format, rows, width))
 }
 
 /// Adds the MLP of `block` to `stream`, but for the bias of its second product.

@@ -75,6 +75,7 @@ impl Forward {
         layer_norm(self.instructions, hidden, &norm.weight, &norm.bias, &mut self.normal);
         round(self.precision, &mut self.normal);
         linear(&self.normal, block.attention.factor(), &block.attention.bias, Target::Replace, &mut self.qkv);
+        round(self.precision, &mut self.qkv);
         attention::causal(self.instructions, &self.qkv, offsets, self.n_head, &mut self.mixed);
         round(self.precision, &mut self.mixed);
         linear(&self.mixed, block.projection.factor(), &block.projection.bias, Target::Add, hidden);
@@ -96,9 +97,11 @@ impl Forward {
         round(self.precision, &mut self.normal);
         let (weight, bias) = (block.attention.factor(), &block.attention.bias);
         linear(&self.normal, weight.columns(c..3 * c), &bias[c..], Target::Replace, &mut self.qkv);
+        round(self.precision, &mut self.qkv);
         let last_normal = self.last_positions(&self.normal, offsets);
         let mut q = vec![0.0; last_normal.len()];
         linear(&last_normal, weight.columns(0..c), &bias[..c], Target::Replace, &mut q);
+        round(self.precision, &mut q);
         let mut mixed = last_normal;
         attention::last(self.instructions, &q, &self.qkv, offsets, self.n_head, &mut mixed);
         round(self.precision, &mut mixed);

@@ -6,11 +6,11 @@ use half::{bf16, f16};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The precision of products with the matrices of blocks, the same on every device.
+/// The precision of products with the matrices of blocks and of attention, the same on every device.
 ///
-/// Both factors are rounded to it, each product is exact and sums are in f32: what tensor cores
-/// compute. Norms, softmax, GELU, the residual stream, low-rank additions, trained parameters, their
-/// gradients and moments are f32 always.
+/// Factors are rounded to it, each product is exact and sums are in f32: what tensor cores compute.
+/// Norms, softmax, GELU, the residual stream, low-rank additions, trained parameters, their gradients
+/// and moments are f32 always.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {

@@ -1,4 +1,4 @@
-// Causal attention of every position, without the matrix of scores in memory.
+// Causal attention of every position in f32, without the matrix of scores in memory.
 //
 // A block takes 64 queries of one head of one prompt and goes through the keys up to the last of
 // them, 32 at a time, keeping the running maximum and sum of each query's softmax. A thread holds
@@ -25,13 +25,13 @@ __device__ inline void load_tile(float (*tile)[HEAD + 1], const float *from, con
 // q, k and v are columns of rows `q_stride` or `kv_stride` wide; their biases, as wide as all heads,
 // may be null. `out` is `[rows, n_head · d]`. Writes the logarithm of each softmax's denominator to
 // `denominators` `[rows, n_head]` unless null. The grid is (tiles of the longest prompt, heads, prompts).
-template <typename Out>
-__device__ void attention(Out *out, float *denominators, const float *q, const float *k, const float *v,
-                          u32 q_stride, u32 kv_stride, const float *q_bias, const float *k_bias, const float *v_bias,
-                          const u32 *offsets, const u64 *keys, u64 threshold, float kept, u32 d) {
+extern "C" __global__ void attention_f32(float *out, float *denominators, const float *q, const float *k, const float *v,
+                                         u32 q_stride, u32 kv_stride, const float *q_bias, const float *k_bias,
+                                         const float *v_bias, const u32 *offsets, const u64 *draws, u64 threshold,
+                                         float kept, u32 d) {
     __shared__ float q_tile[QUERIES][HEAD + 1], k_tile[KEYS][HEAD + 1], v_tile[KEYS][HEAD + 1];
     __shared__ float weights[QUERIES][KEYS + 1];
-    Dropout dropout = {keys, threshold, kept};
+    Dropout dropout = {draws, threshold, kept};
     u32 prompt = blockIdx.z, head = blockIdx.y, n_head = gridDim.y, first = blockIdx.x * QUERIES;
     u32 start = offsets[prompt], length = offsets[prompt + 1] - start;
     if (first >= length) return; // a whole block
@@ -95,15 +95,7 @@ __device__ void attention(Out *out, float *denominators, const float *q, const f
     for (u32 i = 0; i < 4 && row + i < queries; ++i) {
         u64 position = start + first + row + i;
         for (u32 c = 0; c < 4; ++c)
-            if (lane * 4 + c < d) out[position * n_head * d + column + lane * 4 + c] = as<Out>(result[i][c] / sum[i]);
+            if (lane * 4 + c < d) out[position * n_head * d + column + lane * 4 + c] = result[i][c] / sum[i];
         if (denominators && lane == 0) denominators[position * n_head + head] = largest[i] + logf(sum[i]);
     }
 }
-#define PARAMETERS(OUT)                                                                                              \
-    (OUT * out, float *denominators, const float *q, const float *k, const float *v, u32 q_stride, u32 kv_stride,     \
-     const float *q_bias, const float *k_bias, const float *v_bias, const u32 *offsets, const u64 *keys, u64 threshold, \
-     float kept, u32 d)
-IN_EVERY_FORMAT(attention, PARAMETERS,
-                (out, denominators, q, k, v, q_stride, kv_stride, q_bias, k_bias, v_bias, offsets, keys, threshold, kept,
-                 d))
-#undef PARAMETERS

@@ -1,4 +1,4 @@
-// Gradients of the attention of every position.
+// Gradients of the attention of every position in f32.
 //
 // Probabilities are computed again from the logarithms of the denominators. Two kernels, each a sum
 // in a fixed order without atomics: a block of the first owns 32 queries, of the second 32 keys.
@@ -6,14 +6,16 @@
 
 constexpr u32 TILE = 32;
 
-// out[t][h] = upstream[t] · result[t] over the channels of head h: what softmax subtracts.
+// out[t][h] = upstream[t] · result[t] over the channels of head h: what softmax subtracts. A warp takes
+// a head of a row.
 extern "C" __global__ void attention_dots(float *out, const float *upstream, const float *result, u32 rows, u32 n_head,
                                           u32 d) {
-    for (u64 i = first_index(); i < (u64)rows * n_head; i += index_step()) {
-        float sum = 0.0f;
-        for (u32 c = 0; c < d; ++c) sum += upstream[i * d + c] * result[i * d + c];
-        out[i] = sum;
-    }
+    u64 i = (u64)blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+    if (i >= (u64)rows * n_head) return; // a whole warp
+    float sum = 0.0f;
+    for (u32 c = threadIdx.x % WARP; c < d; c += WARP) sum += upstream[i * d + c] * result[i * d + c];
+    sum = sum_over<WARP>(sum);
+    if (threadIdx.x % WARP == 0) out[i] = sum;
 }
 
 // What both kernels read. q and upstream are `[rows, n_head · d]`; k and v are columns of `[rows, kv_stride]`.
@@ -69,7 +71,7 @@ __device__ inline void score_tile(Tiles &tiles, const Attended &in, const Dropou
 }
 
 // of_q `[rows, n_head · d]`. The grid is (tiles of the longest prompt, heads, prompts).
-extern "C" __global__ void attention_gradient_q(float *of_q, const float *q, const float *k, const float *v, u32 kv_stride,
+extern "C" __global__ void attention_gradient_q_f32(float *of_q, const float *q, const float *k, const float *v, u32 kv_stride,
                                                 const float *upstream, const float *denominators, const float *dots,
                                                 const u32 *offsets, const u64 *keys, u64 threshold, float kept, u32 d) {
     __shared__ Tiles tiles;
@@ -97,7 +99,7 @@ extern "C" __global__ void attention_gradient_q(float *of_q, const float *q, con
 }
 
 // of_k and of_v, columns of rows `kv_stride` wide. The grid as above, a tile of keys a block.
-extern "C" __global__ void attention_gradient_kv(float *of_k, float *of_v, const float *q, const float *k, const float *v,
+extern "C" __global__ void attention_gradient_kv_f32(float *of_k, float *of_v, const float *q, const float *k, const float *v,
                                                  u32 kv_stride, const float *upstream, const float *denominators,
                                                  const float *dots, const u32 *offsets, const u64 *keys, u64 threshold,
                                                  float kept, u32 d) {

@@ -17,7 +17,13 @@
 
 #include "attention.cuh"
 
+#include "tensor_core.cuh"
+
+#include "attention_tensor.cuh"
+
 #include "attention_gradient.cuh"
+
+#include "attention_tensor_gradient.cuh"
 
 #include "attention_last.cuh"
 

@@ -8,7 +8,7 @@ mod training;
 
 use pipe_stages::gpt2::Precision;
 
-pub use attention::{Heads, Keys};
+pub use attention::{Formats, Heads, Keys};
 pub use rows::NormSlices;
 pub use training::AdamWArguments;
 

@@ -11,7 +11,7 @@ use super::{
     stream::{Recorder, Stream},
 };
 use crate::{
-    launch::Keys,
+    launch::{Formats, Keys},
     machine::{Machine, Numbers, Trouble},
     slice::{Factor, Slice},
 };
@@ -134,24 +134,16 @@ impl<M: Machine> Half<M> {
         let mut attended = pass.zeros(queries, c)?;
         let mut denominators = kernels.zeros(if last { 1 } else { positions * pass.heads.count })?;
         {
-            let (keys, q) = (self.keys(kernels.slice(&kv)), kernels.slice(&q));
+            let (keys, q, formats) =
+                (self.keys(kernels.slice(&kv)), kernels.slice(&q), Formats::wide(pass.forward));
             let (out, dropped) =
                 (kernels.slice_mut(&mut attended), pass.dropped(block.index, Site::Attention));
             if last {
-                kernels.attention_last(Precision::F32, &out, q, keys, dropped, prompts, pass.heads)?;
+                kernels.attention_last(formats, &out, q, keys, dropped, prompts, pass.heads)?;
             } else {
                 let kept = kernels.slice_mut(&mut denominators);
                 let q = (q, c);
-                kernels.attention(
-                    Precision::F32,
-                    &out,
-                    Some(&kept),
-                    q,
-                    keys,
-                    dropped,
-                    prompts,
-                    pass.heads,
-                )?;
+                kernels.attention(formats, &out, Some(&kept), q, keys, dropped, prompts, pass.heads)?;
             }
         }
         let mut out = pass.zeros(queries, c)?;
@@ -278,15 +270,16 @@ impl<M: Machine> Half<M> {
             let (of_k, of_v) = kernels.slice_mut(&mut of_kv).columns(4 * c);
             let (q, keys) = (kernels.slice(&saved.q), self.keys(kernels.slice(&saved.kv)));
             let (from, dropped) = (kernels.slice(of_attended), pass.dropped(block.index, Site::Attention));
-            let (into, heads) = ([&of_k, &of_v], pass.heads);
+            let (into, heads, format) = ([&of_k, &of_v], pass.heads, pass.forward);
             if extent.last {
-                kernels.attention_last_gradient(&to, into, q, keys, from, dropped, prompts, heads)?;
+                kernels.attention_last_gradient(format, &to, into, q, keys, from, dropped, prompts, heads)?;
             } else {
                 let mut dots = kernels.zeros(positions * heads.count)?;
                 let dots = kernels.slice_mut(&mut dots);
                 let given = (kernels.slice(&saved.attended), kernels.slice(&saved.denominators));
-                kernels
-                    .attention_gradient(&to, into, q, keys, given, &dots, from, dropped, prompts, heads)?;
+                kernels.attention_gradient(
+                    format, &to, into, q, keys, given, &dots, from, dropped, prompts, heads,
+                )?;
             }
         }
         Ok((of_q, of_kv))

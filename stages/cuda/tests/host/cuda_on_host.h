@@ -8,6 +8,7 @@
 #include <setjmp.h>
 #include <ucontext.h>
 
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -23,12 +24,19 @@
 #define __global__
 #define __device__
 #define __shared__ static thread_local
+#define __launch_bounds__(THREADS)
 
 struct dim3 {
     unsigned x, y, z;
 };
 struct float2 {
     float x, y;
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+struct alignas(8) uint2 {
+    unsigned x, y;
 };
 inline float2 make_float2(float x, float y) { return {x, y}; }
 inline unsigned min(unsigned a, unsigned b) { return a < b ? a : b; }
@@ -63,6 +71,30 @@ inline __half __float2half_rn(float value) {
     auto significand = (uint32_t)std::nearbyint(std::ldexp(magnitude, 11 - exponent));
     return {uint16_t(sign | (((exponent + 13) << 10) + significand))};
 }
+inline float float_of(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+inline float __bfloat162float(__nv_bfloat16 value) { return float_of(uint32_t(value.bits) << 16); }
+inline float __half2float(__half value) {
+    int exponent = value.bits >> 10 & 31, significand = value.bits & 1023;
+    float magnitude = exponent == 31  ? (significand ? NAN : INFINITY)
+                      : exponent == 0 ? significand * 0x1p-24f
+                                      : std::ldexp(float(significand + 1024), exponent - 25);
+    return value.bits >> 15 ? -magnitude : magnitude;
+}
+
+struct __half2 {
+    __half x, y;
+};
+struct __nv_bfloat162 {
+    __nv_bfloat16 x, y;
+};
+inline __half2 __floats2half2_rn(float x, float y) { return {__float2half_rn(x), __float2half_rn(y)}; }
+inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y) { return {__float2bfloat16_rn(x), __float2bfloat16_rn(y)}; }
+inline float number(__half value) { return __half2float(value); }
+inline float number(__nv_bfloat16 value) { return __bfloat162float(value); }
 
 namespace host {
 
@@ -86,6 +118,9 @@ struct State {
     unsigned current = 0, threads = 0;
     dim3 block{}, grid{}, block_size{};
     std::vector<float> exchanged;
+    // What the lanes of a warp give to an instruction of the whole warp.
+    std::vector<std::array<uint32_t, 6>> given;
+    std::vector<const uint32_t *> rows;
     std::vector<float> shared;
     void (*kernel)(void **) = nullptr;
     void **arguments = nullptr;
@@ -200,4 +235,42 @@ inline float __shfl_xor_sync(unsigned, float value, unsigned distance) {
     float other = s.exchanged[s.current ^ distance];
     host::wait(host::At::WarpBarrier);
     return other;
+}
+
+// Tensor cores, by the fragments that `tensor_core.cuh` describes.
+
+template <typename T>
+void multiply_add(float (&sum)[4], const uint32_t (&left)[4], uint32_t right_0, uint32_t right_1) {
+    host::State &s = host::state();
+    s.given[s.current] = {left[0], left[1], left[2], left[3], right_0, right_1};
+    host::wait(host::At::WarpBarrier);
+    unsigned warp = s.current / host::WARP_SIZE * host::WARP_SIZE, g = s.current % host::WARP_SIZE / 4, t = s.current % 4;
+    // Words hold two numbers: the word `of` of a lane, the lower or the upper half.
+    auto part = [&](unsigned lane, unsigned of, unsigned half) {
+        T value;
+        auto bits = uint16_t(s.given[warp + lane][of] >> 16 * half);
+        memcpy(&value, &bits, 2);
+        return number(value);
+    };
+    for (unsigned i = 0; i < 4; ++i)
+        for (unsigned k = 0; k < 16; ++k) {
+            unsigned holder = k % 8 / 2;
+            float a = part(g * 4 + holder, i / 2 + k / 8 * 2, k % 2);
+            float b = part((t * 2 + i % 2) * 4 + holder, 4 + k / 8, k % 2);
+            sum[i] += a * b;
+        }
+    host::wait(host::At::WarpBarrier);
+}
+
+inline void load_transposed(uint32_t (&words)[4], const uint32_t *row) {
+    host::State &s = host::state();
+    if ((uintptr_t)row % 16 != 0) host::fail("a row of a matrix that is not aligned");
+    s.rows[s.current] = row;
+    host::wait(host::At::WarpBarrier);
+    unsigned warp = s.current / host::WARP_SIZE * host::WARP_SIZE, g = s.current % host::WARP_SIZE / 4, t = s.current % 4;
+    for (unsigned m = 0; m < 4; ++m) {
+        auto at = [&](unsigned row) { return uint16_t(s.rows[warp + m * 8 + row][g / 2] >> 16 * (g % 2)); };
+        words[m] = at(2 * t) | uint32_t(at(2 * t + 1)) << 16;
+    }
+    host::wait(host::At::WarpBarrier);
 }

@@ -5,12 +5,13 @@
 #include "../../src/kernels/kernels.cu"
 
 #define FORMATS(NAME, X) X(NAME##_f32) X(NAME##_f16) X(NAME##_bf16)
+#define WIDE(NAME, X) FORMATS(NAME, X) X(NAME##_wide_f16) X(NAME##_wide_bf16)
 #define KERNELS(X)                                                                                                   \
     X(embed) X(add_bias) X(add) X(add_branch) X(drop) X(gather_last) X(scatter_last) X(convert_f16) X(convert_bf16)   \
     X(column_sums) X(add_parts) X(layer_norm_gradient) X(layer_norm_column_sums) X(gelu_gradient) X(attention_dots)   \
-    X(attention_gradient_q) X(attention_gradient_kv) X(attention_last_gradient) X(head_logits) X(cross_entropy)       \
-    X(head_gradient) X(squares) X(total_of) X(adamw) FORMATS(layer_norm, X) FORMATS(gelu, X) FORMATS(attention, X)    \
-    FORMATS(attention_last, X)
+    X(head_logits) X(cross_entropy) X(head_gradient) X(squares) X(total_of) X(adamw) FORMATS(layer_norm, X)           \
+    FORMATS(gelu, X) WIDE(attention, X) WIDE(attention_last, X) FORMATS(attention_gradient_q, X)                      \
+    FORMATS(attention_gradient_kv, X) FORMATS(attention_last_gradient, X)
 
 // Returns 0, or 1 where there is no such kernel.
 extern "C" int run_kernel(const char *name, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned threads,
@@ -26,6 +27,8 @@ extern "C" int run_kernel(const char *name, unsigned grid_x, unsigned grid_y, un
     s.grid = {grid_x, grid_y, grid_z};
     s.block_size = {threads, 1, 1};
     s.exchanged.assign(threads, NAN);
+    s.given.assign(threads, {});
+    s.rows.assign(threads, nullptr);
     s.shared.assign(shared_bytes / 4, NAN);
     for (unsigned z = 0; z < grid_z; ++z)
         for (unsigned y = 0; y < grid_y; ++y)

@@ -4,13 +4,14 @@ use std::{ops::Range, sync::Arc};
 
 use dfdx::prelude::{Cpu, CpuError, PutTape, SplitTape, Tape};
 
-use super::{Matrix, Pass, adapter, add, matrix, matrix_mut, numbers, take, tensor};
+use super::{Matrix, Pass, adapter, add, matrix, matrix_mut, numbers, rounded, take, tensor};
 use crate::gpt2::{
     LoraTarget,
     kernels::{
         dropout::Site,
         gemm::Target,
         gradient::attention::{Pattern, backward, forward},
+        rounding::round,
     },
     training::parameters::{Block, Grads},
 };
@@ -66,7 +67,7 @@ struct Saved {
     normal: Vec<f32>,
     /// Of it the rows that have queries, where these are not all.
     normal_last: Option<Vec<f32>>,
-    /// `[queries, n_embd]`.
+    /// As attention takes them, `[queries, n_embd]`.
     q: Vec<f32>,
     /// `[positions, 2·n_embd]`.
     kv: Vec<f32>,
@@ -122,6 +123,8 @@ impl Half {
                 LoraTarget::O => {}
             }
         }
+        round(pass.precision, &mut q);
+        round(pass.precision, &mut kv);
         let mut probabilities = vec![0.0; self.pattern.probabilities()];
         let mut attended = vec![0.0; q.len()];
         forward(pass.instructions, &self.pattern, &q, &kv, &mut probabilities, &mut attended);
@@ -159,9 +162,10 @@ impl Half {
             adapter::backward(pass, gradients, adapter, x, kept, matrix(&of_branch, c), into)?;
         }
         let (mut of_q, mut of_kv) = (vec![0.0; saved.q.len()], vec![0.0; saved.kv.len()]);
-        let Saved { q, kv, probabilities, .. } = saved;
-        let (pattern, instructions) = (&self.pattern, pass.instructions);
-        backward(instructions, pattern, q, kv, probabilities, &of_attended, &mut of_q, &mut of_kv);
+        let factors = [&saved.q, &saved.kv, &of_attended];
+        let [q, kv, of_attended] = factors.map(|values| rounded(pass.precision.backward(), values));
+        let (pattern, probabilities) = (&self.pattern, &saved.probabilities);
+        backward(pass.instructions, pattern, &q, &kv, probabilities, &of_attended, &mut of_q, &mut of_kv);
         block.qkv.parameters_backward(pass, gradients, saved.query_rows(), &of_q, 0..c)?;
         block.qkv.parameters_backward(pass, gradients, &saved.normal, &of_kv, c..3 * c)?;
 
