@@ -42,6 +42,16 @@ fn over(count: usize) -> [u32; 3] {
     [blocks as u32, 1, 1]
 }
 
+/// A grid for a thread four channels, or more: blocks of a row along x, rows along y; and the threads of
+/// a block.
+fn over_rows(rows: usize, width: usize) -> ([u32; 3], u32) {
+    let fours = (width as u64).div_ceil(4).max(1);
+    let blocks = fours.div_ceil(u64::from(THREADS)).min(MOST_BLOCKS);
+    let threads = fours.div_ceil(blocks).next_multiple_of(u64::from(WARP)).min(u64::from(THREADS));
+    let along_rows = (rows as u64).clamp(1, MOST_BLOCKS / blocks);
+    ([blocks as u32, along_rows as u32, 1], threads as u32)
+}
+
 /// A grid for a warp a row.
 fn warps(rows: usize) -> [u32; 3] {
     [(rows as u32).div_ceil(THREADS / WARP).max(1), 1, 1]
@@ -174,7 +184,22 @@ impl<M: Machine> Kernels<M> {
         unsafe { self.machine.launch(&launch, arguments) }
     }
 
-    /// As [`Self::launch`] with a thread an element.
+    /// As [`Self::launch`] for a kernel over the channels of rows.
+    fn each_of_rows(
+        &self,
+        kernel: &'static str,
+        rows: usize,
+        width: usize,
+        arguments: &[Argument],
+    ) -> Result<(), Trouble<M>> {
+        if rows * width == 0 {
+            return Ok(());
+        }
+        let (grid, threads) = over_rows(rows, width);
+        self.launch(kernel, grid, threads, 0, arguments)
+    }
+
+    /// As [`Self::launch`] with a thread an element, or a thread four where the caller counts fours.
     fn each(&self, kernel: &'static str, count: usize, arguments: &[Argument]) -> Result<(), Trouble<M>> {
         if count == 0 {
             return Ok(());
@@ -185,7 +210,7 @@ impl<M: Machine> Kernels<M> {
 
 #[cfg(test)]
 mod tests {
-    use super::{over, warps};
+    use super::{over, over_rows, warps};
 
     #[test]
     fn grids_cover_every_element_and_stay_within_bounds() {
@@ -193,6 +218,11 @@ mod tests {
         assert_eq!(over(256), [1, 1, 1]);
         assert_eq!(over(257), [2, 1, 1]);
         assert_eq!(over(usize::MAX), [4096, 1, 1]);
+        assert_eq!(over_rows(1, 5), ([1, 1, 1], 32));
+        assert_eq!(over_rows(100, 768), ([1, 100, 1], 192));
+        assert_eq!(over_rows(40_000, 1536), ([2, 2048, 1], 192));
+        assert_eq!(over_rows(7, 3072), ([3, 7, 1], 256));
+        assert_eq!(over_rows(usize::MAX, u32::MAX as usize), ([4096, 1, 1], 256));
         assert_eq!(warps(1), [1, 1, 1]);
         assert_eq!(warps(17), [3, 1, 1]);
     }

@@ -49,7 +49,7 @@ impl<M: Machine> Kernels<M> {
             (rows as u32).into(),
             (width as u32).into(),
         ];
-        self.each("embed", rows * width, &arguments)
+        self.each_of_rows("embed", rows, width, &arguments)
     }
 
     /// Kernel `layer_norm`: `out` in `format`, after `x += pending`.
@@ -118,7 +118,7 @@ impl<M: Machine> Kernels<M> {
             (width as u32).into(),
             form(activation).into(),
         ];
-        self.each(named(["gelu_f32", "gelu_f16", "gelu_bf16"], format), rows * width, &arguments)
+        self.each_of_rows(named(["gelu_f32", "gelu_f16", "gelu_bf16"], format), rows, width, &arguments)
     }
 
     /// Kernel `gelu_gradient`: `gradient *= gelu'(x + bias)`.
@@ -139,7 +139,7 @@ impl<M: Machine> Kernels<M> {
             (width as u32).into(),
             form(activation).into(),
         ];
-        self.each("gelu_gradient", rows * width, &arguments)
+        self.each_of_rows("gelu_gradient", rows, width, &arguments)
     }
 
     /// Kernel `add_bias`: adds `bias` to each row of `x`.
@@ -156,13 +156,13 @@ impl<M: Machine> Kernels<M> {
             (rows as u32).into(),
             (width as u32).into(),
         ];
-        self.each("add_bias", rows * width, &arguments)
+        self.each_of_rows("add_bias", rows, width, &arguments)
     }
 
     /// Kernel `add`: `to += from`.
     pub fn add(&self, to: &SliceMut<'_>, from: Slice<'_>, count: usize) -> Result<(), Trouble<M>> {
         let arguments = [to.checked(4 * count).into(), from.checked(4 * count).into(), (count as u64).into()];
-        self.each("add", count, &arguments)
+        self.each("add", count.div_ceil(4), &arguments)
     }
 
     /// Kernel `add_branch`: `branch = residual + dropout(branch + bias)`.
@@ -192,7 +192,7 @@ impl<M: Machine> Kernels<M> {
             (rows as u32).into(),
             (width as u32).into(),
         ];
-        self.each("add_branch", rows * width, &arguments)
+        self.each_of_rows("add_branch", rows, width, &arguments)
     }
 
     /// Kernel `drop`: `out = dropout(x)`.
@@ -217,7 +217,7 @@ impl<M: Machine> Kernels<M> {
             (rows as u32).into(),
             (width as u32).into(),
         ];
-        self.each("drop", rows * width, &arguments)
+        self.each_of_rows("drop", rows, width, &arguments)
     }
 
     /// Kernel `gather_last`: the last row of each prompt, `[prompts, width]`.
@@ -235,7 +235,7 @@ impl<M: Machine> Kernels<M> {
             (prompts.count() as u32).into(),
             (width as u32).into(),
         ];
-        self.each("gather_last", prompts.count() * width, &arguments)
+        self.each_of_rows("gather_last", prompts.count(), width, &arguments)
     }
 
     /// Kernel `scatter_last`: adds `rows` `[prompts, width]` to the last row of each prompt.
@@ -253,7 +253,7 @@ impl<M: Machine> Kernels<M> {
             (prompts.count() as u32).into(),
             (width as u32).into(),
         ];
-        self.each("scatter_last", prompts.count() * width, &arguments)
+        self.each_of_rows("scatter_last", prompts.count(), width, &arguments)
     }
 
     /// Kernel `convert`: `count` numbers of `x` in `format`, which is not f32.
@@ -270,6 +270,6 @@ impl<M: Machine> Kernels<M> {
             Precision::Bf16 => "convert_bf16",
         };
         let arguments = [out.checked(2 * count).into(), x.checked(4 * count).into(), (count as u64).into()];
-        self.each(kernel, count, &arguments)
+        self.each(kernel, count.div_ceil(4), &arguments)
     }
 }

@@ -2,7 +2,7 @@
 
 use pipe_stages::gpt2::training::AdamW;
 
-use super::{Kernels, THREADS, WARP, over, warps};
+use super::{Kernels, THREADS, WARP, warps};
 use crate::{
     machine::{Machine, Numbers, Trouble},
     slice::{Slice, SliceMut, extent},
@@ -189,7 +189,7 @@ impl<M: Machine> Kernels<M> {
 
     /// The sum of the squares of all `tensors`, as an f64 in a buffer.
     pub fn sum_of_squares(&self, tensors: &[(Slice<'_>, usize)]) -> Result<Numbers<M>, Trouble<M>> {
-        let blocks = |count: usize| count.div_ceil(THREADS as usize).clamp(1, SQUARE_BLOCKS);
+        let blocks = |count: usize| count.div_ceil(4 * THREADS as usize).clamp(1, SQUARE_BLOCKS);
         let all: usize = tensors.iter().map(|(_, count)| blocks(*count)).sum();
         let (mut parts, mut total) = (self.zeros(2 * all)?, self.zeros(2)?);
         let mut at = 0;
@@ -244,7 +244,7 @@ impl<M: Machine> Kernels<M> {
             with.root.into(),
             with.epsilon.into(),
         ];
-        self.launch("adamw", over(count), THREADS, 0, &arguments)
+        self.each("adamw", count.div_ceil(4), &arguments)
     }
 }
 

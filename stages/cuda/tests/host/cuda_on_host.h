@@ -31,6 +31,17 @@ struct float2 {
     float x, y;
 };
 inline float2 make_float2(float x, float y) { return {x, y}; }
+// Words of memory, whatever numbers lie in them.
+struct __attribute__((may_alias, aligned(8))) uint2 {
+    uint32_t x, y;
+};
+struct __attribute__((may_alias, aligned(16))) uint4 {
+    uint32_t x, y, z, w;
+};
+template <class Word>
+void __stcg(Word *to, Word value) {
+    memcpy(to, &value, sizeof value);
+}
 inline unsigned min(unsigned a, unsigned b) { return a < b ? a : b; }
 using std::isfinite;
 
@@ -62,6 +73,19 @@ inline __half __float2half_rn(float value) {
     // 11 significant bits; a carry runs into the exponent, as it should.
     auto significand = (uint32_t)std::nearbyint(std::ldexp(magnitude, 11 - exponent));
     return {uint16_t(sign | (((exponent + 13) << 10) + significand))};
+}
+inline float __bfloat162float(__nv_bfloat16 value) {
+    uint32_t bits = uint32_t(value.bits) << 16;
+    float result;
+    memcpy(&result, &bits, 4);
+    return result;
+}
+inline float __half2float(__half value) {
+    int exponent = value.bits >> 10 & 0x1f, significand = value.bits & 0x3ff;
+    float magnitude = exponent == 31  ? (significand ? NAN : INFINITY)
+                      : exponent == 0 ? std::ldexp((float)significand, -24)
+                                      : std::ldexp((float)(significand | 0x400), exponent - 25);
+    return value.bits & 0x8000 ? -magnitude : magnitude;
 }
 
 namespace host {
