@@ -23,7 +23,7 @@ use pipe_stages::gpt2::{
 
 tests_of! {
     conversions_round_to_nearest_even_as_rust_does,
-    layer_norm_adds_what_is_pending_and_normalizes_rows_of_any_width,
+    layer_norm_of_rows_of_any_width_is_that_of_rust_with_and_without_a_row_added,
     gradients_of_layer_norm_are_those_of_rust,
     gelu_and_its_slope_are_those_of_rust_in_both_forms,
     attention_of_every_position_is_that_of_rust,
@@ -106,27 +106,28 @@ fn conversions_round_to_nearest_even_as_rust_does<M: Tested>() {
     }
 }
 
-fn layer_norm_adds_what_is_pending_and_normalizes_rows_of_any_width<M: Tested>() {
+fn layer_norm_of_rows_of_any_width_is_that_of_rust_with_and_without_a_row_added<M: Tested>() {
     for kernels in M::all() {
         for (rows, width) in [(1, 1), (3, 5), (9, 37), (17, 64), (5, 768)] {
-            for format in FORMATS {
-                let (x, pending) = (noise(1, rows * width, 4.0), noise(2, width, 1.0));
-                let (weight, bias) = (noise(3, width, 1.0), noise(4, width, 1.0));
-                let summed: Vec<f32> = x.iter().enumerate().map(|(i, x)| x + pending[i % width]).collect();
+            let (x, added) = (noise(1, rows * width, 4.0), noise(2, width, 1.0));
+            let (weight, bias) = (noise(3, width, 1.0), noise(4, width, 1.0));
+            let sums: Vec<f32> = x.iter().enumerate().map(|(i, x)| x + added[i % width]).collect();
+            let on_device = [&x, &added, &weight, &bias].map(|values| up(&kernels, values));
+            let [from, row, weight_of, bias_of] = on_device.each_ref().map(|numbers| kernels.slice(numbers));
+            let norm = NormSlices { weight: weight_of, bias: bias_of };
+            for (format, is_added) in FORMATS.into_iter().flat_map(|format| [(format, false), (format, true)])
+            {
                 let mut wanted = vec![0.0; x.len()];
-                layer_norm::layer_norm(best(), &summed, &weight, &bias, &mut wanted);
-                let (mut x, pending) = (up(&kernels, &x), up(&kernels, &pending));
-                let (weight, bias) = (up(&kernels, &weight), up(&kernels, &bias));
-                let norm = NormSlices { weight: kernels.slice(&weight), bias: kernels.slice(&bias) };
+                let summed = if is_added { &sums } else { &x };
+                layer_norm::layer_norm(best(), summed, &weight, &bias, &mut wanted);
                 let mut out = zeros(&kernels, rows * width);
-                let (to, stream) = (kernels.slice_mut(&mut out), kernels.slice_mut(&mut x));
-                let pending = Some(kernels.slice(&pending));
-                kernels.layer_norm(format, &to, &stream, pending, norm, rows, width).unwrap();
-                let what = format!("{format} {rows} x {width}");
+                let (to, row) = (kernels.slice_mut(&mut out), is_added.then_some(row));
+                kernels.layer_norm(format, &to, from, row, norm, rows, width).unwrap();
+                let what = format!("{format} {rows} x {width}, added {is_added}");
                 let got = down(&kernels, &out, format, rows * width);
                 assert_close::<M>(&got, &wanted, tolerance(format).max(4e-6), &what);
-                assert_eq!(down(&kernels, &x, Precision::F32, rows * width), summed, "{what}");
             }
+            assert_eq!(down(&kernels, &on_device[0], Precision::F32, x.len()), x, "{rows} x {width}");
         }
     }
 }

@@ -3,34 +3,34 @@
 
 constexpr float NORM_EPSILON = 1e-5f;
 
-// Mean of a row and one over its deviation, in every lane.
-__device__ inline float2 mean_and_scale(const float *x, u32 width) {
+// Mean of a row `x + added` and one over its deviation, in every lane.
+__device__ inline float2 mean_and_scale(const float *x, const float *added, u32 width) {
     u32 lane = threadIdx.x % WARP;
+    auto value = [=](u32 i) { return added ? x[i] + added[i] : x[i]; };
     float sum = 0.0f;
-    for (u32 i = lane; i < width; i += WARP) sum += x[i];
+    for (u32 i = lane; i < width; i += WARP) sum += value(i);
     float mean = sum_over<WARP>(sum) / width, squares = 0.0f;
-    for (u32 i = lane; i < width; i += WARP) squares += (x[i] - mean) * (x[i] - mean);
+    for (u32 i = lane; i < width; i += WARP) squares += (value(i) - mean) * (value(i) - mean);
     return make_float2(mean, 1.0f / sqrtf(sum_over<WARP>(squares) / width + NORM_EPSILON));
 }
 
-// out = norm(x), after `x += pending` where that is not null: the bias of the product that was
-// added to the stream before.
+// out = norm(x + added), where `added` is one row for all, or null.
 template <typename Out>
-__device__ void layer_norm(Out *out, float *x, const float *pending, const float *weight, const float *bias,
+__device__ void layer_norm(Out *out, const float *x, const float *added, const float *weight, const float *bias,
                            u32 rows, u32 width) {
     u32 row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP, lane = threadIdx.x % WARP;
     if (row >= rows) return; // a whole warp
     x += (u64)row * width;
     out += (u64)row * width;
-    if (pending)
-        for (u32 i = lane; i < width; i += WARP) x[i] += pending[i];
-    float2 stats = mean_and_scale(x, width);
-    for (u32 i = lane; i < width; i += WARP)
-        out[i] = as<Out>((x[i] - stats.x) * stats.y * weight[i] + bias[i]);
+    float2 stats = mean_and_scale(x, added, width);
+    for (u32 i = lane; i < width; i += WARP) {
+        float value = added ? x[i] + added[i] : x[i];
+        out[i] = as<Out>((value - stats.x) * stats.y * weight[i] + bias[i]);
+    }
 }
 #define PARAMETERS(OUT) \
-    (OUT *out, float *x, const float *pending, const float *weight, const float *bias, u32 rows, u32 width)
-IN_EVERY_FORMAT(layer_norm, PARAMETERS, (out, x, pending, weight, bias, rows, width))
+    (OUT *out, const float *x, const float *added, const float *weight, const float *bias, u32 rows, u32 width)
+IN_EVERY_FORMAT(layer_norm, PARAMETERS, (out, x, added, weight, bias, rows, width))
 #undef PARAMETERS
 
 // input += the gradient of the rows `x`; writes mean and scale of each row to `stats` `[rows, 2]`.
@@ -41,7 +41,7 @@ extern "C" __global__ void layer_norm_gradient(float *input, float *stats, const
     if (row >= rows) return;
     x += (u64)row * width;
     upstream += (u64)row * width;
-    float2 of_row = mean_and_scale(x, width);
+    float2 of_row = mean_and_scale(x, nullptr, width);
     if (lane == 0) {
         stats[2 * row] = of_row.x;
         stats[2 * row + 1] = of_row.y;

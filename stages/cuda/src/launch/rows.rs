@@ -52,14 +52,14 @@ impl<M: Machine> Kernels<M> {
         self.each_of_rows("embed", rows, width, &arguments)
     }
 
-    /// Kernel `layer_norm`: `out` in `format`, after `x += pending`.
+    /// Kernel `layer_norm`: the norm of each row of `x`, to which the row `added` is added, in `format`.
     #[allow(clippy::too_many_arguments)]
     pub fn layer_norm(
         &self,
         format: Precision,
         out: &SliceMut<'_>,
-        x: &SliceMut<'_>,
-        pending: Option<Slice<'_>>,
+        x: Slice<'_>,
+        added: Option<Slice<'_>>,
         norm: NormSlices<'_>,
         rows: usize,
         width: usize,
@@ -67,7 +67,7 @@ impl<M: Machine> Kernels<M> {
         let arguments = [
             out.checked(bytes_of(format) * rows * width).into(),
             x.checked(4 * rows * width).into(),
-            pending.map_or(0, |pending| pending.checked(4 * width)).into(),
+            added.map_or(0, |added| added.checked(4 * width)).into(),
             norm.weight.checked(4 * width).into(),
             norm.bias.checked(4 * width).into(),
             (rows as u32).into(),
@@ -75,27 +75,6 @@ impl<M: Machine> Kernels<M> {
         ];
         let kernel = named(["layer_norm_f32", "layer_norm_f16", "layer_norm_bf16"], format);
         self.launch(kernel, warps(rows), THREADS, 0, &arguments)
-    }
-
-    /// Kernel `layer_norm`: `out` in f32, with nothing pending.
-    pub fn normalize(
-        &self,
-        out: &SliceMut<'_>,
-        x: Slice<'_>,
-        norm: NormSlices<'_>,
-        rows: usize,
-        width: usize,
-    ) -> Result<(), Trouble<M>> {
-        let arguments = [
-            out.checked(4 * rows * width).into(),
-            x.checked(4 * rows * width).into(),
-            0u64.into(),
-            norm.weight.checked(4 * width).into(),
-            norm.bias.checked(4 * width).into(),
-            (rows as u32).into(),
-            (width as u32).into(),
-        ];
-        self.launch("layer_norm_f32", warps(rows), THREADS, 0, &arguments)
     }
 
     /// Kernel `gelu`: `out = gelu(x + bias)` in `format`.

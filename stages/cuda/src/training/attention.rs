@@ -106,7 +106,8 @@ impl<M: Machine> Half<M> {
         let (machine, positions, queries) = (kernels.machine(), prompts.positions(), prompts.rows(last));
         let mut normal = pass.zeros(positions, c)?;
         let norm = block.norm_1.slices(machine);
-        kernels.normalize(&kernels.slice_mut(&mut normal), kernels.slice(states), norm, positions, c)?;
+        let to = kernels.slice_mut(&mut normal);
+        kernels.layer_norm(Precision::F32, &to, kernels.slice(states), None, norm, positions, c)?;
         let normal_last = if last { Some(pass.last_rows(&normal)?) } else { None };
         let query_rows = normal_last.as_ref().unwrap_or(&normal);
         let (mut q, mut kv) = (pass.zeros(queries, c)?, pass.zeros(positions, 2 * c)?);

@@ -24,7 +24,7 @@ pub fn mlp<M: Machine>(
     let states = kernels.slice(&x.values);
     let mut normal = pass.zeros(rows, c)?;
     let norm = block.norm_2.slices(machine);
-    kernels.normalize(&kernels.slice_mut(&mut normal), states, norm, rows, c)?;
+    kernels.layer_norm(Precision::F32, &kernels.slice_mut(&mut normal), states, None, norm, rows, c)?;
     let mut inner = pass.zeros(rows, inner_width)?;
     let (from, to) = (kernels.slice(&normal), kernels.slice_mut(&mut inner));
     block.up.forward(kernels, pass.forward, from, rows, 0..inner_width, to)?;
@@ -93,7 +93,7 @@ pub fn final_norm<M: Machine>(
     let (kernels, c, rows) = (&pass.kernels, pass.n_embd, pass.prompts.count());
     let mut out = pass.zeros(rows, c)?;
     let (to, states) = (kernels.slice_mut(&mut out), kernels.slice(&x.values));
-    kernels.normalize(&to, states, norm.slices(kernels.machine()), rows, c)?;
+    kernels.layer_norm(Precision::F32, &to, states, None, norm.slices(kernels.machine()), rows, c)?;
     let out = Stream::new(kernels.machine(), out, rows * c)?;
     let (input, output, pass, norm) = (x.clone(), Arc::clone(&out.slot), Arc::clone(pass), Arc::clone(norm));
     tape.record(move |gradients| {
