@@ -12,7 +12,7 @@ use crate::{
     launch::{Heads, Kernels, Keys},
     machine::{Machine, Numbers, Trouble},
     prompts::{Dropped, Prompts},
-    slice::{Factor, Slice, SliceMut},
+    slice::{Factor, Slice, SliceMut, bytes_of},
     weights::{Block, Blocks, Norm},
 };
 
@@ -57,8 +57,8 @@ pub struct Forward<M: Machine> {
     normal: Scratch<M>,
     qkv: Scratch<M>,
     mixed: Scratch<M>,
+    /// Of the MLP, before GELU and after it in the format of products; the queries of last positions.
     inner: Scratch<M>,
-    active: Scratch<M>,
 }
 
 impl<M: Machine> Forward<M> {
@@ -76,7 +76,6 @@ impl<M: Machine> Forward<M> {
             qkv: Scratch(None),
             mixed: Scratch(None),
             inner: Scratch(None),
-            active: Scratch(None),
         }
     }
 
@@ -93,8 +92,7 @@ impl<M: Machine> Forward<M> {
         self.normal.room(kernels, positions, c)?;
         self.qkv.room(kernels, positions, 3 * c)?;
         self.mixed.room(kernels, positions, c)?;
-        self.inner.room(kernels, positions, 4 * c)?;
-        self.active.room(kernels, positions, 4 * c)
+        self.inner.room(kernels, positions, bytes_of(self.precision) * c)
     }
 
     /// The residual stream, to write the start of a batch to.
@@ -166,7 +164,7 @@ impl<M: Machine> Forward<M> {
         let factor = Factor::new(mixed.read(), format, rows, c);
         kernels.multiply(1.0, factor, block.projection.factor(machine), 1.0, stream, c)?;
         let stream = self.stream.write(kernels);
-        mlp(self.activation, format, kernels, block, rows, stream, normal, &mut self.inner, &mut self.active)
+        mlp(self.activation, format, kernels, block, rows, stream, normal, &mut self.inner)
     }
 
     /// As [`Self::block`] for the last positions alone, which move from `stream` to `last`.
@@ -195,7 +193,7 @@ impl<M: Machine> Forward<M> {
         let factor = Factor::new(mixed.read(), format, rows, c);
         kernels.multiply(1.0, factor, block.projection.factor(machine), 1.0, last, c)?;
         let last = self.last.write(kernels);
-        mlp(self.activation, format, kernels, block, rows, last, normal, &mut self.inner, &mut self.active)
+        mlp(self.activation, format, kernels, block, rows, last, normal, &mut self.inner)
     }
 }
 
@@ -210,19 +208,15 @@ fn mlp<M: Machine>(
     stream: SliceMut<'_>,
     normal: SliceMut<'_>,
     inner: &mut Scratch<M>,
-    active: &mut Scratch<M>,
 ) -> Result<(), Trouble<M>> {
     let machine = kernels.machine();
-    let (c, width) = {
-        let (inputs, outputs) = block.expand.matrix(machine).shape();
-        (inputs, outputs)
-    };
+    let (c, width) = block.expand.matrix(machine).shape();
     let (norm, lacking) = (block.ln_2.slices(machine), Some(kernels.slice(&block.lacking_2)));
     kernels.layer_norm(format, &normal, stream.read(), lacking, norm, rows, c)?;
     let factor = Factor::new(normal.read(), format, rows, c);
-    kernels.multiply(1.0, factor, block.expand.matrix(machine), 0.0, inner.write(kernels), width)?;
-    let (product, active) = (kernels.slice(inner.numbers()), active.write(kernels));
-    kernels.gelu(format, activation, &active, product, block.expand.bias(machine), rows, width)?;
-    let factor = Factor::new(active.read(), format, rows, width);
+    kernels.multiply_rounded(factor, block.expand.matrix(machine), inner.write(kernels), width)?;
+    let inner = inner.write(kernels);
+    kernels.gelu(format, activation, &inner, inner.read(), block.expand.bias(machine), rows, width)?;
+    let factor = Factor::new(inner.read(), format, rows, width);
     kernels.multiply(1.0, factor, block.contract.factor(machine), 1.0, stream, c)
 }

@@ -160,7 +160,7 @@ impl Machine for Gpu {
     }
 
     unsafe fn multiply(&self, product: &RawProduct) -> Result<(), CudaError> {
-        let RawProduct { alpha, format, beta, c, c_stride, .. } = *product;
+        let RawProduct { alpha, format, beta, c, c_format, c_stride, .. } = *product;
         let (BlasProduct { m, n, k, a, b }, format) = (product.along_columns(), data_type(format));
         self.0.device.bind_to_thread()?;
         // SAFETY: factors and result lie in their buffers, which the caller has checked.
@@ -181,7 +181,7 @@ impl Machine for Gpu {
                 number(b.stride),
                 (&raw const beta).cast(),
                 c as *mut c_void,
-                CUDA_R_32F,
+                data_type(c_format),
                 number(c_stride),
                 CUBLAS_COMPUTE_32F,
                 CUBLAS_GEMM_DFALT,

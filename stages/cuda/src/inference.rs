@@ -18,8 +18,8 @@ const FEWEST_POSITIONS: usize = 256;
 /// Positions to compute together where `free` bytes of memory are free: half of it for the buffers of
 /// a batch, the rest for weights.
 pub fn batch_positions(config: &Config, free: usize) -> usize {
-    // Stream, last, normal, mixed; qkv; inner and active: numbers a position, each 4 bytes at most.
-    let bytes = 4 * (4 + 3 + 8) * config.n_embd;
+    // Stream, last, normal, mixed; qkv; inner: numbers a position, each 4 bytes at most.
+    let bytes = 4 * (4 + 3 + 4) * config.n_embd;
     let fitting = free / 2 / bytes;
     let power = if fitting.is_power_of_two() { fitting } else { fitting.next_power_of_two() / 2 };
     power.clamp(FEWEST_POSITIONS, MOST_POSITIONS)

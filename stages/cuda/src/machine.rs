@@ -191,7 +191,7 @@ pub struct RawFactor {
     pub transposed: bool,
 }
 
-/// `c = alpha · a·b + beta · c`, with `c` `[m, n]` in f32 and sums in f32.
+/// `c = alpha · a·b + beta · c`, with `c` `[m, n]` and sums in f32.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RawProduct {
     /// Rows of the result.
@@ -212,6 +212,8 @@ pub struct RawProduct {
     pub beta: f32,
     /// Of the result's first number.
     pub c: u64,
+    /// The format of the result: f32 or that of the factors.
+    pub c_format: Precision,
     /// Numbers from row to row of the result.
     pub c_stride: usize,
 }

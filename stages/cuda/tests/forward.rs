@@ -18,12 +18,13 @@ tests_of! {
 }
 
 /// How far states may differ: where an f32 of one is rounded to another neighbour than that of the
-/// other, the two go on apart by a step of the precision.
+/// other, the two go on apart by a step of the precision; and the product that GELU reads is rounded
+/// here alone.
 fn tolerance(precision: Precision) -> f32 {
     match precision {
         Precision::F32 => 2e-5,
-        Precision::F16 => 4e-3,
-        Precision::Bf16 => 3e-2,
+        Precision::F16 => 8e-3,
+        Precision::Bf16 => 6e-2,
     }
 }
 

@@ -9,6 +9,7 @@ use pipe_cuda::{
     machine::Numbers,
     prompts::{Dropped, Prompts},
     slice::Factor,
+    weights::in_format,
 };
 use pipe_stages::gpt2::{
     Activation, Precision,
@@ -35,6 +36,7 @@ tests_of! {
     the_head_its_loss_and_its_gradients_meet_the_formula,
     an_update_clips_by_the_norm_of_all_tensors_and_is_that_of_rust,
     products_of_transposed_and_partial_matrices_are_those_of_rust,
+    products_are_rounded_to_the_format_of_their_factors_where_that_is_asked_for,
 }
 
 const FORMATS: [Precision; 3] = [Precision::F32, Precision::F16, Precision::Bf16];
@@ -176,17 +178,21 @@ fn gelu_and_its_slope_are_those_of_rust_in_both_forms<M: Tested>() {
         for (rows, width, first) in SHAPES {
             let (x, bias) = (noise(1, rows * width, 6.0), noise(2, width, 1.0));
             let sums: Vec<f32> = x.iter().enumerate().map(|(i, x)| x + bias[i % width]).collect();
-            let (x, bias) = (up(&kernels, &x), up(&kernels, &behind(first, &bias)));
-            let (from, bias) = (kernels.slice(&x), kernels.slice(&bias).skip(4 * first));
+            let (on_device, bias) = (up(&kernels, &x), up(&kernels, &behind(first, &bias)));
+            let (from, bias) = (kernels.slice(&on_device), kernels.slice(&bias).skip(4 * first));
             for activation in [Activation::GeluNew, Activation::Gelu] {
                 let what = format!("{activation} of {rows} x {width} from {first}");
-                let mut wanted = sums.clone();
-                gelu::activate(best(), activation, &mut wanted);
                 for format in FORMATS {
-                    let mut out = zeros(&kernels, rows * width);
-                    let to = kernels.slice_mut(&mut out);
-                    kernels.gelu(format, activation, &to, from, bias, rows, width).unwrap();
-                    let got = down(&kernels, &out, format, rows * width);
+                    let mut wanted: Vec<f32> =
+                        x.iter().zip(&sums).map(|(x, sum)| format.round(*x) + (sum - x)).collect();
+                    gelu::activate(best(), activation, &mut wanted);
+                    let mut in_place = up(&kernels, &x);
+                    if format != Precision::F32 {
+                        kernels.convert(format, &kernels.slice_mut(&mut in_place), from, x.len()).unwrap();
+                    }
+                    let to = kernels.slice_mut(&mut in_place);
+                    kernels.gelu(format, activation, &to, to.read(), bias, rows, width).unwrap();
+                    let got = down(&kernels, &in_place, format, rows * width);
                     assert_close::<M>(&got, &wanted, tolerance(format), &format!("{what} in {format}"));
                 }
                 let upstream = noise(3, rows * width, 1.0);
@@ -565,5 +571,31 @@ fn products_of_transposed_and_partial_matrices_are_those_of_rust<M: Tested>() {
         let b = Factor::new(kernels.slice(&on_b), Precision::F32, k, n + 3).columns(3, n);
         kernels.multiply(0.5, a, b, 1.0, kernels.slice_mut(&mut c), n).unwrap();
         assert_close::<M>(&down(&kernels, &c, Precision::F32, m * n), &wanted, 1e-5, "product");
+    }
+}
+
+fn products_are_rounded_to_the_format_of_their_factors_where_that_is_asked_for<M: Tested>() {
+    let (m, n, k, stride) = (5, 4, 7, 6);
+    for (kernels, format) in M::all().into_iter().flat_map(|k| FORMATS.map(|format| (k.clone(), format))) {
+        let (a, b) = (noise(1, m * k, 1.0), noise(2, k * n, 1.0));
+        let rounded = |values: &[f32]| values.iter().map(|value| format.round(*value)).collect::<Vec<_>>();
+        let mut wanted = vec![0.0; m * n];
+        gemm::multiply(
+            gemm::Threads::One,
+            1.0,
+            gemm::Matrix::new(&rounded(&a), m, k),
+            gemm::Matrix::new(&rounded(&b), k, n),
+            gemm::Target::Replace,
+            gemm::MatrixMut::new(&mut wanted, m, n),
+        );
+        let on_device = [&a, &b].map(|values| kernels.upload(&in_format(values, format)).unwrap());
+        let a = Factor::new(kernels.slice(&on_device[0]), format, m, k);
+        let b = Factor::new(kernels.slice(&on_device[1]), format, k, n);
+        let mut c = up(&kernels, &vec![f32::NAN; m * stride]);
+        kernels.multiply_rounded(a, b, kernels.slice_mut(&mut c), stride).unwrap();
+        let got = down(&kernels, &c, format, m * stride);
+        let got: Vec<f32> = got.chunks(stride).flat_map(|row| row[..n].to_vec()).collect();
+        assert_close::<M>(&got, &rounded(&wanted), tolerance(format), &format!("product in {format}"));
+        assert_eq!(got, rounded(&got), "{format}");
     }
 }

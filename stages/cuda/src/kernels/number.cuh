@@ -23,9 +23,9 @@ __device__ inline half_t as<half_t>(float value) { return __float2half_rn(value)
 template <>
 __device__ inline bf16_t as<bf16_t>(float value) { return __float2bfloat16_rn(value); }
 
-__device__ inline float number(float value) { return value; }
-__device__ inline float number(half_t value) { return __half2float(value); }
-__device__ inline float number(bf16_t value) { return __bfloat162float(value); }
+__device__ inline float as_float(float value) { return value; }
+__device__ inline float as_float(half_t value) { return __half2float(value); }
+__device__ inline float as_float(bf16_t value) { return __bfloat162float(value); }
 
 // Makes the kernel NAME_f32, NAME_f16 and NAME_bf16 of a template over the format of what it writes.
 #define IN_EVERY_FORMAT(NAME, PARAMETERS, ARGUMENTS)                                      \

@@ -38,7 +38,7 @@ __device__ inline Vector<N> load(Lanes<N> lanes, const T *from) {
     Moved word = *reinterpret_cast<const Moved *>(from);
     T numbers[N];
     memcpy(numbers, &word, sizeof word);
-    return vector_of(lanes, [&](u32 i) { return number(numbers[i]); });
+    return vector_of(lanes, [&](u32 i) { return as_float(numbers[i]); });
 }
 
 // `__stcg`, since nvcc 13.0 splits a plain store of four numbers that were not loaded from there. The

@@ -15,7 +15,7 @@ pub use training::AdamWArguments;
 use crate::{
     machine::{Argument, Launch, Machine, Numbers, RawProduct, Trouble},
     prompts::Prompts,
-    slice::{Factor, Slice, SliceMut, extent},
+    slice::{Factor, Slice, SliceMut, bytes_of, extent},
 };
 
 /// Threads of a block where a kernel does not say.
@@ -131,12 +131,11 @@ impl<M: Machine> Kernels<M> {
         prompts.offsets(&self.machine).checked(4 * (prompts.count() + 1)).into()
     }
 
-    /// `c = alpha · a·b + beta · c`, for `c` of rows `stride` wide.
+    /// `c = alpha · a·b + beta · c`, for `c` in f32 of rows `stride` wide.
     ///
     /// # Panics
     ///
     /// If shapes, formats or bounds do not fit.
-    #[allow(unsafe_code, reason = "shapes and bounds are checked here")]
     pub fn multiply(
         &self,
         alpha: f32,
@@ -144,6 +143,34 @@ impl<M: Machine> Kernels<M> {
         b: Factor<'_>,
         beta: f32,
         c: SliceMut<'_>,
+        stride: usize,
+    ) -> Result<(), Trouble<M>> {
+        self.product(alpha, a, b, beta, (c, Precision::F32), stride)
+    }
+
+    /// `c = a·b`, for `c` in the format of the factors, of rows `stride` wide.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::multiply`].
+    pub fn multiply_rounded(
+        &self,
+        a: Factor<'_>,
+        b: Factor<'_>,
+        c: SliceMut<'_>,
+        stride: usize,
+    ) -> Result<(), Trouble<M>> {
+        self.product(1.0, a, b, 0.0, (c, a.format()), stride)
+    }
+
+    #[allow(unsafe_code, reason = "shapes and bounds are checked here")]
+    fn product(
+        &self,
+        alpha: f32,
+        a: Factor<'_>,
+        b: Factor<'_>,
+        beta: f32,
+        (c, c_format): (SliceMut<'_>, Precision),
         stride: usize,
     ) -> Result<(), Trouble<M>> {
         let ((m, k), (rows_of_b, n)) = (a.shape(), b.shape());
@@ -161,7 +188,8 @@ impl<M: Machine> Kernels<M> {
             b: b.raw(),
             format: a.format(),
             beta,
-            c: c.checked(4 * extent(m, n, stride)),
+            c: c.checked(bytes_of(c_format) * extent(m, n, stride)),
+            c_format,
             c_stride: stride,
         };
         // SAFETY: factors and result lie in their buffers, which live: their slices do.

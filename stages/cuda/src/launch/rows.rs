@@ -77,7 +77,7 @@ impl<M: Machine> Kernels<M> {
         self.launch(kernel, warps(rows), THREADS, 0, &arguments)
     }
 
-    /// Kernel `gelu`: `out = gelu(x + bias)` in `format`.
+    /// Kernel `gelu`: `out = gelu(x + bias)`, with `out` and `x` in `format`; they may be the same.
     #[allow(clippy::too_many_arguments)]
     pub fn gelu(
         &self,
@@ -91,7 +91,7 @@ impl<M: Machine> Kernels<M> {
     ) -> Result<(), Trouble<M>> {
         let arguments = [
             out.checked(bytes_of(format) * rows * width).into(),
-            x.checked(4 * rows * width).into(),
+            x.checked(bytes_of(format) * rows * width).into(),
             bias.checked(4 * width).into(),
             (rows as u32).into(),
             (width as u32).into(),
