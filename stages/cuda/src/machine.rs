@@ -30,6 +30,12 @@ pub trait Machine: fmt::Debug + Clone + 'static {
     /// A buffer of `count` zeros; frees what is kept for later and tries again where there is no room.
     fn zeros(&self, count: usize) -> Result<Numbers<Self>, Trouble<Self>>;
 
+    /// A buffer of `count` numbers with whatever was in it before.
+    fn scratch(&self, count: usize) -> Result<Numbers<Self>, Trouble<Self>>;
+
+    /// Keeps a buffer of [`Self::scratch`] for later.
+    fn recycle(&self, numbers: Numbers<Self>);
+
     /// Frees what is kept for later where little memory is left.
     fn trim(&self) -> Result<(), Trouble<Self>>;
 

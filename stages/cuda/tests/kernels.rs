@@ -154,17 +154,15 @@ fn gradients_of_layer_norm_are_those_of_rust<M: Tested>() {
                 (up(&kernels, &behind(first, &x)), up(&kernels, &weight), up(&kernels, &upstream));
             let mut input = up(&kernels, &before);
             let mut parameters = up(&kernels, &[vec![1.0; width], vec![2.0; width]].concat());
-            kernels
-                .layer_norm_gradient(
-                    Some(&kernels.slice_mut(&mut input)),
-                    Some(&kernels.slice_mut(&mut parameters)),
-                    kernels.slice(&x).skip(4 * first),
-                    kernels.slice(&weight),
-                    kernels.slice(&upstream),
-                    rows,
-                    width,
-                )
-                .unwrap();
+            let to = kernels.slice_mut(&mut input);
+            let (from, above) = (kernels.slice(&x).skip(4 * first), kernels.slice(&upstream));
+            let weight = kernels.slice(&weight);
+            let stats = kernels.layer_norm_gradient(Some(&to), from, weight, above, rows, width).unwrap();
+            let sums = kernels.norm_sums(kernels.slice(&stats), from, above, rows, width).unwrap();
+            for (bias, skip) in [(false, 0), (true, 4 * width)] {
+                let to = kernels.slice_mut(&mut parameters).skip(skip);
+                kernels.add_norm_sums(&to, kernels.slice(&sums), bias, rows, width).unwrap();
+            }
             let what = format!("{rows} x {width} from {first}");
             assert_close::<M>(&down(&kernels, &input, Precision::F32, rows * width), &of_input, 1e-5, &what);
             let wanted = [of_weight, of_bias].concat();

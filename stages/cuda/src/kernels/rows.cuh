@@ -93,11 +93,11 @@ extern "C" __global__ void column_sums(float *parts, const float *x, u32 rows, u
     parts[(u64)blockIdx.y * width + column] = sum;
 }
 
-// gradient[c] += the sum of column c of `parts` `[count, width]`.
-extern "C" __global__ void add_parts(float *gradient, const float *parts, u32 count, u32 width) {
+// gradient[c] += the sum of column c of `parts` `[count, width]`, part of rows `stride` wide.
+extern "C" __global__ void add_parts(float *gradient, const float *parts, u32 count, u32 width, u32 stride) {
     for (u64 column = first_index(); column < width; column += index_step()) {
         float sum = 0.0f;
-        for (u32 part = 0; part < count; ++part) sum += parts[(u64)part * width + column];
+        for (u32 part = 0; part < count; ++part) sum += parts[(u64)part * stride + column];
         gradient[column] += sum;
     }
 }

@@ -13,6 +13,7 @@ pub use rows::NormSlices;
 pub use training::AdamWArguments;
 
 use crate::{
+    buffer::Buffer,
     machine::{Argument, Launch, Machine, Numbers, RawProduct, Trouble},
     prompts::Prompts,
     slice::{Factor, Slice, SliceMut, bytes_of, extent},
@@ -71,6 +72,11 @@ impl<M: Machine> Kernels<M> {
     /// A buffer of `count` zeros.
     pub fn zeros(&self, count: usize) -> Result<Numbers<M>, Trouble<M>> {
         self.machine.zeros(count)
+    }
+
+    /// A buffer of `count` numbers that are written before they are read.
+    pub fn buffer(&self, count: usize) -> Result<Buffer<M>, Trouble<M>> {
+        Buffer::new(&self.machine, count)
     }
 
     /// A buffer with `bytes`, filled up with zeros.

@@ -99,6 +99,15 @@ impl Machine for Emulated {
         Storage::<f32>::try_alloc_len(&self.device, count)
     }
 
+    /// Bytes that are NaN in every format, so that reading what was not written shows.
+    fn scratch(&self, count: usize) -> Result<Numbers<Self>, CpuError> {
+        let mut numbers = self.zeros(count)?;
+        numbers.fill(f32::from_bits(u32::MAX));
+        Ok(numbers)
+    }
+
+    fn recycle(&self, _: Numbers<Self>) {}
+
     fn trim(&self) -> Result<(), CpuError> {
         Ok(())
     }
