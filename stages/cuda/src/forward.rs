@@ -1,8 +1,8 @@
 //! The forward pass of frozen blocks, as [`pipe_stages::gpt2::Forward`] does it on the processor.
 //!
 //! The residual stream is f32. A product's bias is added by the kernel that reads the product next,
-//! so that no pass over memory is for a bias alone: the norm adds that of the projection before it to
-//! the stream. Buffers are kept between batches; their sizes are rounded up, so that batches of
+//! so that no pass over memory is for a bias alone; the norms add the sum of the biases that the stream
+//! lacks, see [`Blocks`]. Buffers are kept between batches; their sizes are rounded up, so that batches of
 //! similar sizes use the same ones.
 
 use dfdx::prelude::Storage;
@@ -12,8 +12,8 @@ use crate::{
     launch::{Formats, Heads, Kernels, Keys},
     machine::{Machine, Numbers, Trouble},
     prompts::{Dropped, Prompts},
-    slice::{Factor, Slice, SliceMut},
-    weights::{Block, Norm},
+    slice::{Factor, Slice, SliceMut, bytes_of},
+    weights::{Block, Blocks, Norm},
 };
 
 /// Rows by which buffers grow.
@@ -57,8 +57,8 @@ pub struct Forward<M: Machine> {
     normal: Scratch<M>,
     qkv: Scratch<M>,
     mixed: Scratch<M>,
+    /// Of the MLP, before GELU and after it in the format of products; the queries of last positions.
     inner: Scratch<M>,
-    active: Scratch<M>,
 }
 
 impl<M: Machine> Forward<M> {
@@ -76,7 +76,6 @@ impl<M: Machine> Forward<M> {
             qkv: Scratch(None),
             mixed: Scratch(None),
             inner: Scratch(None),
-            active: Scratch(None),
         }
     }
 
@@ -93,8 +92,7 @@ impl<M: Machine> Forward<M> {
         self.normal.room(kernels, positions, c)?;
         self.qkv.room(kernels, positions, 3 * c)?;
         self.mixed.room(kernels, positions, c)?;
-        self.inner.room(kernels, positions, 4 * c)?;
-        self.active.room(kernels, positions, 4 * c)
+        self.inner.room(kernels, positions, bytes_of(self.precision) * c)
     }
 
     /// The residual stream, to write the start of a batch to.
@@ -113,124 +111,92 @@ impl<M: Machine> Forward<M> {
     }
 
     /// Applies `blocks` to the residual stream of `prompts`.
-    pub fn blocks(&mut self, blocks: &[Block<M>], prompts: &Prompts<M>) -> Result<(), Trouble<M>> {
-        let mut pending = None;
-        for block in blocks {
-            self.block(block, pending, prompts)?;
-            pending = Some(block.contract.bias(self.kernels.machine()));
+    pub fn blocks(&mut self, blocks: &Blocks<M>, prompts: &Prompts<M>) -> Result<(), Trouble<M>> {
+        for block in &blocks.blocks {
+            self.block(block, prompts)?;
         }
-        match pending {
-            None => Ok(()),
-            Some(bias) => {
-                let stream = self.stream.write(&self.kernels);
-                self.kernels.add_bias(&stream, bias, prompts.positions(), self.n_embd)
-            }
+        if blocks.blocks.is_empty() {
+            return Ok(());
         }
+        let (kernels, stream) = (&self.kernels, self.stream.write(&self.kernels));
+        kernels.add_bias(&stream, kernels.slice(&blocks.lacking), prompts.positions(), self.n_embd)
     }
 
     /// Applies `blocks` and the final `norm`: the result at the last positions is in
     /// [`Self::final_states`], `[prompts, n_embd]`.
     pub fn last_states(
         &mut self,
-        blocks: &[Block<M>],
+        blocks: &Blocks<M>,
         norm: &Norm<M>,
         prompts: &Prompts<M>,
     ) -> Result<(), Trouble<M>> {
-        let machine = self.kernels.machine().clone();
-        let mut pending = None;
-        if let Some((last, before)) = blocks.split_last() {
+        if let Some((last, before)) = blocks.blocks.split_last() {
             for block in before {
-                self.block(block, pending, prompts)?;
-                pending = Some(block.contract.bias(&machine));
+                self.block(block, prompts)?;
             }
-            self.last_block(last, pending, prompts)?;
-            pending = Some(last.contract.bias(&machine));
+            self.last_block(last, prompts)?;
         } else {
             let (kernels, states) = (&self.kernels, self.kernels.slice(self.stream.numbers()));
             kernels.gather_last(&self.last.write(kernels), states, prompts, self.n_embd)?;
         }
-        let (kernels, rows) = (&self.kernels, prompts.count());
-        let (out, last) = (self.normal.write(kernels), self.last.write(kernels));
-        kernels.layer_norm(Precision::F32, &out, &last, pending, norm.slices(&machine), rows, self.n_embd)
+        let (kernels, rows, c) = (&self.kernels, prompts.count(), self.n_embd);
+        let (out, last) = (self.normal.write(kernels), kernels.slice(self.last.numbers()));
+        let (lacking, norm) = (kernels.slice(&blocks.lacking), norm.slices(kernels.machine()));
+        kernels.layer_norm(Precision::F32, &out, last, Some(lacking), norm, rows, c)
     }
 
-    /// Applies `block`, but for the bias of its last product; `pending` is that of the block before.
-    fn block(
-        &mut self,
-        block: &Block<M>,
-        pending: Option<Slice<'_>>,
-        prompts: &Prompts<M>,
-    ) -> Result<(), Trouble<M>> {
+    /// Applies `block`, but for the biases that the stream lacks.
+    fn block(&mut self, block: &Block<M>, prompts: &Prompts<M>) -> Result<(), Trouble<M>> {
         let Self { kernels, precision, heads, .. } = self;
         let (machine, c, rows, format) = (kernels.machine(), self.n_embd, prompts.positions(), *precision);
         let (stream, normal) = (self.stream.write(kernels), self.normal.write(kernels));
-        kernels.layer_norm(format, &normal, &stream, pending, block.ln_1.slices(machine), rows, c)?;
+        let (norm, lacking) = (block.ln_1.slices(machine), Some(kernels.slice(&block.lacking_1)));
+        kernels.layer_norm(format, &normal, stream.read(), lacking, norm, rows, c)?;
         let factor = Factor::new(normal.read(), format, rows, c);
         let matrix = block.attention.matrix(machine);
-        kernels.multiply(1.0, factor, matrix, 0.0, self.qkv.write(kernels), 3 * c)?;
+        kernels.multiply_rounded(factor, matrix, self.qkv.write(kernels), 3 * c)?;
 
         let (qkv, bias) = (kernels.slice(self.qkv.numbers()), block.attention.bias(machine));
-        let biases = Some([bias, bias.skip(4 * c), bias.skip(8 * c)]);
-        let keys = Keys { k: qkv.skip(4 * c), v: qkv.skip(8 * c), stride: 3 * c, biases };
+        let (biases, bytes) = (Some([bias, bias.skip(4 * c), bias.skip(8 * c)]), bytes_of(format) * c);
+        let keys = Keys { k: qkv.skip(bytes), v: qkv.skip(2 * bytes), stride: 3 * c, biases };
         let mixed = self.mixed.write(kernels);
-        let (formats, dropped) = (Formats::wide(format), Dropped::NOTHING);
+        let (formats, dropped) = (Formats::all(format), Dropped::NOTHING);
         kernels.attention(formats, &mixed, None, (qkv, 3 * c), keys, dropped, prompts, *heads)?;
-        let factor = rounded(kernels, format, &normal, mixed.read(), rows, c)?;
-        kernels.multiply(1.0, factor, block.projection.matrix(machine), 1.0, stream, c)?;
+        let factor = Factor::new(mixed.read(), format, rows, c);
+        kernels.multiply(1.0, factor, block.projection.factor(machine), 1.0, stream, c)?;
         let stream = self.stream.write(kernels);
-        mlp(self.activation, format, kernels, block, rows, stream, normal, &mut self.inner, &mut self.active)
+        mlp(self.activation, format, kernels, block, rows, stream, normal, &mut self.inner)
     }
 
     /// As [`Self::block`] for the last positions alone, which move from `stream` to `last`.
-    fn last_block(
-        &mut self,
-        block: &Block<M>,
-        pending: Option<Slice<'_>>,
-        prompts: &Prompts<M>,
-    ) -> Result<(), Trouble<M>> {
+    fn last_block(&mut self, block: &Block<M>, prompts: &Prompts<M>) -> Result<(), Trouble<M>> {
         let Self { kernels, precision, heads, .. } = self;
         let (machine, c, format) = (kernels.machine(), self.n_embd, *precision);
         let (positions, rows) = (prompts.positions(), prompts.count());
         let (stream, normal) = (self.stream.write(kernels), self.normal.write(kernels));
-        let norm = block.ln_1.slices(machine);
-        kernels.layer_norm(format, &normal, &stream, pending, norm, positions, c)?;
+        let (norm, lacking) = (block.ln_1.slices(machine), Some(kernels.slice(&block.lacking_1)));
+        kernels.layer_norm(format, &normal, stream.read(), lacking, norm, positions, c)?;
         let matrix = block.attention.matrix(machine);
         let factor = Factor::new(normal.read(), format, positions, c);
-        kernels.multiply(1.0, factor, matrix.columns(c, 2 * c), 0.0, self.qkv.write(kernels), 2 * c)?;
+        kernels.multiply_rounded(factor, matrix.columns(c, 2 * c), self.qkv.write(kernels), 2 * c)?;
 
         let last = self.last.write(kernels);
         kernels.gather_last(&last, stream.read(), prompts, c)?;
-        kernels.layer_norm(format, &normal, &last, None, norm, rows, c)?;
+        kernels.layer_norm(format, &normal, last.read(), lacking, norm, rows, c)?;
         let factor = Factor::new(normal.read(), format, rows, c);
-        kernels.multiply(1.0, factor, matrix.columns(0, c), 0.0, self.inner.write(kernels), c)?;
+        kernels.multiply_rounded(factor, matrix.columns(0, c), self.inner.write(kernels), c)?;
 
         let (kv, bias) = (kernels.slice(self.qkv.numbers()), block.attention.bias(machine));
         let biases = Some([bias, bias.skip(4 * c), bias.skip(8 * c)]);
-        let keys = Keys { k: kv, v: kv.skip(4 * c), stride: 2 * c, biases };
+        let keys = Keys { k: kv, v: kv.skip(bytes_of(format) * c), stride: 2 * c, biases };
         let (q, mixed) = (kernels.slice(self.inner.numbers()), self.mixed.write(kernels));
-        let formats = Formats::wide(format);
+        let formats = Formats::all(format);
         kernels.attention_last(formats, &mixed, q, keys, Dropped::NOTHING, prompts, *heads)?;
-        let factor = rounded(kernels, format, &normal, mixed.read(), rows, c)?;
-        kernels.multiply(1.0, factor, block.projection.matrix(machine), 1.0, last, c)?;
+        let factor = Factor::new(mixed.read(), format, rows, c);
+        kernels.multiply(1.0, factor, block.projection.factor(machine), 1.0, last, c)?;
         let last = self.last.write(kernels);
-        mlp(self.activation, format, kernels, block, rows, last, normal, &mut self.inner, &mut self.active)
+        mlp(self.activation, format, kernels, block, rows, last, normal, &mut self.inner)
     }
-}
-
-/// `x` `[rows, width]` in `format`, in `room` where that is not f32.
-fn rounded<'a, M: Machine>(
-    kernels: &Kernels<M>,
-    format: Precision,
-    room: &'a SliceMut<'_>,
-    x: Slice<'a>,
-    rows: usize,
-    width: usize,
-) -> Result<Factor<'a>, Trouble<M>> {
-    if format == Precision::F32 {
-        return Ok(Factor::new(x, format, rows, width));
-    }
-    kernels.convert(format, room, x, rows * width)?;
-    Ok(Factor::new(room.read(), format, rows, width))
 }
 
 /// Adds the MLP of `block` to `stream`, but for the bias of its second product.
@@ -244,19 +210,15 @@ fn mlp<M: Machine>(
     stream: SliceMut<'_>,
     normal: SliceMut<'_>,
     inner: &mut Scratch<M>,
-    active: &mut Scratch<M>,
 ) -> Result<(), Trouble<M>> {
     let machine = kernels.machine();
-    let (c, width) = {
-        let (inputs, outputs) = block.expand.matrix(machine).shape();
-        (inputs, outputs)
-    };
-    let pending = Some(block.projection.bias(machine));
-    kernels.layer_norm(format, &normal, &stream, pending, block.ln_2.slices(machine), rows, c)?;
+    let (c, width) = block.expand.matrix(machine).shape();
+    let (norm, lacking) = (block.ln_2.slices(machine), Some(kernels.slice(&block.lacking_2)));
+    kernels.layer_norm(format, &normal, stream.read(), lacking, norm, rows, c)?;
     let factor = Factor::new(normal.read(), format, rows, c);
-    kernels.multiply(1.0, factor, block.expand.matrix(machine), 0.0, inner.write(kernels), width)?;
-    let (product, active) = (kernels.slice(inner.numbers()), active.write(kernels));
-    kernels.gelu(format, activation, &active, product, block.expand.bias(machine), rows, width)?;
-    let factor = Factor::new(active.read(), format, rows, width);
-    kernels.multiply(1.0, factor, block.contract.matrix(machine), 1.0, stream, c)
+    kernels.multiply_rounded(factor, block.expand.matrix(machine), inner.write(kernels), width)?;
+    let inner = inner.write(kernels);
+    kernels.gelu(format, activation, &inner, inner.read(), block.expand.bias(machine), rows, width)?;
+    let factor = Factor::new(inner.read(), format, rows, width);
+    kernels.multiply(1.0, factor, block.contract.factor(machine), 1.0, stream, c)
 }

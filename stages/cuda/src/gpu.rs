@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     ffi::{CString, c_int, c_void},
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use cudarc::{
@@ -51,6 +51,8 @@ struct Open {
     blas: CudaBlas,
     kernels: BTreeMap<&'static str, CUfunction>,
     pinned: Mutex<Pinned>,
+    /// Buffers to use again without filling them with zeros, by their sizes.
+    kept: Mutex<BTreeMap<usize, Vec<Numbers<Gpu>>>>,
 }
 
 // SAFETY: handles of the driver and of cuBLAS may be used from any thread that has the context, and
@@ -68,6 +70,18 @@ impl fmt::Debug for Gpu {
     }
 }
 
+impl Open {
+    fn kept(&self) -> MutexGuard<'_, BTreeMap<usize, Vec<Numbers<Gpu>>>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the driver back what is kept for later.
+    fn empty(&self) -> Result<(), CudaError> {
+        self.kept().clear(); // into the cache of `dfdx`
+        self.tensors.try_empty_cache()
+    }
+}
+
 impl Gpu {
     /// Opens the GPU of this number, which is one of [`devices`](crate::devices).
     ///
@@ -78,7 +92,7 @@ impl Gpu {
         let device = Storage::<f32>::try_alloc_len(&tensors, 1)?.device();
         let (blas, kernels) = (CudaBlas::new(Arc::clone(&device))?, load_kernels()?);
         let pinned = Mutex::new(Pinned::new()?);
-        Ok(Self(Arc::new(Open { tensors, device, blas, kernels, pinned })))
+        Ok(Self(Arc::new(Open { tensors, device, blas, kernels, pinned, kept: Mutex::default() })))
     }
 
     /// Free and all bytes of its memory.
@@ -132,7 +146,7 @@ impl Machine for Gpu {
         let allocate = || Storage::<f32>::try_alloc_len(&self.0.tensors, count);
         match allocate() {
             Err(trouble) if is_out_of_memory(&trouble) => {
-                self.0.tensors.try_empty_cache()?;
+                self.0.empty()?;
                 self.0.device.synchronize()?;
                 allocate()
             }
@@ -140,10 +154,21 @@ impl Machine for Gpu {
         }
     }
 
+    fn scratch(&self, count: usize) -> Result<Numbers<Self>, CudaError> {
+        // Kernels run in order, so that whatever used the buffer before is done with it.
+        let kept = self.0.kept().get_mut(&size_class(count)).and_then(Vec::pop);
+        kept.map_or_else(|| self.zeros(count), Ok)
+    }
+
+    fn recycle(&self, numbers: Numbers<Self>) {
+        let count = Storage::<f32>::len(&self.0.tensors, &numbers);
+        self.0.kept().entry(count).or_default().push(numbers);
+    }
+
     fn trim(&self) -> Result<(), CudaError> {
         let (free, all) = self.memory()?;
         if free < all / 4 {
-            self.0.tensors.try_empty_cache()?;
+            self.0.empty()?;
         }
         Ok(())
     }
@@ -160,7 +185,7 @@ impl Machine for Gpu {
     }
 
     unsafe fn multiply(&self, product: &RawProduct) -> Result<(), CudaError> {
-        let RawProduct { alpha, format, beta, c, c_stride, .. } = *product;
+        let RawProduct { alpha, format, beta, c, c_format, c_stride, .. } = *product;
         let (BlasProduct { m, n, k, a, b }, format) = (product.along_columns(), data_type(format));
         self.0.device.bind_to_thread()?;
         // SAFETY: factors and result lie in their buffers, which the caller has checked.
@@ -181,7 +206,7 @@ impl Machine for Gpu {
                 number(b.stride),
                 (&raw const beta).cast(),
                 c as *mut c_void,
-                CUDA_R_32F,
+                data_type(c_format),
                 number(c_stride),
                 CUBLAS_COMPUTE_32F,
                 CUBLAS_GEMM_DFALT,

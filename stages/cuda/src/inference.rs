@@ -7,7 +7,7 @@ use crate::{
     launch::Kernels,
     machine::{Machine, Numbers, Trouble},
     prompts::Prompts,
-    weights::{Block, Norm},
+    weights::{Blocks, Norm},
 };
 
 /// Most positions of a batch: beyond, products are no faster.
@@ -18,8 +18,8 @@ const FEWEST_POSITIONS: usize = 256;
 /// Positions to compute together where `free` bytes of memory are free: half of it for the buffers of
 /// a batch, the rest for weights.
 pub fn batch_positions(config: &Config, free: usize) -> usize {
-    // Stream, last, normal, mixed; qkv; inner and active: numbers a position, each 4 bytes at most.
-    let bytes = 4 * (4 + 3 + 8) * config.n_embd;
+    // Stream, last, normal, mixed; qkv; inner: numbers a position, each 4 bytes at most.
+    let bytes = 4 * (4 + 3 + 4) * config.n_embd;
     let fitting = free / 2 / bytes;
     let power = if fitting.is_power_of_two() { fitting } else { fitting.next_power_of_two() / 2 };
     power.clamp(FEWEST_POSITIONS, MOST_POSITIONS)
@@ -32,7 +32,7 @@ pub struct Encoder<M: Machine> {
     of_token: Numbers<M>,
     of_position: Numbers<M>,
     config: Config,
-    blocks: Vec<Block<M>>,
+    blocks: Blocks<M>,
     /// Positions of the batch that was started.
     started: usize,
 }
@@ -47,15 +47,14 @@ impl<M: Machine> Encoder<M> {
         precision: Precision,
     ) -> Result<Self, Failure> {
         let config = *weights.config();
-        let blocks =
-            (0..blocks).map(|block| Block::new(kernels, &BlockWeights::of(weights, block), precision));
+        let blocks = (0..blocks).map(|block| BlockWeights::of(weights, block));
         let new = || {
             Ok(Self {
                 forward: Forward::new(kernels.clone(), &config, activation, precision),
                 of_token: kernels.upload_floats(weights.tensor("wte.weight"))?,
                 of_position: kernels.upload_floats(weights.tensor("wpe.weight"))?,
                 config,
-                blocks: blocks.collect::<Result<_, Trouble<M>>>()?,
+                blocks: Blocks::new(kernels, blocks, config.n_embd, precision)?,
                 started: 0,
             })
         };
@@ -94,7 +93,7 @@ impl<M: Machine> gpt2::Encoder for Encoder<M> {
 pub struct Finisher<M: Machine> {
     forward: Forward<M>,
     n_embd: usize,
-    blocks: Vec<Block<M>>,
+    blocks: Blocks<M>,
     norm: Norm<M>,
     /// Prompts of the batch that was started.
     started: usize,
@@ -110,12 +109,11 @@ impl<M: Machine> Finisher<M> {
         activation: Activation,
         precision: Precision,
     ) -> Result<Self, Failure> {
-        let blocks = blocks.iter().map(|block| Block::new(kernels, block, precision));
         let new = || {
             Ok(Self {
                 forward: Forward::new(kernels.clone(), config, activation, precision),
                 n_embd: config.n_embd,
-                blocks: blocks.collect::<Result<_, Trouble<M>>>()?,
+                blocks: Blocks::new(kernels, blocks, config.n_embd, precision)?,
                 norm: Norm::new(kernels, norm)?,
                 started: 0,
             })

@@ -5,6 +5,7 @@
 //! them. The tests run both on the processor. With the feature it links `libcuda` and cuBLAS: only a
 //! worker of its own may depend on it then, so that `pipe` starts on any machine.
 
+pub mod buffer;
 pub mod forward;
 pub mod inference;
 pub mod launch;

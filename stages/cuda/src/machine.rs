@@ -30,6 +30,12 @@ pub trait Machine: fmt::Debug + Clone + 'static {
     /// A buffer of `count` zeros; frees what is kept for later and tries again where there is no room.
     fn zeros(&self, count: usize) -> Result<Numbers<Self>, Trouble<Self>>;
 
+    /// A buffer of `count` numbers with whatever was in it before.
+    fn scratch(&self, count: usize) -> Result<Numbers<Self>, Trouble<Self>>;
+
+    /// Keeps a buffer of [`Self::scratch`] for later.
+    fn recycle(&self, numbers: Numbers<Self>);
+
     /// Frees what is kept for later where little memory is left.
     fn trim(&self) -> Result<(), Trouble<Self>>;
 
@@ -201,7 +207,7 @@ pub struct RawFactor {
     pub transposed: bool,
 }
 
-/// `c = alpha · a·b + beta · c`, with `c` `[m, n]` in f32 and sums in f32.
+/// `c = alpha · a·b + beta · c`, with `c` `[m, n]` and sums in f32.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RawProduct {
     /// Rows of the result.
@@ -222,6 +228,8 @@ pub struct RawProduct {
     pub beta: f32,
     /// Of the result's first number.
     pub c: u64,
+    /// The format of the result: f32 or that of the factors.
+    pub c_format: Precision,
     /// Numbers from row to row of the result.
     pub c_stride: usize,
 }

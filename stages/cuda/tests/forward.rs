@@ -18,8 +18,8 @@ tests_of! {
 }
 
 /// How far states may differ: where an f32 of one is rounded to another neighbour than that of the
-/// other, the two go on apart by a step of the precision; and only the device rounds the weights of
-/// attention.
+/// other, the two go on apart by a step of the precision; and the products that attention and GELU
+/// read, and the weights of attention, are rounded here alone.
 fn tolerance(precision: Precision) -> f32 {
     match precision {
         Precision::F32 => 2e-5,

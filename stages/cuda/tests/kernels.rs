@@ -9,6 +9,7 @@ use pipe_cuda::{
     machine::Numbers,
     prompts::{Dropped, Prompts},
     slice::{Factor, bytes_of},
+    weights::in_format,
 };
 use pipe_stages::gpt2::{
     Activation, Precision,
@@ -23,7 +24,7 @@ use pipe_stages::gpt2::{
 
 tests_of! {
     conversions_round_to_nearest_even_as_rust_does,
-    layer_norm_adds_what_is_pending_and_normalizes_rows_of_any_width,
+    layer_norm_of_rows_of_any_width_is_that_of_rust_with_and_without_a_row_added,
     gradients_of_layer_norm_are_those_of_rust,
     gelu_and_its_slope_are_those_of_rust_in_both_forms,
     attention_of_every_position_is_that_of_rust,
@@ -35,6 +36,7 @@ tests_of! {
     the_head_its_loss_and_its_gradients_meet_the_formula,
     an_update_clips_by_the_norm_of_all_tensors_and_is_that_of_rust,
     products_of_transposed_and_partial_matrices_are_those_of_rust,
+    products_are_rounded_to_the_format_of_their_factors_where_that_is_asked_for,
 }
 
 const FORMATS: [Precision; 3] = [Precision::F32, Precision::F16, Precision::Bf16];
@@ -43,12 +45,26 @@ const LENGTHS: &[&[usize]] = &[&[1], &[2, 1, 5], &[32, 64], &[33, 65, 3], &[256,
 /// Heads and their width.
 const HEADS: &[(usize, usize)] = &[(1, 4), (3, 5), (2, 16), (2, 37), (1, 64)];
 
+/// Rows, their width, and numbers before the first one of a vector: with numbers taken one by one and in
+/// fours, several blocks a row, and more rows than blocks.
+const SHAPES: [(usize, usize, usize); 5] =
+    [(13, 37, 0), (13, 40, 0), (13, 40, 1), (2, 1032, 0), (4100, 4, 0)];
+
+/// As [`SHAPES`]: rows that are read again and again, or held in registers up to the widest one.
+const NORM_SHAPES: [(usize, usize, usize); 8] =
+    [(1, 1, 0), (3, 5, 0), (9, 37, 0), (17, 64, 0), (5, 768, 0), (5, 768, 1), (2, 1024, 0), (2, 1028, 0)];
+
 fn best() -> Instructions {
     Instructions::best()
 }
 
 fn up<M: Tested>(kernels: &Kernels<M>, values: &[f32]) -> Numbers<M> {
     kernels.upload_floats(values).unwrap()
+}
+
+/// `values` behind `first` others.
+fn behind(first: usize, values: &[f32]) -> Vec<f32> {
+    [&vec![f32::NAN; first], values].concat()
 }
 
 fn zeros<M: Tested>(kernels: &Kernels<M>, count: usize) -> Numbers<M> {
@@ -86,35 +102,37 @@ fn conversions_round_to_nearest_even_as_rust_does<M: Tested>() {
     values.extend([0.0, -0.0, 65504.0, 65519.9, 65520.0, -1e30, 1.0 + 1.0 / 2048.0, 1.0 + 3.0 / 2048.0]);
     for kernels in M::all() {
         let x = up(&kernels, &values);
-        for format in [Precision::F16, Precision::Bf16] {
-            let mut out = zeros(&kernels, values.len());
-            kernels.convert(format, &kernels.slice_mut(&mut out), kernels.slice(&x), values.len()).unwrap();
-            let wanted: Vec<f32> = values.iter().map(|value| format.round(*value)).collect();
-            assert_eq!(down(&kernels, &out, format, values.len()), wanted, "{format}");
+        for (format, first) in [Precision::F16, Precision::Bf16].into_iter().flat_map(|f| [(f, 0), (f, 1)]) {
+            let (mut out, count) = (zeros(&kernels, values.len()), values.len() - first);
+            let from = kernels.slice(&x).skip(4 * first);
+            kernels.convert(format, &kernels.slice_mut(&mut out), from, count).unwrap();
+            let wanted: Vec<f32> = values[first..].iter().map(|value| format.round(*value)).collect();
+            assert_eq!(down(&kernels, &out, format, count), wanted, "{format} from {first}");
         }
     }
 }
 
-fn layer_norm_adds_what_is_pending_and_normalizes_rows_of_any_width<M: Tested>() {
+fn layer_norm_of_rows_of_any_width_is_that_of_rust_with_and_without_a_row_added<M: Tested>() {
     for kernels in M::all() {
-        for (rows, width) in [(1, 1), (3, 5), (9, 37), (17, 64), (5, 768)] {
-            for format in FORMATS {
-                let (x, pending) = (noise(1, rows * width, 4.0), noise(2, width, 1.0));
-                let (weight, bias) = (noise(3, width, 1.0), noise(4, width, 1.0));
-                let summed: Vec<f32> = x.iter().enumerate().map(|(i, x)| x + pending[i % width]).collect();
+        for (rows, width, first) in NORM_SHAPES {
+            let (x, added) = (noise(1, rows * width, 4.0), noise(2, width, 1.0));
+            let (weight, bias) = (noise(3, width, 1.0), noise(4, width, 1.0));
+            let sums: Vec<f32> = x.iter().enumerate().map(|(i, x)| x + added[i % width]).collect();
+            let on_device = [&behind(first, &x), &added, &weight, &bias].map(|values| up(&kernels, values));
+            let [from, row, weight_of, bias_of] = on_device.each_ref().map(|numbers| kernels.slice(numbers));
+            let from = from.skip(4 * first);
+            let norm = NormSlices { weight: weight_of, bias: bias_of };
+            for (format, is_added) in FORMATS.into_iter().flat_map(|format| [(format, false), (format, true)])
+            {
                 let mut wanted = vec![0.0; x.len()];
-                layer_norm::layer_norm(best(), &summed, &weight, &bias, &mut wanted);
-                let (mut x, pending) = (up(&kernels, &x), up(&kernels, &pending));
-                let (weight, bias) = (up(&kernels, &weight), up(&kernels, &bias));
-                let norm = NormSlices { weight: kernels.slice(&weight), bias: kernels.slice(&bias) };
+                let summed = if is_added { &sums } else { &x };
+                layer_norm::layer_norm(best(), summed, &weight, &bias, &mut wanted);
                 let mut out = zeros(&kernels, rows * width);
-                let (to, stream) = (kernels.slice_mut(&mut out), kernels.slice_mut(&mut x));
-                let pending = Some(kernels.slice(&pending));
-                kernels.layer_norm(format, &to, &stream, pending, norm, rows, width).unwrap();
-                let what = format!("{format} {rows} x {width}");
+                let (to, row) = (kernels.slice_mut(&mut out), is_added.then_some(row));
+                kernels.layer_norm(format, &to, from, row, norm, rows, width).unwrap();
+                let what = format!("{format} {rows} x {width} from {first}, added {is_added}");
                 let got = down(&kernels, &out, format, rows * width);
                 assert_close::<M>(&got, &wanted, tolerance(format).max(4e-6), &what);
-                assert_eq!(down(&kernels, &x, Precision::F32, rows * width), summed, "{what}");
             }
         }
     }
@@ -122,7 +140,7 @@ fn layer_norm_adds_what_is_pending_and_normalizes_rows_of_any_width<M: Tested>()
 
 fn gradients_of_layer_norm_are_those_of_rust<M: Tested>() {
     for kernels in M::all() {
-        for (rows, width) in [(1, 3), (7, 37), (300, 64), (520, 33)] {
+        for (rows, width, first) in [(1, 3, 0), (300, 64, 0), (520, 33, 0)].into_iter().chain(NORM_SHAPES) {
             let (x, weight) = (noise(1, rows * width, 2.0), noise(2, width, 1.0));
             let (upstream, before) = (noise(3, rows * width, 1.0), noise(4, rows * width, 1.0));
             let (mut of_input, mut of_weight, mut of_bias) =
@@ -132,21 +150,20 @@ fn gradients_of_layer_norm_are_those_of_rust<M: Tested>() {
                 parameters: Some((&mut of_weight, &mut of_bias)),
             };
             gradient::layer_norm::layer_norm(best(), &x, &weight, &upstream, into);
-            let (x, weight, upstream) = (up(&kernels, &x), up(&kernels, &weight), up(&kernels, &upstream));
+            let (x, weight, upstream) =
+                (up(&kernels, &behind(first, &x)), up(&kernels, &weight), up(&kernels, &upstream));
             let mut input = up(&kernels, &before);
             let mut parameters = up(&kernels, &[vec![1.0; width], vec![2.0; width]].concat());
-            kernels
-                .layer_norm_gradient(
-                    Some(&kernels.slice_mut(&mut input)),
-                    Some(&kernels.slice_mut(&mut parameters)),
-                    kernels.slice(&x),
-                    kernels.slice(&weight),
-                    kernels.slice(&upstream),
-                    rows,
-                    width,
-                )
-                .unwrap();
-            let what = format!("{rows} x {width}");
+            let to = kernels.slice_mut(&mut input);
+            let (from, above) = (kernels.slice(&x).skip(4 * first), kernels.slice(&upstream));
+            let weight = kernels.slice(&weight);
+            let stats = kernels.layer_norm_gradient(Some(&to), from, weight, above, rows, width).unwrap();
+            let sums = kernels.norm_sums(kernels.slice(&stats), from, above, rows, width).unwrap();
+            for (bias, skip) in [(false, 0), (true, 4 * width)] {
+                let to = kernels.slice_mut(&mut parameters).skip(skip);
+                kernels.add_norm_sums(&to, kernels.slice(&sums), bias, rows, width).unwrap();
+            }
+            let what = format!("{rows} x {width} from {first}");
             assert_close::<M>(&down(&kernels, &input, Precision::F32, rows * width), &of_input, 1e-5, &what);
             let wanted = [of_weight, of_bias].concat();
             assert_close::<M>(&down(&kernels, &parameters, Precision::F32, 2 * width), &wanted, 1e-5, &what);
@@ -155,33 +172,35 @@ fn gradients_of_layer_norm_are_those_of_rust<M: Tested>() {
 }
 
 fn gelu_and_its_slope_are_those_of_rust_in_both_forms<M: Tested>() {
-    let (rows, width) = (13, 37);
-    let (x, bias) = (noise(1, rows * width, 6.0), noise(2, width, 1.0));
-    let sums: Vec<f32> = x.iter().enumerate().map(|(i, x)| x + bias[i % width]).collect();
     for kernels in M::all() {
-        let (x, bias) = (up(&kernels, &x), up(&kernels, &bias));
-        for activation in [Activation::GeluNew, Activation::Gelu] {
-            let mut wanted = sums.clone();
-            gelu::activate(best(), activation, &mut wanted);
-            for format in FORMATS {
-                let mut out = zeros(&kernels, rows * width);
-                let to = kernels.slice_mut(&mut out);
-                let (from, bias) = (kernels.slice(&x), kernels.slice(&bias));
-                kernels.gelu(format, activation, &to, from, bias, rows, width).unwrap();
-                let got = down(&kernels, &out, format, rows * width);
-                assert_close::<M>(&got, &wanted, tolerance(format), &format!("{activation} {format}"));
+        for (rows, width, first) in SHAPES {
+            let (x, bias) = (noise(1, rows * width, 6.0), noise(2, width, 1.0));
+            let sums: Vec<f32> = x.iter().enumerate().map(|(i, x)| x + bias[i % width]).collect();
+            let (on_device, bias) = (up(&kernels, &x), up(&kernels, &behind(first, &bias)));
+            let (from, bias) = (kernels.slice(&on_device), kernels.slice(&bias).skip(4 * first));
+            for activation in [Activation::GeluNew, Activation::Gelu] {
+                let what = format!("{activation} of {rows} x {width} from {first}");
+                for format in FORMATS {
+                    let mut wanted: Vec<f32> =
+                        x.iter().zip(&sums).map(|(x, sum)| format.round(*x) + (sum - x)).collect();
+                    gelu::activate(best(), activation, &mut wanted);
+                    let mut in_place = up(&kernels, &x);
+                    if format != Precision::F32 {
+                        kernels.convert(format, &kernels.slice_mut(&mut in_place), from, x.len()).unwrap();
+                    }
+                    let to = kernels.slice_mut(&mut in_place);
+                    kernels.gelu(format, activation, &to, to.read(), bias, rows, width).unwrap();
+                    let got = down(&kernels, &in_place, format, rows * width);
+                    assert_close::<M>(&got, &wanted, tolerance(format), &format!("{what} in {format}"));
+                }
+                let upstream = noise(3, rows * width, 1.0);
+                let (mut gradient, mut wanted) = (up(&kernels, &upstream), upstream);
+                gradient::gelu::multiply_derivative(best(), activation, &sums, &mut wanted);
+                let to = kernels.slice_mut(&mut gradient);
+                kernels.gelu_gradient(activation, &to, from, bias, rows, width).unwrap();
+                let got = down(&kernels, &gradient, Precision::F32, rows * width);
+                assert_close::<M>(&got, &wanted, 2e-6, &format!("slope, {what}"));
             }
-            let upstream = noise(3, rows * width, 1.0);
-            let (mut gradient, mut wanted) = (up(&kernels, &upstream), upstream);
-            gradient::gelu::multiply_derivative(best(), activation, &sums, &mut wanted);
-            let (to, from) = (kernels.slice_mut(&mut gradient), kernels.slice(&x));
-            kernels.gelu_gradient(activation, &to, from, kernels.slice(&bias), rows, width).unwrap();
-            assert_close::<M>(
-                &down(&kernels, &gradient, Precision::F32, rows * width),
-                &wanted,
-                2e-6,
-                "slope",
-            );
         }
     }
 }
@@ -227,12 +246,7 @@ fn rounded(format: Precision, x: &[f32]) -> Vec<f32> {
 
 /// Puts `values` into a buffer in `format`.
 fn up_in<M: Tested>(kernels: &Kernels<M>, format: Precision, values: &[f32]) -> Numbers<M> {
-    let bytes: Vec<u8> = match format {
-        Precision::F32 => values.iter().flat_map(|value| value.to_ne_bytes()).collect(),
-        Precision::F16 => values.iter().flat_map(|value| f16::from_f32(*value).to_ne_bytes()).collect(),
-        Precision::Bf16 => values.iter().flat_map(|value| bf16::from_f32(*value).to_ne_bytes()).collect(),
-    };
-    kernels.upload(&bytes).unwrap()
+    kernels.upload(&in_format(values, format)).unwrap()
 }
 
 /// `x` with `bias` added to each of its rows.
@@ -400,54 +414,65 @@ fn gradients_of_attention_are_those_of_rust_with_and_without_dropout<M: Tested>(
 }
 
 fn rows_are_dropped_added_gathered_and_scattered_as_in_rust<M: Tested>() {
-    let (lengths, width) = ([3usize, 1, 6], 10);
+    for kernels in M::all() {
+        for (width, first) in [(10, 0), (12, 0), (12, 1)] {
+            rows_of::<M>(&kernels, width, first);
+        }
+    }
+}
+
+/// Matrices `width` wide that begin behind `first` numbers of their buffers.
+fn rows_of<M: Tested>(kernels: &Kernels<M>, width: usize, first: usize) {
+    let lengths = [3usize, 1, 6];
     let offsets = offsets(&lengths);
     let positions = offsets[3];
-    for kernels in M::all() {
-        let prompts = Prompts::new(&kernels, &offsets).unwrap();
-        let (masks, keys) = masks(&kernels, 3, Site::MlpBranch, 0.4);
-        for last in [false, true] {
-            let rows = prompts.rows(last);
-            let (branch, residual) = (noise(1, rows * width, 1.0), noise(2, rows * width, 1.0));
-            let bias = noise(3, width, 1.0);
-            let mut kept: Vec<f32> = branch.iter().enumerate().map(|(i, x)| x + bias[i % width]).collect();
-            let mut at = 0;
-            for (prompt, length) in lengths.iter().enumerate() {
-                let (first, count) = if last { (length - 1, 1) } else { (0, *length) };
-                masks[prompt].unwrap().apply(first * width, &mut kept[at..at + count * width]);
-                at += count * width;
-            }
-            let wanted: Vec<f32> = kept.iter().zip(&residual).map(|(a, b)| a + b).collect();
-            let (mut x, residual, bias) =
-                (up(&kernels, &branch), up(&kernels, &residual), up(&kernels, &bias));
-            let dropped = dropped(&kernels, &masks, &keys);
-            let (to, bias) = (kernels.slice_mut(&mut x), kernels.slice(&bias));
-            kernels.add_branch(&to, kernels.slice(&residual), bias, dropped, &prompts, last, width).unwrap();
-            assert_close::<M>(&down(&kernels, &x, Precision::F32, rows * width), &wanted, 1e-6, "branch");
-            let mut y = up(&kernels, &branch);
-            kernels.add_bias(&kernels.slice_mut(&mut y), bias, rows, width).unwrap();
-            let mut out = zeros(&kernels, rows * width);
-            let to = kernels.slice_mut(&mut out);
-            kernels.drop_rows(&to, kernels.slice(&y), dropped, &prompts, last, width).unwrap();
-            assert_close::<M>(&down(&kernels, &out, Precision::F32, rows * width), &kept, 1e-6, "dropped");
+    let prompts = Prompts::new(kernels, &offsets).unwrap();
+    let (masks, keys) = masks(kernels, 3, Site::MlpBranch, 0.4);
+    let what = |kernel: &str| format!("{kernel} of rows {width} wide from {first}");
+    let get = |numbers: &Numbers<M>, count: usize| -> Vec<f32> {
+        down(kernels, numbers, Precision::F32, first + count)[first..].to_vec()
+    };
+    for last in [false, true] {
+        let rows = prompts.rows(last);
+        let (branch, residual) = (noise(1, rows * width, 1.0), noise(2, rows * width, 1.0));
+        let bias = noise(3, width, 1.0);
+        let mut kept: Vec<f32> = branch.iter().enumerate().map(|(i, x)| x + bias[i % width]).collect();
+        let mut at = 0;
+        for (prompt, length) in lengths.iter().enumerate() {
+            let (start, count) = if last { (length - 1, 1) } else { (0, *length) };
+            masks[prompt].unwrap().apply(start * width, &mut kept[at..at + count * width]);
+            at += count * width;
         }
-        let x = noise(4, positions * width, 1.0);
-        let on_device = up(&kernels, &x);
-        let mut last = zeros(&kernels, 3 * width);
-        kernels
-            .gather_last(&kernels.slice_mut(&mut last), kernels.slice(&on_device), &prompts, width)
-            .unwrap();
-        let rows: Vec<f32> =
-            offsets[1..].iter().flat_map(|end| x[(end - 1) * width..end * width].to_vec()).collect();
-        assert_eq!(down(&kernels, &last, Precision::F32, 3 * width), rows);
-        let mut to = zeros(&kernels, positions * width);
-        kernels.scatter_last(&kernels.slice_mut(&mut to), kernels.slice(&last), &prompts, width).unwrap();
-        kernels.scatter_last(&kernels.slice_mut(&mut to), kernels.slice(&last), &prompts, width).unwrap();
-        let to = down(&kernels, &to, Precision::F32, positions * width);
-        for (i, value) in to.iter().enumerate() {
-            let is_last = offsets[1..].contains(&(i / width + 1));
-            assert!((value - if is_last { 2.0 * x[i] } else { 0.0 }).abs() < 1e-6);
-        }
+        let wanted: Vec<f32> = kept.iter().zip(&residual).map(|(a, b)| a + b).collect();
+        let (mut x, residual) = (up(kernels, &behind(first, &branch)), up(kernels, &residual));
+        let (bias, dropped) = (up(kernels, &bias), dropped(kernels, &masks, &keys));
+        let (residual, bias) = (kernels.slice(&residual), kernels.slice(&bias));
+        let to = kernels.slice_mut(&mut x).skip(4 * first);
+        kernels.add_branch(&to, residual, bias, dropped, &prompts, last, width).unwrap();
+        assert_close::<M>(&get(&x, rows * width), &wanted, 1e-6, &what("branch"));
+        let mut y = up(kernels, &behind(first, &branch));
+        kernels.add_bias(&kernels.slice_mut(&mut y).skip(4 * first), bias, rows, width).unwrap();
+        let mut out = zeros(kernels, first + rows * width);
+        let (to, from) = (kernels.slice_mut(&mut out).skip(4 * first), kernels.slice(&y).skip(4 * first));
+        kernels.drop_rows(&to, from, dropped, &prompts, last, width).unwrap();
+        assert_close::<M>(&get(&out, rows * width), &kept, 1e-6, &what("drop"));
+        kernels.add(&kernels.slice_mut(&mut out).skip(4 * first), residual, rows * width).unwrap();
+        assert_close::<M>(&get(&out, rows * width), &wanted, 1e-6, &what("add"));
+    }
+    let x = noise(4, positions * width, 1.0);
+    let on_device = up(kernels, &x);
+    let mut last = zeros(kernels, first + 3 * width);
+    let to = kernels.slice_mut(&mut last).skip(4 * first);
+    kernels.gather_last(&to, kernels.slice(&on_device), &prompts, width).unwrap();
+    let rows: Vec<f32> =
+        offsets[1..].iter().flat_map(|end| x[(end - 1) * width..end * width].to_vec()).collect();
+    assert_eq!(get(&last, 3 * width), rows, "{}", what("gather"));
+    let (mut to, from) = (zeros(kernels, positions * width), kernels.slice(&last).skip(4 * first));
+    kernels.scatter_last(&kernels.slice_mut(&mut to), from, &prompts, width).unwrap();
+    kernels.scatter_last(&kernels.slice_mut(&mut to), from, &prompts, width).unwrap();
+    for (i, value) in down(kernels, &to, Precision::F32, positions * width).iter().enumerate() {
+        let is_last = offsets[1..].contains(&(i / width + 1));
+        assert!((value - if is_last { 2.0 * x[i] } else { 0.0 }).abs() < 1e-6, "{}", what("scatter"));
     }
 }
 
@@ -467,10 +492,9 @@ fn columns_are_summed_over_all_rows_and_added<M: Tested>() {
 }
 
 fn embeddings_are_those_of_token_and_place<M: Tested>() {
-    let (width, lengths) = (7, [2usize, 3]);
-    let (of_token, of_position) = (noise(1, 9 * width, 1.0), noise(2, 4 * width, 1.0));
-    let tokens = [8u32, 0, 3, 3, 5];
-    for kernels in M::all() {
+    let (lengths, tokens) = ([2usize, 3], [8u32, 0, 3, 3, 5]);
+    for (kernels, width) in M::all().into_iter().flat_map(|kernels| [(kernels.clone(), 7), (kernels, 8)]) {
+        let (of_token, of_position) = (noise(1, 9 * width, 1.0), noise(2, 4 * width, 1.0));
         let prompts = Prompts::new(&kernels, &offsets(&lengths)).unwrap();
         let (table, places) = (up(&kernels, &of_token), up(&kernels, &of_position));
         let ids: Vec<u8> = tokens.iter().flat_map(|token| token.to_ne_bytes()).collect();
@@ -540,10 +564,10 @@ fn an_update_clips_by_the_norm_of_all_tensors_and_is_that_of_rust<M: Tested>() {
     let adamw = AdamW { betas: [0.9, 0.95], epsilon: 1e-8, weight_decay: 0.1 };
     for kernels in M::all() {
         for clip in [0.0, 0.5, 1e9] {
-            let (gradient, other) = (noise(1, 1000, 1.0), noise(2, 3, 1.0));
-            let (first, second) = (noise(3, 1000, 0.1), noise(4, 1000, 0.1).iter().map(|v| v * v).collect());
+            let (gradient, other) = (noise(1, 1002, 1.0), noise(2, 3, 1.0));
+            let (first, second) = (noise(3, 1002, 0.1), noise(4, 1002, 0.1).iter().map(|v| v * v).collect());
             let mut moments = Moments { first, second };
-            let mut values = noise(5, 1000, 1.0);
+            let mut values = noise(5, 1002, 1.0);
             let square = |values: &[f32]| values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
             let norm = (square(&gradient) + square(&other)).sqrt();
             let scale = if clip > 0.0 { (clip / norm).min(1.0) as f32 } else { 1.0 };
@@ -553,7 +577,7 @@ fn an_update_clips_by_the_norm_of_all_tensors_and_is_that_of_rust<M: Tested>() {
 
             let (gradient, other) = (up(&kernels, &gradient), up(&kernels, &other));
             let (of, rest) = (kernels.slice(&gradient), kernels.slice(&other));
-            let total = kernels.sum_of_squares(&[(of, 1000), (rest, 3)]).unwrap();
+            let total = kernels.sum_of_squares(&[(of, 1002), (rest, 3)]).unwrap();
             let mut bytes = [0; 8];
             kernels.read(kernels.slice(&total), &mut bytes).unwrap();
             assert!((f64::from_ne_bytes(bytes).sqrt() - norm).abs() < 1e-9 * norm);
@@ -563,14 +587,14 @@ fn an_update_clips_by_the_norm_of_all_tensors_and_is_that_of_rust<M: Tested>() {
                 let (w, m, v) =
                     (kernels.slice_mut(&mut w), kernels.slice_mut(&mut m), kernels.slice_mut(&mut v));
                 let (total, loss) = (kernels.slice(&total), kernels.slice(&loss));
-                kernels.adamw(&w, &m, &v, of, 1000, total, loss, with).unwrap();
+                kernels.adamw(&w, &m, &v, of, 1002, total, loss, with).unwrap();
             };
             update(f64::NAN);
             update(0.5);
-            let got = down(&kernels, &w, Precision::F32, 1000);
+            let got = down(&kernels, &w, Precision::F32, 1002);
             assert_close::<M>(&got, &values, 1e-6, &format!("values, clip {clip}"));
-            assert_close::<M>(&down(&kernels, &m, Precision::F32, 1000), &moments.first, 1e-6, "first");
-            assert_close::<M>(&down(&kernels, &v, Precision::F32, 1000), &moments.second, 1e-6, "second");
+            assert_close::<M>(&down(&kernels, &m, Precision::F32, 1002), &moments.first, 1e-6, "first");
+            assert_close::<M>(&down(&kernels, &v, Precision::F32, 1002), &moments.second, 1e-6, "second");
         }
     }
 }
@@ -593,5 +617,31 @@ fn products_of_transposed_and_partial_matrices_are_those_of_rust<M: Tested>() {
         let b = Factor::new(kernels.slice(&on_b), Precision::F32, k, n + 3).columns(3, n);
         kernels.multiply(0.5, a, b, 1.0, kernels.slice_mut(&mut c), n).unwrap();
         assert_close::<M>(&down(&kernels, &c, Precision::F32, m * n), &wanted, 1e-5, "product");
+    }
+}
+
+fn products_are_rounded_to_the_format_of_their_factors_where_that_is_asked_for<M: Tested>() {
+    let (m, n, k, stride) = (5, 4, 7, 6);
+    for (kernels, format) in M::all().into_iter().flat_map(|k| FORMATS.map(|format| (k.clone(), format))) {
+        let (a, b) = (noise(1, m * k, 1.0), noise(2, k * n, 1.0));
+        let rounded = |values: &[f32]| values.iter().map(|value| format.round(*value)).collect::<Vec<_>>();
+        let mut wanted = vec![0.0; m * n];
+        gemm::multiply(
+            gemm::Threads::One,
+            1.0,
+            gemm::Matrix::new(&rounded(&a), m, k),
+            gemm::Matrix::new(&rounded(&b), k, n),
+            gemm::Target::Replace,
+            gemm::MatrixMut::new(&mut wanted, m, n),
+        );
+        let on_device = [&a, &b].map(|values| kernels.upload(&in_format(values, format)).unwrap());
+        let a = Factor::new(kernels.slice(&on_device[0]), format, m, k);
+        let b = Factor::new(kernels.slice(&on_device[1]), format, k, n);
+        let mut c = up(&kernels, &vec![f32::NAN; m * stride]);
+        kernels.multiply_rounded(a, b, kernels.slice_mut(&mut c), stride).unwrap();
+        let got = down(&kernels, &c, format, m * stride);
+        let got: Vec<f32> = got.chunks(stride).flat_map(|row| row[..n].to_vec()).collect();
+        assert_close::<M>(&got, &rounded(&wanted), tolerance(format), &format!("product in {format}"));
+        assert_eq!(got, rounded(&got), "{format}");
     }
 }

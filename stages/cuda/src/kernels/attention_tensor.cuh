@@ -81,7 +81,7 @@ __device__ void attention_tensor(Io *out, float *denominators, const Io *q, cons
         if (denominators && lane % 4 == 0 && row < length)
             denominators[(u64)(start + row) * n_head + head] = largest[i] * LN_2 + logf(sum[i]);
     }
-    store(out + (u64)(start + first) * n_head * d + column, (u64)n_head * d, queries, d, result, factors);
+    store_sums(out + (u64)(start + first) * n_head * d + column, (u64)n_head * d, queries, d, result, factors);
 }
 // The formats of the products; `_wide` reads and writes f32.
 #define ATTENTION(NAME, T, IO)                                                                                        \

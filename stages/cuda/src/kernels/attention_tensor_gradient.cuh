@@ -71,7 +71,7 @@ __device__ void attention_tensor_gradient_q(float *of_q, const Attended &in, con
             multiply_columns<bf16_t>(sums, left, IS_BF16<T> ? scored : keys, n);
         }
     }
-    store(of_q + place, width, count, d, sums, {1.0f, 1.0f});
+    store_sums(of_q + place, width, count, d, sums, {1.0f, 1.0f});
 }
 
 // A block owns 64 keys of a head of a prompt, a warp 16: scores lie transposed, a row a key.
@@ -127,8 +127,8 @@ __device__ void attention_tensor_gradient_kv(float *of_k, float *of_v, const Att
             multiply_columns<bf16_t>(sums_k, left, IS_BF16<T> ? scored : queries, n);
         }
     }
-    store(of_k + place, in.kv_stride, count, d, sums_k, {1.0f, 1.0f});
-    store(of_v + place, in.kv_stride, count, d, sums_v, {1.0f, 1.0f});
+    store_sums(of_k + place, in.kv_stride, count, d, sums_k, {1.0f, 1.0f});
+    store_sums(of_v + place, in.kv_stride, count, d, sums_v, {1.0f, 1.0f});
 }
 
 // In the format of the forward pass; arguments and grid as of the kernels in f32.

@@ -22,19 +22,26 @@ __device__ inline float gelu_slope(float x, u32 form) {
     return 0.5f * (1.0f + erff(x * 0.7071067811865475f)) + x * 0.3989422804f * expf(-0.5f * x * x);
 }
 
-// out = gelu(x + bias)
-template <typename Out>
-__device__ void gelu(Out *out, const float *x, const float *bias, u32 rows, u32 width, u32 form) {
-    for (u64 i = first_index(); i < (u64)rows * width; i += index_step())
-        out[i] = as<Out>(gelu_of(x[i] + bias[i % width], form));
+// out = gelu(x + bias); `out` may be `x`.
+template <typename T>
+__device__ void gelu(T *out, const T *x, const float *bias, u32 rows, u32 width, u32 form) {
+    each_of_rows(are_aligned(out, x, bias), rows, width, [=](auto lanes, u64 row, u32 channel) {
+        u64 at = row * width + channel;
+        auto sum = load(lanes, x + at) + load(lanes, bias + channel);
+        store(out + at, vector_of(lanes, [&](u32 i) { return gelu_of(sum.at[i], form); }));
+    });
 }
-#define PARAMETERS(OUT) (OUT *out, const float *x, const float *bias, u32 rows, u32 width, u32 form)
+#define PARAMETERS(T) (T *out, const T *x, const float *bias, u32 rows, u32 width, u32 form)
 IN_EVERY_FORMAT(gelu, PARAMETERS, (out, x, bias, rows, width, form))
 #undef PARAMETERS
 
 // gradient *= the slope of GELU at x + bias
 extern "C" __global__ void gelu_gradient(float *gradient, const float *x, const float *bias, u32 rows, u32 width,
                                          u32 form) {
-    for (u64 i = first_index(); i < (u64)rows * width; i += index_step())
-        gradient[i] *= gelu_slope(x[i] + bias[i % width], form);
+    each_of_rows(are_aligned(gradient, x, bias), rows, width, [=](auto lanes, u64 row, u32 channel) {
+        u64 at = row * width + channel;
+        auto sum = load(lanes, x + at) + load(lanes, bias + channel);
+        auto slope = vector_of(lanes, [&](u32 i) { return gelu_slope(sum.at[i], form); });
+        store(gradient + at, load(lanes, gradient + at) * slope);
+    });
 }

@@ -9,6 +9,8 @@
 
 #include "number.cuh"
 
+#include "vector.cuh"
+
 #include "rows.cuh"
 
 #include "norm.cuh"

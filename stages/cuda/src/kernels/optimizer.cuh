@@ -17,7 +17,10 @@ __device__ inline double block_sum_of_doubles(double value) {
 // parts[b] = the sum of the squares that block b takes.
 extern "C" __global__ void squares(double *parts, const float *x, u64 count) {
     double sum = 0.0;
-    for (u64 i = first_index(); i < count; i += index_step()) sum += (double)x[i] * x[i];
+    each_of(are_aligned(x), count, [&](auto lanes, u64 first) {
+        auto values = load(lanes, x + first);
+        for (float value : values.at) sum += (double)value * value;
+    });
     sum = block_sum_of_doubles(sum);
     if (threadIdx.x == 0) parts[blockIdx.x] = sum;
 }
@@ -39,11 +42,17 @@ extern "C" __global__ void adamw(float *values, float *first, float *second, con
     if (!isfinite(total[0]) || !isfinite(loss[0])) return;
     double norm = sqrt(total[0]);
     float scale = clip > 0.0 && norm > clip ? (float)(clip / norm) : 1.0f;
-    for (u64 i = first_index(); i < count; i += index_step()) {
-        float g = gradients[i] * scale;
-        float m = beta1 * first[i] + rest1 * g, v = beta2 * second[i] + rest2 * g * g;
-        first[i] = m;
-        second[i] = v;
-        values[i] = values[i] * keep - step_size * m / (sqrtf(v) * root + epsilon);
-    }
+    each_of(are_aligned(values, first, second, gradients), count, [=](auto lanes, u64 at) {
+        auto value = load(lanes, values + at), m = load(lanes, first + at), v = load(lanes, second + at);
+        auto gradient = load(lanes, gradients + at);
+        for (u32 i = 0; i < m.COUNT; ++i) {
+            float g = gradient.at[i] * scale;
+            m.at[i] = beta1 * m.at[i] + rest1 * g;
+            v.at[i] = beta2 * v.at[i] + rest2 * g * g;
+            value.at[i] = value.at[i] * keep - step_size * m.at[i] / (sqrtf(v.at[i]) * root + epsilon);
+        }
+        store(first + at, m);
+        store(second + at, v);
+        store(values + at, value);
+    });
 }

@@ -4,20 +4,24 @@
 // out[r] = of_token[tokens[r]] + of_position[places[r]]
 extern "C" __global__ void embed(float *out, const float *of_token, const float *of_position,
                                  const u32 *tokens, const u32 *places, u32 rows, u32 width) {
-    for (u64 i = first_index(); i < (u64)rows * width; i += index_step()) {
-        u64 row = i / width, channel = i % width;
-        out[i] = of_token[(u64)tokens[row] * width + channel] + of_position[(u64)places[row] * width + channel];
-    }
+    each_of_rows(are_aligned(out, of_token, of_position), rows, width, [=](auto lanes, u64 row, u32 channel) {
+        const float *token = of_token + (u64)tokens[row] * width, *place = of_position + (u64)places[row] * width;
+        store(out + row * width + channel, load(lanes, token + channel) + load(lanes, place + channel));
+    });
 }
 
 // Adds `bias` to every row.
 extern "C" __global__ void add_bias(float *x, const float *bias, u32 rows, u32 width) {
-    for (u64 i = first_index(); i < (u64)rows * width; i += index_step()) x[i] += bias[i % width];
+    each_of_rows(are_aligned(x, bias), rows, width, [=](auto lanes, u64 row, u32 channel) {
+        float *at = x + row * width + channel;
+        store(at, load(lanes, at) + load(lanes, bias + channel));
+    });
 }
 
 // to += from
 extern "C" __global__ void add(float *to, const float *from, u64 count) {
-    for (u64 i = first_index(); i < count; i += index_step()) to[i] += from[i];
+    each_of(are_aligned(to, from), count,
+            [=](auto lanes, u64 i) { store(to + i, load(lanes, to + i) + load(lanes, from + i)); });
 }
 
 // out = residual + dropout(branch + bias); `out` may be `branch`.
@@ -27,42 +31,46 @@ extern "C" __global__ void add_branch(float *out, const float *residual, const f
                                       const u32 *owners, const u32 *places, const u64 *keys, u64 threshold,
                                       float kept, u32 rows, u32 width) {
     Dropout dropout = {keys, threshold, kept};
-    for (u64 i = first_index(); i < (u64)rows * width; i += index_step()) {
-        u64 row = i / width, channel = i % width;
-        float keep = factor(dropout, owners[row], (u64)places[row] * width + channel);
-        out[i] = residual[i] + (branch[i] + bias[channel]) * keep;
-    }
+    bool aligned = are_aligned(out, residual, branch, bias);
+    each_of_rows(aligned, rows, width, [=](auto lanes, u64 row, u32 channel) {
+        u64 at = row * width + channel;
+        auto keep = factors(lanes, dropout, owners[row], (u64)places[row] * width + channel);
+        auto sum = load(lanes, branch + at) + load(lanes, bias + channel);
+        store(out + at, load(lanes, residual + at) + sum * keep);
+    });
 }
 
 // out = dropout(in); `out` may be `in`.
 extern "C" __global__ void drop(float *out, const float *in, const u32 *owners, const u32 *places,
                                 const u64 *keys, u64 threshold, float kept, u32 rows, u32 width) {
     Dropout dropout = {keys, threshold, kept};
-    for (u64 i = first_index(); i < (u64)rows * width; i += index_step()) {
-        u64 row = i / width, channel = i % width;
-        out[i] = in[i] * factor(dropout, owners[row], (u64)places[row] * width + channel);
-    }
+    each_of_rows(are_aligned(out, in), rows, width, [=](auto lanes, u64 row, u32 channel) {
+        u64 at = row * width + channel;
+        auto keep = factors(lanes, dropout, owners[row], (u64)places[row] * width + channel);
+        store(out + at, load(lanes, in + at) * keep);
+    });
 }
 
 // The last row of each prompt.
 extern "C" __global__ void gather_last(float *out, const float *in, const u32 *offsets, u32 prompts, u32 width) {
-    for (u64 i = first_index(); i < (u64)prompts * width; i += index_step()) {
-        u64 prompt = i / width, channel = i % width;
-        out[i] = in[(u64)(offsets[prompt + 1] - 1) * width + channel];
-    }
+    each_of_rows(are_aligned(out, in), prompts, width, [=](auto lanes, u64 prompt, u32 channel) {
+        u64 last = offsets[prompt + 1] - 1;
+        store(out + prompt * width + channel, load(lanes, in + last * width + channel));
+    });
 }
 
 // Adds one row a prompt to its last row.
 extern "C" __global__ void scatter_last(float *to, const float *rows, const u32 *offsets, u32 prompts, u32 width) {
-    for (u64 i = first_index(); i < (u64)prompts * width; i += index_step()) {
-        u64 prompt = i / width, channel = i % width;
-        to[(u64)(offsets[prompt + 1] - 1) * width + channel] += rows[i];
-    }
+    each_of_rows(are_aligned(to, rows), prompts, width, [=](auto lanes, u64 prompt, u32 channel) {
+        u64 last = offsets[prompt + 1] - 1;
+        float *at = to + last * width + channel;
+        store(at, load(lanes, at) + load(lanes, rows + prompt * width + channel));
+    });
 }
 
 template <typename Out>
 __device__ void convert(Out *out, const float *in, u64 count) {
-    for (u64 i = first_index(); i < count; i += index_step()) out[i] = as<Out>(in[i]);
+    each_of(are_aligned(out, in), count, [=](auto lanes, u64 i) { store(out + i, load(lanes, in + i)); });
 }
 extern "C" __global__ void convert_f16(half_t *out, const float *in, u64 count) { convert(out, in, count); }
 extern "C" __global__ void convert_bf16(bf16_t *out, const float *in, u64 count) { convert(out, in, count); }
@@ -85,11 +93,11 @@ extern "C" __global__ void column_sums(float *parts, const float *x, u32 rows, u
     parts[(u64)blockIdx.y * width + column] = sum;
 }
 
-// gradient[c] += the sum of column c of `parts` `[count, width]`.
-extern "C" __global__ void add_parts(float *gradient, const float *parts, u32 count, u32 width) {
+// gradient[c] += the sum of column c of `parts` `[count, width]`, part of rows `stride` wide.
+extern "C" __global__ void add_parts(float *gradient, const float *parts, u32 count, u32 width, u32 stride) {
     for (u64 column = first_index(); column < width; column += index_step()) {
         float sum = 0.0f;
-        for (u32 part = 0; part < count; ++part) sum += parts[(u64)part * width + column];
+        for (u32 part = 0; part < count; ++part) sum += parts[(u64)part * stride + column];
         gradient[column] += sum;
     }
 }

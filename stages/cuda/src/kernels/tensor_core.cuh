@@ -67,29 +67,6 @@ struct alignas(16) Tile {
     u32 words[TENSOR_ROWS][HEAD / 2 + 4];
 };
 
-// Four numbers that lie one after the other, at an address that is a multiple of their size.
-__device__ inline void load_four(float (&out)[4], const float *from) {
-    float4 four = *reinterpret_cast<const float4 *>(from);
-    out[0] = four.x, out[1] = four.y, out[2] = four.z, out[3] = four.w;
-}
-template <typename T>
-__device__ inline void load_four(float (&out)[4], const T *from) {
-    uint2 four = *reinterpret_cast<const uint2 *>(from);
-    T numbers[4];
-    memcpy(numbers, &four, sizeof four);
-    for (u32 i = 0; i < 4; ++i) out[i] = as_float(numbers[i]);
-}
-
-__device__ inline void store_two(float *to, const float (&two)[2]) {
-    *reinterpret_cast<float2 *>(to) = make_float2(two[0], two[1]);
-}
-template <typename T>
-__device__ inline void store_two(T *to, const T (&two)[2]) {
-    u32 word;
-    memcpy(&word, two, sizeof word);
-    *reinterpret_cast<u32 *>(to) = word;
-}
-
 // What rows of a head are read from: `count` rows of `width` channels, `stride` numbers apart; the bias may be null.
 template <typename In>
 struct Rows {
@@ -99,15 +76,19 @@ struct Rows {
     u32 count, width;
 
     // Channels `channel` to `channel + 3` of a row, zeros beyond, `channel` a multiple of 4.
-    __device__ void four(float (&out)[4], u32 row, u32 channel) const {
-        for (u32 i = 0; i < 4; ++i) out[i] = 0.0f;
-        if (row >= count || channel >= width) return;
+    __device__ Vector<4> four(u32 row, u32 channel) const {
+        if (row >= count || channel >= width) return {};
         const In *at = from + row * stride + channel;
-        if (width % 4 == 0 && stride % 4 == 0 && (u64)from % (4 * sizeof(In)) == 0) load_four(out, at);
-        else
-            for (u32 i = 0; i < min(4u, width - channel); ++i) out[i] = as_float(at[i]);
-        if (bias)
-            for (u32 i = 0; i < min(4u, width - channel); ++i) out[i] += bias[channel + i];
+        if (width % 4 == 0 && stride % 4 == 0 && are_aligned(from)) {
+            Vector<4> numbers = load(Lanes<4>(), at);
+            if (bias)
+                for (u32 i = 0; i < 4; ++i) numbers.at[i] += bias[channel + i];
+            return numbers;
+        }
+        Vector<4> numbers = {};
+        for (u32 i = 0; i < min(4u, width - channel); ++i)
+            numbers.at[i] = as_float(at[i]) + (bias ? bias[channel + i] : 0.0f);
+        return numbers;
     }
 };
 
@@ -117,13 +98,12 @@ __device__ inline void fill(Tile &tile, const Rows<In> &rows, Tile *other = null
     constexpr u32 FOURS = HEAD / 4;
     for (u32 i = threadIdx.x; i < TENSOR_ROWS * FOURS; i += TENSOR_THREADS) {
         u32 row = i / FOURS, channel = i % FOURS * 4;
-        float four[4];
-        rows.four(four, row, channel);
-        tile.words[row][channel / 2] = pack<T>(four[0], four[1]);
-        tile.words[row][channel / 2 + 1] = pack<T>(four[2], four[3]);
+        Vector<4> four = rows.four(row, channel);
+        tile.words[row][channel / 2] = pack<T>(four.at[0], four.at[1]);
+        tile.words[row][channel / 2 + 1] = pack<T>(four.at[2], four.at[3]);
         if (other) {
-            other->words[row][channel / 2] = pack<bf16_t>(four[0], four[1]);
-            other->words[row][channel / 2 + 1] = pack<bf16_t>(four[2], four[3]);
+            other->words[row][channel / 2] = pack<bf16_t>(four.at[0], four.at[1]);
+            other->words[row][channel / 2 + 1] = pack<bf16_t>(four.at[2], four.at[3]);
         }
     }
 }
@@ -168,22 +148,22 @@ __device__ inline void as_left(u32 (&left)[4], const float (&first)[4], const fl
 // Writes sums, times a factor of each of the two rows, to `count` rows of `width` channels that begin
 // `stride` numbers apart.
 template <typename Out>
-__device__ inline void store(Out *out, u64 stride, u32 count, u32 width, const float (&sums)[HEAD / 8][4],
-                             const float (&factors)[2]) {
+__device__ inline void store_sums(Out *out, u64 stride, u32 count, u32 width, const float (&sums)[HEAD / 8][4],
+                                  const float (&factors)[2]) {
     u32 lane = threadIdx.x % WARP, first = threadIdx.x / WARP * STEP + lane / 4;
-    bool paired = width % 2 == 0 && stride % 2 == 0 && (u64)out % (2 * sizeof(Out)) == 0;
+    bool paired = width % 2 == 0 && stride % 2 == 0 && are_aligned(out);
     for (u32 i = 0; i < 2; ++i) {
         u32 row = first + 8 * i;
         if (row >= count) continue;
         for (u32 n = 0; n < HEAD / 8; ++n) {
             u32 channel = n * 8 + lane % 4 * 2;
-            Out *to = out + row * stride + channel, pair[2];
-            for (u32 j = 0; j < 2; ++j) pair[j] = as<Out>(sums[n][2 * i + j] * factors[i]);
+            Out *to = out + row * stride + channel;
+            Vector<2> pair = {sums[n][2 * i] * factors[i], sums[n][2 * i + 1] * factors[i]};
             if (paired && channel < width)
-                store_two(to, pair);
+                store(to, pair);
             else
                 for (u32 j = 0; j < 2; ++j)
-                    if (channel + j < width) to[j] = pair[j];
+                    if (channel + j < width) to[j] = as<Out>(pair.at[j]);
         }
     }
 }

@@ -13,9 +13,10 @@ pub use rows::NormSlices;
 pub use training::AdamWArguments;
 
 use crate::{
+    buffer::Buffer,
     machine::{Argument, Launch, Machine, Numbers, RawProduct, Trouble},
     prompts::Prompts,
-    slice::{Factor, Slice, SliceMut, extent},
+    slice::{Factor, Slice, SliceMut, bytes_of, extent},
 };
 
 /// Threads of a block where a kernel does not say.
@@ -42,6 +43,16 @@ fn over(count: usize) -> [u32; 3] {
     [blocks as u32, 1, 1]
 }
 
+/// A grid for a thread four channels, or more: blocks of a row along x, rows along y; and the threads of
+/// a block.
+fn over_rows(rows: usize, width: usize) -> ([u32; 3], u32) {
+    let fours = (width as u64).div_ceil(4).max(1);
+    let blocks = fours.div_ceil(u64::from(THREADS)).min(MOST_BLOCKS);
+    let threads = fours.div_ceil(blocks).next_multiple_of(u64::from(WARP)).min(u64::from(THREADS));
+    let along_rows = (rows as u64).clamp(1, MOST_BLOCKS / blocks);
+    ([blocks as u32, along_rows as u32, 1], threads as u32)
+}
+
 /// A grid for a warp a row.
 fn warps(rows: usize) -> [u32; 3] {
     [(rows as u32).div_ceil(THREADS / WARP).max(1), 1, 1]
@@ -61,6 +72,11 @@ impl<M: Machine> Kernels<M> {
     /// A buffer of `count` zeros.
     pub fn zeros(&self, count: usize) -> Result<Numbers<M>, Trouble<M>> {
         self.machine.zeros(count)
+    }
+
+    /// A buffer of `count` numbers that are written before they are read.
+    pub fn buffer(&self, count: usize) -> Result<Buffer<M>, Trouble<M>> {
+        Buffer::new(&self.machine, count)
     }
 
     /// A buffer with `bytes`, filled up with zeros.
@@ -121,12 +137,11 @@ impl<M: Machine> Kernels<M> {
         prompts.offsets(&self.machine).checked(4 * (prompts.count() + 1)).into()
     }
 
-    /// `c = alpha · a·b + beta · c`, for `c` of rows `stride` wide.
+    /// `c = alpha · a·b + beta · c`, for `c` in f32 of rows `stride` wide.
     ///
     /// # Panics
     ///
     /// If shapes, formats or bounds do not fit.
-    #[allow(unsafe_code, reason = "shapes and bounds are checked here")]
     pub fn multiply(
         &self,
         alpha: f32,
@@ -134,6 +149,34 @@ impl<M: Machine> Kernels<M> {
         b: Factor<'_>,
         beta: f32,
         c: SliceMut<'_>,
+        stride: usize,
+    ) -> Result<(), Trouble<M>> {
+        self.product(alpha, a, b, beta, (c, Precision::F32), stride)
+    }
+
+    /// `c = a·b`, for `c` in the format of the factors, of rows `stride` wide.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::multiply`].
+    pub fn multiply_rounded(
+        &self,
+        a: Factor<'_>,
+        b: Factor<'_>,
+        c: SliceMut<'_>,
+        stride: usize,
+    ) -> Result<(), Trouble<M>> {
+        self.product(1.0, a, b, 0.0, (c, a.format()), stride)
+    }
+
+    #[allow(unsafe_code, reason = "shapes and bounds are checked here")]
+    fn product(
+        &self,
+        alpha: f32,
+        a: Factor<'_>,
+        b: Factor<'_>,
+        beta: f32,
+        (c, c_format): (SliceMut<'_>, Precision),
         stride: usize,
     ) -> Result<(), Trouble<M>> {
         let ((m, k), (rows_of_b, n)) = (a.shape(), b.shape());
@@ -151,7 +194,8 @@ impl<M: Machine> Kernels<M> {
             b: b.raw(),
             format: a.format(),
             beta,
-            c: c.checked(4 * extent(m, n, stride)),
+            c: c.checked(bytes_of(c_format) * extent(m, n, stride)),
+            c_format,
             c_stride: stride,
         };
         // SAFETY: factors and result lie in their buffers, which live: their slices do.
@@ -174,7 +218,22 @@ impl<M: Machine> Kernels<M> {
         unsafe { self.machine.launch(&launch, arguments) }
     }
 
-    /// As [`Self::launch`] with a thread an element.
+    /// As [`Self::launch`] for a kernel over the channels of rows.
+    fn each_of_rows(
+        &self,
+        kernel: &'static str,
+        rows: usize,
+        width: usize,
+        arguments: &[Argument],
+    ) -> Result<(), Trouble<M>> {
+        if rows * width == 0 {
+            return Ok(());
+        }
+        let (grid, threads) = over_rows(rows, width);
+        self.launch(kernel, grid, threads, 0, arguments)
+    }
+
+    /// As [`Self::launch`] with a thread an element, or a thread four where the caller counts fours.
     fn each(&self, kernel: &'static str, count: usize, arguments: &[Argument]) -> Result<(), Trouble<M>> {
         if count == 0 {
             return Ok(());
@@ -185,7 +244,7 @@ impl<M: Machine> Kernels<M> {
 
 #[cfg(test)]
 mod tests {
-    use super::{over, warps};
+    use super::{over, over_rows, warps};
 
     #[test]
     fn grids_cover_every_element_and_stay_within_bounds() {
@@ -193,6 +252,11 @@ mod tests {
         assert_eq!(over(256), [1, 1, 1]);
         assert_eq!(over(257), [2, 1, 1]);
         assert_eq!(over(usize::MAX), [4096, 1, 1]);
+        assert_eq!(over_rows(1, 5), ([1, 1, 1], 32));
+        assert_eq!(over_rows(100, 768), ([1, 100, 1], 192));
+        assert_eq!(over_rows(40_000, 1536), ([2, 2048, 1], 192));
+        assert_eq!(over_rows(7, 3072), ([3, 7, 1], 256));
+        assert_eq!(over_rows(usize::MAX, u32::MAX as usize), ([4096, 1, 1], 256));
         assert_eq!(warps(1), [1, 1, 1]);
         assert_eq!(warps(17), [3, 1, 1]);
     }

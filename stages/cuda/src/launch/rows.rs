@@ -49,17 +49,17 @@ impl<M: Machine> Kernels<M> {
             (rows as u32).into(),
             (width as u32).into(),
         ];
-        self.each("embed", rows * width, &arguments)
+        self.each_of_rows("embed", rows, width, &arguments)
     }
 
-    /// Kernel `layer_norm`: `out` in `format`, after `x += pending`.
+    /// Kernel `layer_norm`: the norm of each row of `x`, to which the row `added` is added, in `format`.
     #[allow(clippy::too_many_arguments)]
     pub fn layer_norm(
         &self,
         format: Precision,
         out: &SliceMut<'_>,
-        x: &SliceMut<'_>,
-        pending: Option<Slice<'_>>,
+        x: Slice<'_>,
+        added: Option<Slice<'_>>,
         norm: NormSlices<'_>,
         rows: usize,
         width: usize,
@@ -67,7 +67,7 @@ impl<M: Machine> Kernels<M> {
         let arguments = [
             out.checked(bytes_of(format) * rows * width).into(),
             x.checked(4 * rows * width).into(),
-            pending.map_or(0, |pending| pending.checked(4 * width)).into(),
+            added.map_or(0, |added| added.checked(4 * width)).into(),
             norm.weight.checked(4 * width).into(),
             norm.bias.checked(4 * width).into(),
             (rows as u32).into(),
@@ -77,28 +77,7 @@ impl<M: Machine> Kernels<M> {
         self.launch(kernel, warps(rows), THREADS, 0, &arguments)
     }
 
-    /// Kernel `layer_norm`: `out` in f32, with nothing pending.
-    pub fn normalize(
-        &self,
-        out: &SliceMut<'_>,
-        x: Slice<'_>,
-        norm: NormSlices<'_>,
-        rows: usize,
-        width: usize,
-    ) -> Result<(), Trouble<M>> {
-        let arguments = [
-            out.checked(4 * rows * width).into(),
-            x.checked(4 * rows * width).into(),
-            0u64.into(),
-            norm.weight.checked(4 * width).into(),
-            norm.bias.checked(4 * width).into(),
-            (rows as u32).into(),
-            (width as u32).into(),
-        ];
-        self.launch("layer_norm_f32", warps(rows), THREADS, 0, &arguments)
-    }
-
-    /// Kernel `gelu`: `out = gelu(x + bias)` in `format`.
+    /// Kernel `gelu`: `out = gelu(x + bias)`, with `out` and `x` in `format`; they may be the same.
     #[allow(clippy::too_many_arguments)]
     pub fn gelu(
         &self,
@@ -112,13 +91,13 @@ impl<M: Machine> Kernels<M> {
     ) -> Result<(), Trouble<M>> {
         let arguments = [
             out.checked(bytes_of(format) * rows * width).into(),
-            x.checked(4 * rows * width).into(),
+            x.checked(bytes_of(format) * rows * width).into(),
             bias.checked(4 * width).into(),
             (rows as u32).into(),
             (width as u32).into(),
             form(activation).into(),
         ];
-        self.each(named(["gelu_f32", "gelu_f16", "gelu_bf16"], format), rows * width, &arguments)
+        self.each_of_rows(named(["gelu_f32", "gelu_f16", "gelu_bf16"], format), rows, width, &arguments)
     }
 
     /// Kernel `gelu_gradient`: `gradient *= gelu'(x + bias)`.
@@ -139,7 +118,7 @@ impl<M: Machine> Kernels<M> {
             (width as u32).into(),
             form(activation).into(),
         ];
-        self.each("gelu_gradient", rows * width, &arguments)
+        self.each_of_rows("gelu_gradient", rows, width, &arguments)
     }
 
     /// Kernel `add_bias`: adds `bias` to each row of `x`.
@@ -156,13 +135,13 @@ impl<M: Machine> Kernels<M> {
             (rows as u32).into(),
             (width as u32).into(),
         ];
-        self.each("add_bias", rows * width, &arguments)
+        self.each_of_rows("add_bias", rows, width, &arguments)
     }
 
     /// Kernel `add`: `to += from`.
     pub fn add(&self, to: &SliceMut<'_>, from: Slice<'_>, count: usize) -> Result<(), Trouble<M>> {
         let arguments = [to.checked(4 * count).into(), from.checked(4 * count).into(), (count as u64).into()];
-        self.each("add", count, &arguments)
+        self.each("add", count.div_ceil(4), &arguments)
     }
 
     /// Kernel `add_branch`: `branch = residual + dropout(branch + bias)`.
@@ -192,7 +171,7 @@ impl<M: Machine> Kernels<M> {
             (rows as u32).into(),
             (width as u32).into(),
         ];
-        self.each("add_branch", rows * width, &arguments)
+        self.each_of_rows("add_branch", rows, width, &arguments)
     }
 
     /// Kernel `drop`: `out = dropout(x)`.
@@ -217,7 +196,7 @@ impl<M: Machine> Kernels<M> {
             (rows as u32).into(),
             (width as u32).into(),
         ];
-        self.each("drop", rows * width, &arguments)
+        self.each_of_rows("drop", rows, width, &arguments)
     }
 
     /// Kernel `gather_last`: the last row of each prompt, `[prompts, width]`.
@@ -235,7 +214,7 @@ impl<M: Machine> Kernels<M> {
             (prompts.count() as u32).into(),
             (width as u32).into(),
         ];
-        self.each("gather_last", prompts.count() * width, &arguments)
+        self.each_of_rows("gather_last", prompts.count(), width, &arguments)
     }
 
     /// Kernel `scatter_last`: adds `rows` `[prompts, width]` to the last row of each prompt.
@@ -253,7 +232,7 @@ impl<M: Machine> Kernels<M> {
             (prompts.count() as u32).into(),
             (width as u32).into(),
         ];
-        self.each("scatter_last", prompts.count() * width, &arguments)
+        self.each_of_rows("scatter_last", prompts.count(), width, &arguments)
     }
 
     /// Kernel `convert`: `count` numbers of `x` in `format`, which is not f32.
@@ -270,6 +249,6 @@ impl<M: Machine> Kernels<M> {
             Precision::Bf16 => "convert_bf16",
         };
         let arguments = [out.checked(2 * count).into(), x.checked(4 * count).into(), (count as u64).into()];
-        self.each(kernel, count, &arguments)
+        self.each(kernel, count.div_ceil(4), &arguments)
     }
 }

@@ -2,9 +2,10 @@
 
 use pipe_stages::gpt2::training::AdamW;
 
-use super::{Kernels, THREADS, WARP, over, warps};
+use super::{Kernels, THREADS, WARP, warps};
 use crate::{
-    machine::{Machine, Numbers, Trouble},
+    buffer::Buffer,
+    machine::{Machine, Trouble},
     slice::{Slice, SliceMut, extent},
 };
 
@@ -43,7 +44,7 @@ impl<M: Machine> Kernels<M> {
         stride: usize,
     ) -> Result<(), Trouble<M>> {
         let chunks = rows.div_ceil(SUM_ROWS);
-        let mut parts = self.zeros(chunks * width)?;
+        let mut parts = self.buffer(chunks * width)?;
         let parts = self.slice_mut(&mut parts);
         let arguments = [
             parts.checked(4 * chunks * width).into(),
@@ -54,68 +55,90 @@ impl<M: Machine> Kernels<M> {
         ];
         let grid = [(width as u32).div_ceil(WARP), chunks as u32, 1];
         self.launch("column_sums", grid, THREADS, 0, &arguments)?;
-        self.add_parts(gradient, parts.read(), chunks, width)
+        self.add_parts(gradient, parts.read(), chunks, width, width)
     }
 
-    /// Adds the columns of `parts` `[chunks, width]` to `gradient`.
+    /// `gradient[c] +=` the sum of column `c` of `parts` `[chunks, width]`, part of rows `stride` wide.
     fn add_parts(
         &self,
         gradient: &SliceMut<'_>,
         parts: Slice<'_>,
         chunks: usize,
         width: usize,
+        stride: usize,
     ) -> Result<(), Trouble<M>> {
         let arguments = [
             gradient.checked(4 * width).into(),
-            parts.checked(4 * chunks * width).into(),
+            parts.checked(4 * extent(chunks, width, stride)).into(),
             (chunks as u32).into(),
             (width as u32).into(),
+            (stride as u32).into(),
         ];
         self.each("add_parts", width, &arguments)
     }
 
-    /// Gradients of the norm of `x` `[rows, width]`: adds to `input` where it is given, and to
-    /// `parameters`, weight then bias in one buffer `[2 · width]`, where they are.
-    #[allow(clippy::too_many_arguments)]
+    /// Adds the gradient of the norm of `x` `[rows, width]` to `input`, where it is given; returns what
+    /// [`Self::add_norm_sums`] needs.
     pub fn layer_norm_gradient(
         &self,
         input: Option<&SliceMut<'_>>,
-        parameters: Option<&SliceMut<'_>>,
         x: Slice<'_>,
         weight: Slice<'_>,
         upstream: Slice<'_>,
         rows: usize,
         width: usize,
-    ) -> Result<(), Trouble<M>> {
+    ) -> Result<Buffer<M>, Trouble<M>> {
         let bytes = 4 * rows * width;
-        let mut stats = self.zeros(2 * rows)?;
-        let stats = self.slice_mut(&mut stats);
-        let (x, upstream) = (x.checked(bytes), upstream.checked(bytes));
+        let mut stats = self.buffer(2 * rows)?;
         let arguments = [
             input.map_or(0, |input| input.checked(bytes)).into(),
-            stats.checked(8 * rows).into(),
-            x.into(),
+            self.slice_mut(&mut stats).checked(8 * rows).into(),
+            x.checked(bytes).into(),
             weight.checked(4 * width).into(),
-            upstream.into(),
+            upstream.checked(bytes).into(),
             (rows as u32).into(),
             (width as u32).into(),
         ];
         self.launch("layer_norm_gradient", warps(rows), THREADS, 0, &arguments)?;
-        let Some(parameters) = parameters else { return Ok(()) };
-        let chunks = rows.div_ceil(SUM_ROWS);
-        let mut parts = self.zeros(chunks * 2 * width)?;
-        let parts = self.slice_mut(&mut parts);
+        Ok(stats)
+    }
+
+    /// Sums over the rows of the norm of `x`, whose `stats` [`Self::layer_norm_gradient`] gave, for
+    /// [`Self::add_norm_sums`].
+    pub fn norm_sums(
+        &self,
+        stats: Slice<'_>,
+        x: Slice<'_>,
+        upstream: Slice<'_>,
+        rows: usize,
+        width: usize,
+    ) -> Result<Buffer<M>, Trouble<M>> {
+        let (bytes, chunks) = (4 * rows * width, rows.div_ceil(SUM_ROWS));
+        let mut parts = self.buffer(chunks * 2 * width)?;
         let arguments = [
-            parts.checked(8 * chunks * width).into(),
+            self.slice_mut(&mut parts).checked(8 * chunks * width).into(),
             stats.checked(8 * rows).into(),
-            x.into(),
-            upstream.into(),
+            x.checked(bytes).into(),
+            upstream.checked(bytes).into(),
             (rows as u32).into(),
             (width as u32).into(),
         ];
         let grid = [(width as u32).div_ceil(WARP), chunks as u32, 1];
         self.launch("layer_norm_column_sums", grid, THREADS, 0, &arguments)?;
-        self.add_parts(parameters, parts.read(), chunks, 2 * width)
+        Ok(parts)
+    }
+
+    /// Adds a gradient that is in `sums` of `rows` rows: of the weight, or of the `bias`.
+    pub fn add_norm_sums(
+        &self,
+        gradient: &SliceMut<'_>,
+        sums: Slice<'_>,
+        bias: bool,
+        rows: usize,
+        width: usize,
+    ) -> Result<(), Trouble<M>> {
+        let parts = sums.skip(if bias { 4 * width } else { 0 });
+        self.add_parts(gradient, parts, rows.div_ceil(SUM_ROWS), width, 2 * width)
     }
 
     /// Kernel `head_logits`: `logits` `[prompts]` of `last` `[prompts, width]`.
@@ -188,10 +211,10 @@ impl<M: Machine> Kernels<M> {
     }
 
     /// The sum of the squares of all `tensors`, as an f64 in a buffer.
-    pub fn sum_of_squares(&self, tensors: &[(Slice<'_>, usize)]) -> Result<Numbers<M>, Trouble<M>> {
-        let blocks = |count: usize| count.div_ceil(THREADS as usize).clamp(1, SQUARE_BLOCKS);
+    pub fn sum_of_squares(&self, tensors: &[(Slice<'_>, usize)]) -> Result<Buffer<M>, Trouble<M>> {
+        let blocks = |count: usize| count.div_ceil(4 * THREADS as usize).clamp(1, SQUARE_BLOCKS);
         let all: usize = tensors.iter().map(|(_, count)| blocks(*count)).sum();
-        let (mut parts, mut total) = (self.zeros(2 * all)?, self.zeros(2)?);
+        let (mut parts, mut total) = (self.buffer(2 * all)?, self.buffer(2)?);
         let mut at = 0;
         for (tensor, count) in tensors {
             let parts = self.slice_mut(&mut parts).skip(8 * at);
@@ -244,7 +267,7 @@ impl<M: Machine> Kernels<M> {
             with.root.into(),
             with.epsilon.into(),
         ];
-        self.launch("adamw", over(count), THREADS, 0, &arguments)
+        self.each("adamw", count.div_ceil(4), &arguments)
     }
 }
 

@@ -7,6 +7,7 @@ use super::{
     pass::Pass,
 };
 use crate::{
+    buffer::Buffer,
     machine::{Machine, Numbers, Trouble},
     slice::{Factor, Slice, SliceMut},
 };
@@ -31,12 +32,12 @@ fn dropped<M: Machine>(
     pass: &Pass<M>,
     adapter: &Adapter<M>,
     x: Input<'_>,
-) -> Result<Option<Numbers<M>>, Trouble<M>> {
+) -> Result<Option<Buffer<M>>, Trouble<M>> {
     let dropped = pass.dropped(x.block, Site::LoraInput(adapter.target));
     if dropped.keys.is_none() {
         return Ok(None);
     }
-    let mut kept = pass.zeros(pass.prompts.rows(x.last), pass.n_embd)?;
+    let mut kept = pass.buffer(pass.prompts.rows(x.last), pass.n_embd)?;
     let to = pass.kernels.slice_mut(&mut kept);
     pass.kernels.drop_rows(&to, x.values, dropped, &pass.prompts, x.last, pass.n_embd)?;
     Ok(Some(kept))
@@ -49,10 +50,10 @@ pub fn forward<M: Machine>(
     x: Input<'_>,
     out: SliceMut<'_>,
     stride: usize,
-) -> Result<Numbers<M>, Trouble<M>> {
+) -> Result<Buffer<M>, Trouble<M>> {
     let (kernels, c, rank, rows) = (&pass.kernels, pass.n_embd, adapter.rank, pass.prompts.rows(x.last));
     let machine = kernels.machine();
-    let mut down = pass.zeros(rows, rank)?;
+    let mut down = pass.buffer(rows, rank)?;
     let kept = dropped(pass, adapter, x)?;
     let input = kept.as_ref().map_or(x.values, |kept| kernels.slice(kept));
     let a = f32(adapter.a.slice(machine), c, rank);
@@ -80,7 +81,7 @@ pub fn backward<M: Machine>(
         let down = f32(kernels.slice(down), rows, rank).transposed();
         kernels.multiply(adapter.scale, down, upstream, 1.0, of_b, c)?;
     }
-    let mut of_down = pass.zeros(rows, rank)?;
+    let mut of_down = pass.buffer(rows, rank)?;
     let b = f32(adapter.b.slice(machine), rank, c).transposed();
     kernels.multiply(adapter.scale, upstream, b, 0.0, kernels.slice_mut(&mut of_down), rank)?;
     let of_down = f32(kernels.slice(&of_down), rows, rank);
@@ -90,12 +91,12 @@ pub fn backward<M: Machine>(
         kernels.multiply(1.0, f32(input, rows, c).transposed(), of_down, 1.0, of_a, rank)?;
     }
     let Some(of_input) = of_input else { return Ok(()) };
-    let mut of_kept = pass.zeros(rows, c)?;
+    let mut of_kept = pass.buffer(rows, c)?;
     let a = f32(adapter.a.slice(machine), c, rank).transposed();
     kernels.multiply(1.0, of_down, a, 0.0, kernels.slice_mut(&mut of_kept), c)?;
     let drawn = pass.dropped(x.block, Site::LoraInput(adapter.target));
     if drawn.keys.is_some() {
-        let mut masked = pass.zeros(rows, c)?;
+        let mut masked = pass.buffer(rows, c)?;
         let to = kernels.slice_mut(&mut masked);
         kernels.drop_rows(&to, kernels.slice(&of_kept), drawn, &pass.prompts, x.last, c)?;
         return kernels.add(of_input, kernels.slice(&masked), rows * c);

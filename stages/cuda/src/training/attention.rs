@@ -1,6 +1,6 @@
 //! The first half of a block: `x + dropout(output(attention(norm_1(x))))`.
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use pipe_stages::gpt2::{LoraTarget, Precision, kernels::dropout::Site};
 
@@ -11,6 +11,7 @@ use super::{
     stream::{Recorder, Stream},
 };
 use crate::{
+    buffer::Buffer,
     launch::{Formats, Keys},
     machine::{Machine, Numbers, Trouble},
     slice::{Factor, Slice},
@@ -35,18 +36,17 @@ pub fn attention<M: Machine>(
     extent: Extent,
 ) -> Result<Stream<M>, Trouble<M>> {
     let half =
-        Half { pass: Arc::clone(pass), block: Arc::clone(block), extent, states: Arc::clone(&x.values) };
+        Half { pass: Arc::clone(pass), block: Arc::clone(block), extent, states: Rc::clone(&x.values) };
     let (saved, out) = half.forward()?;
-    let out = Stream::new(pass.kernels.machine(), out, pass.prompts.rows(extent.last) * pass.n_embd)?;
+    let out = Stream::new(out);
     if !tape.is_on() {
         return Ok(out);
     }
-    let (input, output) = (Arc::clone(&x.slot), Arc::clone(&out.slot));
+    let (input, output) = (x.clone(), out.clone());
     tape.record(move |gradients| {
-        let upstream = output.take(half.pass.kernels.machine(), gradients)?;
-        if let Some(of_input) = half.backward(gradients, &saved, upstream)? {
+        if let Some(of_input) = half.backward(gradients, &saved, output.upstream())? {
             // Nothing else uses the stream between two blocks.
-            *input.of(gradients)? = of_input;
+            input.gradient.replace(Some(of_input));
         }
         Ok(())
     });
@@ -58,29 +58,29 @@ struct Half<M: Machine> {
     block: Arc<Block<M>>,
     extent: Extent,
     /// `[positions, n_embd]`.
-    states: Arc<Numbers<M>>,
+    states: Rc<Buffer<M>>,
 }
 
 /// What the forward pass keeps for the backward pass.
 struct Saved<M: Machine> {
     /// The output of the norm, `[positions, n_embd]`.
-    normal: Numbers<M>,
+    normal: Buffer<M>,
     /// Of it the rows that have queries, where these are not all.
-    normal_last: Option<Numbers<M>>,
+    normal_last: Option<Buffer<M>>,
     /// `[queries, n_embd]`.
-    q: Numbers<M>,
+    q: Buffer<M>,
     /// `[positions, 2·n_embd]`, columns k | v.
-    kv: Numbers<M>,
+    kv: Buffer<M>,
     /// Logarithms of the denominators of softmax, `[positions, heads]`; empty for last positions.
-    denominators: Numbers<M>,
+    denominators: Buffer<M>,
     /// `[queries, n_embd]`.
-    attended: Numbers<M>,
+    attended: Buffer<M>,
     /// What each adapter keeps, in their order.
-    adapters: Vec<Numbers<M>>,
+    adapters: Vec<Buffer<M>>,
 }
 
 impl<M: Machine> Saved<M> {
-    fn query_rows(&self) -> &Numbers<M> {
+    fn query_rows(&self) -> &Buffer<M> {
         self.normal_last.as_ref().unwrap_or(&self.normal)
     }
 }
@@ -100,16 +100,17 @@ impl<M: Machine> Half<M> {
         Input { values: self.pass.kernels.slice(values), last, block: self.block.index }
     }
 
-    fn forward(&self) -> Result<(Saved<M>, Numbers<M>), Trouble<M>> {
+    fn forward(&self) -> Result<(Saved<M>, Buffer<M>), Trouble<M>> {
         let Self { pass, block, extent: Extent { last, .. }, states } = self;
         let (kernels, prompts, c, last) = (&pass.kernels, &pass.prompts, pass.n_embd, *last);
         let (machine, positions, queries) = (kernels.machine(), prompts.positions(), prompts.rows(last));
-        let mut normal = pass.zeros(positions, c)?;
+        let mut normal = pass.buffer(positions, c)?;
         let norm = block.norm_1.slices(machine);
-        kernels.normalize(&kernels.slice_mut(&mut normal), kernels.slice(states), norm, positions, c)?;
+        let to = kernels.slice_mut(&mut normal);
+        kernels.layer_norm(Precision::F32, &to, kernels.slice(states), None, norm, positions, c)?;
         let normal_last = if last { Some(pass.last_rows(&normal)?) } else { None };
         let query_rows = normal_last.as_ref().unwrap_or(&normal);
-        let (mut q, mut kv) = (pass.zeros(queries, c)?, pass.zeros(positions, 2 * c)?);
+        let (mut q, mut kv) = (pass.buffer(queries, c)?, pass.buffer(positions, 2 * c)?);
         let (from, to) = (kernels.slice(query_rows), kernels.slice_mut(&mut q));
         block.qkv.forward(kernels, pass.forward, from, queries, 0..c, to)?;
         let (from, to) = (kernels.slice(&normal), kernels.slice_mut(&mut kv));
@@ -131,8 +132,8 @@ impl<M: Machine> Half<M> {
                 LoraTarget::O => {}
             }
         }
-        let mut attended = pass.zeros(queries, c)?;
-        let mut denominators = kernels.zeros(if last { 1 } else { positions * pass.heads.count })?;
+        let mut attended = pass.buffer(queries, c)?;
+        let mut denominators = kernels.buffer(if last { 1 } else { positions * pass.heads.count })?;
         {
             let (keys, q, formats) =
                 (self.keys(kernels.slice(&kv)), kernels.slice(&q), Formats::wide(pass.forward));
@@ -146,7 +147,7 @@ impl<M: Machine> Half<M> {
                 kernels.attention(formats, &out, Some(&kept), q, keys, dropped, prompts, pass.heads)?;
             }
         }
-        let mut out = pass.zeros(queries, c)?;
+        let mut out = pass.buffer(queries, c)?;
         let (from, to) = (kernels.slice(&attended), kernels.slice_mut(&mut out));
         block.output.forward(kernels, pass.forward, from, queries, 0..c, to)?;
         if let Some(adapter) = block.adapters.iter().find(|adapter| adapter.target == LoraTarget::O) {
@@ -166,15 +167,15 @@ impl<M: Machine> Half<M> {
         &self,
         gradients: &mut Grads<M>,
         saved: &Saved<M>,
-        upstream: Numbers<M>,
-    ) -> Result<Option<Numbers<M>>, Trouble<M>> {
+        upstream: Buffer<M>,
+    ) -> Result<Option<Buffer<M>>, Trouble<M>> {
         let Self { pass, block, extent, states } = self;
         let (kernels, prompts, c, last) = (&pass.kernels, &pass.prompts, pass.n_embd, extent.last);
         let (format, positions, queries) = (pass.backward, prompts.positions(), prompts.rows(last));
         let mut branch = None;
         let dropped = pass.dropped(block.index, Site::AttentionBranch);
         if dropped.keys.is_some() {
-            let mut kept = pass.zeros(queries, c)?;
+            let mut kept = pass.buffer(queries, c)?;
             let (to, from) = (kernels.slice_mut(&mut kept), kernels.slice(&upstream));
             kernels.drop_rows(&to, from, dropped, prompts, last, c)?;
             branch = Some(kept);
@@ -182,7 +183,7 @@ impl<M: Machine> Half<M> {
         let of_branch = kernels.slice(branch.as_ref().unwrap_or(&upstream));
         let attended = kernels.slice(&saved.attended);
         block.output.parameters_backward(kernels, gradients, format, attended, of_branch, queries, 0..c)?;
-        let mut of_attended = pass.zeros(queries, c)?;
+        let mut of_attended = pass.buffer(queries, c)?;
         let to = kernels.slice_mut(&mut of_attended);
         block.output.input_backward(kernels, format, of_branch, queries, 0..c, 0.0, to)?;
         let adapters = || block.adapters.iter().zip(&saved.adapters);
@@ -200,8 +201,8 @@ impl<M: Machine> Half<M> {
         // The norm's gradient is needed for what lies before it and for its own parameters.
         let needs_norm = extent.input_gradient || block.norm_1.weight.trained.is_some();
         let rows = |count: usize| if needs_norm { count } else { 0 };
-        let mut of_normal = pass.zeros(rows(positions), c)?;
-        let mut of_last = pass.zeros(rows(if last { queries } else { 0 }), c)?;
+        let mut of_normal = pass.buffer(rows(positions), c)?;
+        let mut of_last = pass.buffer(rows(if last { queries } else { 0 }), c)?;
         if needs_norm {
             let (from, to) = (kernels.slice(&of_kv), kernels.slice_mut(&mut of_normal));
             block.qkv.input_backward(kernels, format, from, positions, c..3 * c, 0.0, to)?;
@@ -260,11 +261,11 @@ impl<M: Machine> Half<M> {
         &self,
         saved: &Saved<M>,
         of_attended: &Numbers<M>,
-    ) -> Result<(Numbers<M>, Numbers<M>), Trouble<M>> {
+    ) -> Result<(Buffer<M>, Buffer<M>), Trouble<M>> {
         let Self { pass, block, extent, .. } = self;
         let (kernels, prompts, c) = (&pass.kernels, &pass.prompts, pass.n_embd);
         let (positions, queries) = (prompts.positions(), prompts.rows(extent.last));
-        let (mut of_q, mut of_kv) = (pass.zeros(queries, c)?, pass.zeros(positions, 2 * c)?);
+        let (mut of_q, mut of_kv) = (pass.buffer(queries, c)?, pass.buffer(positions, 2 * c)?);
         {
             let to = kernels.slice_mut(&mut of_q);
             let (of_k, of_v) = kernels.slice_mut(&mut of_kv).columns(4 * c);
@@ -274,7 +275,7 @@ impl<M: Machine> Half<M> {
             if extent.last {
                 kernels.attention_last_gradient(format, &to, into, q, keys, from, dropped, prompts, heads)?;
             } else {
-                let mut dots = kernels.zeros(positions * heads.count)?;
+                let mut dots = kernels.buffer(positions * heads.count)?;
                 let dots = kernels.slice_mut(&mut dots);
                 let given = (kernels.slice(&saved.attended), kernels.slice(&saved.denominators));
                 kernels.attention_gradient(

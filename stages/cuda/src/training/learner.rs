@@ -16,6 +16,7 @@ use super::{
     stream::{Recorder, Stream},
 };
 use crate::{
+    buffer::Buffer,
     launch::{AdamWArguments, Heads, Kernels},
     machine::{Machine, Numbers, Trouble},
     prompts::Prompts,
@@ -101,8 +102,9 @@ impl<M: Machine> DeviceLearner<M> {
         pass: &Arc<Pass<M>>,
         states: &[f32],
     ) -> Result<Stream<M>, Trouble<M>> {
-        let machine = self.kernels.machine();
-        let mut x = Stream::new(machine, self.kernels.upload_floats(states)?, states.len())?;
+        let mut start = self.kernels.buffer(states.len())?;
+        self.kernels.write(bytemuck::cast_slice(states), self.kernels.slice_mut(&mut start))?;
+        let mut x = Stream::new(start);
         for block in &self.frozen {
             let nothing = &mut Recorder::nothing();
             let extent = Extent { last: false, input_gradient: false };
@@ -118,9 +120,9 @@ impl<M: Machine> DeviceLearner<M> {
         final_norm(tape, &x, pass, &self.norm)
     }
 
-    fn head_logits(&self, last: &Stream<M>, prompts: usize) -> Result<Numbers<M>, Trouble<M>> {
+    fn head_logits(&self, last: &Stream<M>, prompts: usize) -> Result<Buffer<M>, Trouble<M>> {
         let (kernels, machine) = (&self.kernels, self.kernels.machine());
-        let mut logits = kernels.zeros(prompts)?;
+        let mut logits = kernels.buffer(prompts)?;
         let (to, x) = (kernels.slice_mut(&mut logits), kernels.slice(&last.values));
         let (weight, bias) = (self.head.weight.slice(machine), self.head.bias.slice(machine));
         kernels.head_logits(&to, x, weight, bias, prompts, self.config.n_embd)?;
@@ -142,7 +144,7 @@ impl<M: Machine> DeviceLearner<M> {
         let logits = self.head_logits(&last, prompts)?;
         let labels: Vec<f32> = labels.iter().map(|label| f32::from(*label)).collect();
         let labels = kernels.upload_floats(&labels)?;
-        let mut of_logits = kernels.zeros(prompts)?;
+        let mut of_logits = kernels.buffer(prompts)?;
         {
             let (to, loss) = (kernels.slice_mut(&mut of_logits), kernels.slice_mut(&mut self.loss));
             let (z, y) = (kernels.slice(&logits), kernels.slice(&labels));
@@ -152,21 +154,21 @@ impl<M: Machine> DeviceLearner<M> {
         tape.record(move |gradients| {
             let machine = on.machine();
             let slot = |parameter: &Parameter<M>, gradients: &mut Grads<M>| {
-                parameter.trained.as_ref().expect("the head is trained").slot.take(machine, gradients)
+                parameter.trained.as_ref().expect("the head is trained").slot.take(gradients)
             };
             // Two gradients of one map cannot be borrowed at once: they are taken out and put back.
             let mut of_weight = slot(&head.weight, gradients)?;
             let mut of_bias = slot(&head.bias, gradients)?;
-            let mut of_last = on.zeros(prompts * c)?;
+            let mut of_last = on.buffer(prompts * c)?;
             {
                 let (of_last, of_weight) = (on.slice_mut(&mut of_last), on.slice_mut(&mut of_weight));
                 let (of_bias, from) = (on.slice_mut(&mut of_bias), on.slice(&of_logits));
                 let (x, weight) = (on.slice(&last.values), head.weight.slice(machine));
                 on.head_gradient(&of_last, &of_weight, &of_bias, from, x, weight, prompts, c)?;
             }
-            *last.slot.of(gradients)? = of_last;
+            last.gradient.replace(Some(of_last));
             for (parameter, gradient) in [(&head.weight, of_weight), (&head.bias, of_bias)] {
-                *parameter.trained.as_ref().expect("the head is trained").slot.of(gradients)? = gradient;
+                parameter.trained.as_ref().expect("the head is trained").slot.put(gradients, gradient)?;
             }
             Ok(())
         });
@@ -194,13 +196,12 @@ impl<M: Machine> DeviceLearner<M> {
 
     fn apply(&mut self, update: &Update) -> Result<(f64, f64), Trouble<M>> {
         let kernels = self.kernels.clone();
-        let machine = kernels.machine();
         let mut gradients = self.gradients.take().expect("an update was begun");
         // Each gradient is taken out while it is used, since a map lends one at a time.
         let mut taken = Vec::new();
         for parameter in self.parameters() {
             let trained = parameter.trained.as_ref().expect("only trained parameters are listed");
-            taken.push((trained.slot.take(machine, &mut gradients)?, parameter.count));
+            taken.push((trained.slot.take(&mut gradients)?, parameter.count));
         }
         let slices: Vec<_> =
             taken.iter().map(|(gradient, count)| (kernels.slice(gradient), *count)).collect();
@@ -225,7 +226,7 @@ impl<M: Machine> DeviceLearner<M> {
         kernels.read(kernels.slice(&total), &mut of_norm)?;
         for (parameter, (gradient, _)) in self.parameters().into_iter().zip(taken) {
             let trained = parameter.trained.as_ref().expect("only trained parameters are listed");
-            *trained.slot.of(&mut gradients)? = gradient;
+            trained.slot.put(&mut gradients, gradient)?;
         }
         self.gradients = Some(gradients);
         Ok((f64::from_ne_bytes(of_loss), f64::from_ne_bytes(of_norm).sqrt()))

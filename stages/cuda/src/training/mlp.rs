@@ -22,36 +22,35 @@ pub fn mlp<M: Machine>(
     let (kernels, c, rows) = (&pass.kernels, pass.n_embd, pass.prompts.rows(last));
     let (machine, inner_width) = (kernels.machine(), block.up.outputs());
     let states = kernels.slice(&x.values);
-    let mut normal = pass.zeros(rows, c)?;
+    let mut normal = pass.buffer(rows, c)?;
     let norm = block.norm_2.slices(machine);
-    kernels.normalize(&kernels.slice_mut(&mut normal), states, norm, rows, c)?;
-    let mut inner = pass.zeros(rows, inner_width)?;
+    kernels.layer_norm(Precision::F32, &kernels.slice_mut(&mut normal), states, None, norm, rows, c)?;
+    let mut inner = pass.buffer(rows, inner_width)?;
     let (from, to) = (kernels.slice(&normal), kernels.slice_mut(&mut inner));
     block.up.forward(kernels, pass.forward, from, rows, 0..inner_width, to)?;
-    let mut active = pass.zeros(rows, inner_width)?;
+    let mut active = pass.buffer(rows, inner_width)?;
     let (from, to, bias) =
         (kernels.slice(&inner), kernels.slice_mut(&mut active), block.up.bias.slice(machine));
     kernels.gelu(Precision::F32, pass.activation, &to, from, bias, rows, inner_width)?;
-    let mut out = pass.zeros(rows, c)?;
+    let mut out = pass.buffer(rows, c)?;
     let from = kernels.slice(&active);
     block.down.forward(kernels, pass.forward, from, rows, 0..c, kernels.slice_mut(&mut out))?;
     let dropped = pass.dropped(block.index, Site::MlpBranch);
     let (to, bias) = (kernels.slice_mut(&mut out), block.down.bias.slice(machine));
     kernels.add_branch(&to, states, bias, dropped, &pass.prompts, last, c)?;
-    let out = Stream::new(machine, out, rows * c)?;
+    let out = Stream::new(out);
     if !tape.is_on() {
         return Ok(out);
     }
-    let (input, output, pass, block) =
-        (x.clone(), Arc::clone(&out.slot), Arc::clone(pass), Arc::clone(block));
+    let (input, output, pass, block) = (x.clone(), out.clone(), Arc::clone(pass), Arc::clone(block));
     tape.record(move |gradients| {
         let (kernels, format) = (&pass.kernels, pass.backward);
         let machine = kernels.machine();
-        let mut of_input = output.take(machine, gradients)?;
+        let mut of_input = output.upstream();
         let mut branch = None;
         let dropped = pass.dropped(block.index, Site::MlpBranch);
         if dropped.keys.is_some() {
-            let mut kept = pass.zeros(rows, c)?;
+            let mut kept = pass.buffer(rows, c)?;
             let (to, from) = (kernels.slice_mut(&mut kept), kernels.slice(&of_input));
             kernels.drop_rows(&to, from, dropped, &pass.prompts, last, c)?;
             branch = Some(kept);
@@ -77,7 +76,7 @@ pub fn mlp<M: Machine>(
             block.norm_2.backward(kernels, gradients, states, upstream, Some(&into), rows, c)?;
         }
         // Nothing else uses the stream between the two halves of a block.
-        *input.slot.of(gradients)? = of_input;
+        input.gradient.replace(Some(of_input));
         Ok(())
     });
     Ok(out)
@@ -91,20 +90,20 @@ pub fn final_norm<M: Machine>(
     norm: &Arc<Norm<M>>,
 ) -> Result<Stream<M>, Trouble<M>> {
     let (kernels, c, rows) = (&pass.kernels, pass.n_embd, pass.prompts.count());
-    let mut out = pass.zeros(rows, c)?;
+    let mut out = pass.buffer(rows, c)?;
     let (to, states) = (kernels.slice_mut(&mut out), kernels.slice(&x.values));
-    kernels.normalize(&to, states, norm.slices(kernels.machine()), rows, c)?;
-    let out = Stream::new(kernels.machine(), out, rows * c)?;
-    let (input, output, pass, norm) = (x.clone(), Arc::clone(&out.slot), Arc::clone(pass), Arc::clone(norm));
+    kernels.layer_norm(Precision::F32, &to, states, None, norm.slices(kernels.machine()), rows, c)?;
+    let out = Stream::new(out);
+    let (input, output, pass, norm) = (x.clone(), out.clone(), Arc::clone(pass), Arc::clone(norm));
     tape.record(move |gradients| {
         let kernels = &pass.kernels;
-        let upstream = output.take(kernels.machine(), gradients)?;
+        let upstream = output.upstream();
         let mut of_input = pass.zeros(rows, c)?;
         {
             let (into, states) = (kernels.slice_mut(&mut of_input), kernels.slice(&input.values));
             norm.backward(kernels, gradients, states, kernels.slice(&upstream), Some(&into), rows, c)?;
         }
-        *input.slot.of(gradients)? = of_input;
+        input.gradient.replace(Some(of_input));
         Ok(())
     });
     Ok(out)

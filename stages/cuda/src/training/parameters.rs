@@ -1,6 +1,6 @@
 //! The parameters of a network on the device.
 
-use std::{collections::BTreeMap, fmt, ops::Range};
+use std::{cell::RefCell, collections::BTreeMap, fmt, ops::Range};
 
 use dfdx::prelude::{Gradients, Tensor, ZerosTensor};
 use pipe_stages::gpt2::{
@@ -9,6 +9,7 @@ use pipe_stages::gpt2::{
 };
 
 use crate::{
+    buffer::Buffer,
     launch::{Kernels, NormSlices},
     machine::{Machine, Numbers, Trouble},
     slice::{Factor, Slice, SliceMut, bytes_of},
@@ -18,7 +19,11 @@ use crate::{
 pub type Grads<M> = Gradients<f32, <M as Machine>::Device>;
 
 /// Where `dfdx` keeps the gradient of one tensor.
-pub struct Slot<M: Machine>(Box<Place<M>>);
+pub struct Slot<M: Machine> {
+    place: Box<Place<M>>,
+    /// Stands in the place while the gradient is taken out.
+    stand_in: RefCell<Option<Numbers<M>>>,
+}
 
 type Place<M> = dyn for<'g> Fn(&'g mut Grads<M>) -> Result<&'g mut Numbers<M>, Trouble<M>>;
 
@@ -33,18 +38,31 @@ impl<M: Machine> Slot<M> {
     pub fn new(machine: &M, count: usize) -> Result<Self, Trouble<M>> {
         let tensor: Tensor<(usize,), f32, M::Device> = machine.device().try_zeros_like(&(count,))?;
         let ghost = tensor.ghost();
-        Ok(Self(Box::new(move |gradients| gradients.get_or_alloc_mut(&ghost))))
+        Ok(Self {
+            place: Box::new(move |gradients| gradients.get_or_alloc_mut(&ghost)),
+            stand_in: RefCell::new(Some(machine.zeros(1)?)),
+        })
     }
 
     /// The gradient, zeros at first.
     pub fn of<'g>(&self, gradients: &'g mut Grads<M>) -> Result<&'g mut Numbers<M>, Trouble<M>> {
-        (self.0)(gradients)
+        (self.place)(gradients)
     }
 
-    /// Takes the gradient out of its place.
-    pub fn take(&self, machine: &M, gradients: &mut Grads<M>) -> Result<Numbers<M>, Trouble<M>> {
-        let nothing = machine.zeros(1)?;
-        Ok(std::mem::replace(self.of(gradients)?, nothing))
+    /// Takes the gradient out of its place, until [`Self::put`].
+    ///
+    /// # Panics
+    ///
+    /// If it is out already.
+    pub fn take(&self, gradients: &mut Grads<M>) -> Result<Numbers<M>, Trouble<M>> {
+        let stand_in = self.stand_in.take().expect("the gradient is in its place");
+        Ok(std::mem::replace(self.of(gradients)?, stand_in))
+    }
+
+    /// Puts the gradient back.
+    pub fn put(&self, gradients: &mut Grads<M>, gradient: Numbers<M>) -> Result<(), Trouble<M>> {
+        self.stand_in.replace(Some(std::mem::replace(self.of(gradients)?, gradient)));
+        Ok(())
     }
 }
 
@@ -208,16 +226,14 @@ impl<M: Machine> Norm<M> {
         width: usize,
     ) -> Result<(), Trouble<M>> {
         let (machine, weight) = (kernels.machine(), self.weight.slice(kernels.machine()));
+        let stats = kernels.layer_norm_gradient(input, x, weight, upstream, rows, width)?;
         if self.weight.trained.is_none() {
-            return kernels.layer_norm_gradient(input, None, x, weight, upstream, rows, width);
+            return Ok(());
         }
-        // Two gradients of one map cannot be borrowed at once, so the sums pass through their own.
-        let mut sums = kernels.zeros(2 * width)?;
-        let sums = kernels.slice_mut(&mut sums);
-        kernels.layer_norm_gradient(input, Some(&sums), x, weight, upstream, rows, width)?;
-        for (parameter, from) in [(&self.weight, 0), (&self.bias, width)] {
+        let sums = kernels.norm_sums(kernels.slice(&stats), x, upstream, rows, width)?;
+        for (parameter, bias) in [(&self.weight, false), (&self.bias, true)] {
             if let Some(gradient) = parameter.gradient(machine, gradients)? {
-                kernels.add(&gradient, sums.read().skip(4 * from), width)?;
+                kernels.add_norm_sums(&gradient, kernels.slice(&sums), bias, rows, width)?;
             }
         }
         Ok(())
@@ -326,7 +342,7 @@ impl<M: Machine> Linear<M> {
 /// Numbers in the format of a product: themselves where that is f32.
 struct Rounded<'a, M: Machine> {
     given: Slice<'a>,
-    copy: Option<Numbers<M>>,
+    copy: Option<Buffer<M>>,
 }
 
 impl<'a, M: Machine> Rounded<'a, M> {
@@ -339,7 +355,7 @@ impl<'a, M: Machine> Rounded<'a, M> {
         if format == Precision::F32 {
             return Ok(Self { given, copy: None });
         }
-        let mut copy = kernels.zeros((count * bytes_of(format)).div_ceil(4))?;
+        let mut copy = kernels.buffer((count * bytes_of(format)).div_ceil(4))?;
         kernels.convert(format, &kernels.slice_mut(&mut copy), given, count)?;
         Ok(Self { given, copy: Some(copy) })
     }

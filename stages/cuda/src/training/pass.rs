@@ -3,6 +3,7 @@
 use pipe_stages::gpt2::{Activation, LoraTarget, Precision, kernels::dropout::Site, training::Batch};
 
 use crate::{
+    buffer::Buffer,
     launch::{Heads, Kernels},
     machine::{Machine, Numbers, Trouble},
     prompts::{Dropped, Prompts},
@@ -90,14 +91,19 @@ impl<M: Machine> Pass<M> {
         self.draws.at(self.kernels.machine(), block, site)
     }
 
+    /// Room for `rows` of `width` numbers, to be written before they are read.
+    pub fn buffer(&self, rows: usize, width: usize) -> Result<Buffer<M>, Trouble<M>> {
+        self.kernels.buffer(rows * width)
+    }
+
     /// `rows` of `width` zeros.
-    pub fn zeros(&self, rows: usize, width: usize) -> Result<Numbers<M>, Trouble<M>> {
-        self.kernels.zeros(rows * width)
+    pub fn zeros(&self, rows: usize, width: usize) -> Result<Buffer<M>, Trouble<M>> {
+        Buffer::zeros(self.kernels.machine(), rows * width)
     }
 
     /// The last row of each prompt of `x` `[positions, n_embd]`.
-    pub fn last_rows(&self, x: &Numbers<M>) -> Result<Numbers<M>, Trouble<M>> {
-        let mut out = self.zeros(self.prompts.count(), self.n_embd)?;
+    pub fn last_rows(&self, x: &Numbers<M>) -> Result<Buffer<M>, Trouble<M>> {
+        let mut out = self.buffer(self.prompts.count(), self.n_embd)?;
         let to = self.kernels.slice_mut(&mut out);
         self.kernels.gather_last(&to, self.kernels.slice(x), &self.prompts, self.n_embd)?;
         Ok(out)

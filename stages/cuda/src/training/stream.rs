@@ -1,25 +1,37 @@
 //! The residual stream between two operations, and the tape that remembers them.
 
-use std::sync::Arc;
+use std::{cell::RefCell, rc::Rc};
 
 use dfdx::prelude::{OwnedTape, PutTape, Rank0, SplitTape, Tape, Tensor, Trace, ZerosTensor};
 
-use super::parameters::{Grads, Slot};
-use crate::machine::{Machine, Numbers, Trouble};
+use super::parameters::Grads;
+use crate::{
+    buffer::Buffer,
+    machine::{Machine, Trouble},
+};
 
-/// Rows of the stream, and the place of their gradient.
+/// Rows of the stream, and their gradient once the backward pass has it.
 #[derive(Debug, Clone)]
 pub struct Stream<M: Machine> {
     /// `[rows, n_embd]`.
-    pub values: Arc<Numbers<M>>,
-    /// Of the gradient.
-    pub slot: Arc<Slot<M>>,
+    pub values: Rc<Buffer<M>>,
+    /// One operation leaves it here, the one before takes it.
+    pub gradient: Rc<RefCell<Option<Buffer<M>>>>,
 }
 
 impl<M: Machine> Stream<M> {
-    /// `values` of `count` numbers.
-    pub fn new(machine: &M, values: Numbers<M>, count: usize) -> Result<Self, Trouble<M>> {
-        Ok(Self { values: Arc::new(values), slot: Arc::new(Slot::new(machine, count)?) })
+    /// With `values`.
+    pub fn new(values: Buffer<M>) -> Self {
+        Self { values: Rc::new(values), gradient: Rc::default() }
+    }
+
+    /// Takes the gradient.
+    ///
+    /// # Panics
+    ///
+    /// If the operation that reads the stream has not left it.
+    pub fn upstream(&self) -> Buffer<M> {
+        self.gradient.take().expect("operations run backwards")
     }
 }
 

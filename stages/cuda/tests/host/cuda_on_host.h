@@ -32,13 +32,18 @@ struct dim3 {
 struct float2 {
     float x, y;
 };
-struct alignas(16) float4 {
-    float x, y, z, w;
-};
-struct alignas(8) uint2 {
-    unsigned x, y;
-};
 inline float2 make_float2(float x, float y) { return {x, y}; }
+// Words of memory, whatever numbers lie in them.
+struct __attribute__((may_alias, aligned(8))) uint2 {
+    uint32_t x, y;
+};
+struct __attribute__((may_alias, aligned(16))) uint4 {
+    uint32_t x, y, z, w;
+};
+template <class Word>
+void __stcg(Word *to, Word value) {
+    memcpy(to, &value, sizeof value);
+}
 inline unsigned min(unsigned a, unsigned b) { return a < b ? a : b; }
 using std::isfinite;
 
@@ -71,18 +76,18 @@ inline __half __float2half_rn(float value) {
     auto significand = (uint32_t)std::nearbyint(std::ldexp(magnitude, 11 - exponent));
     return {uint16_t(sign | (((exponent + 13) << 10) + significand))};
 }
-inline float float_of(uint32_t bits) {
-    float value;
-    memcpy(&value, &bits, 4);
-    return value;
+inline float __bfloat162float(__nv_bfloat16 value) {
+    uint32_t bits = uint32_t(value.bits) << 16;
+    float result;
+    memcpy(&result, &bits, 4);
+    return result;
 }
-inline float __bfloat162float(__nv_bfloat16 value) { return float_of(uint32_t(value.bits) << 16); }
 inline float __half2float(__half value) {
-    int exponent = value.bits >> 10 & 31, significand = value.bits & 1023;
+    int exponent = value.bits >> 10 & 0x1f, significand = value.bits & 0x3ff;
     float magnitude = exponent == 31  ? (significand ? NAN : INFINITY)
-                      : exponent == 0 ? significand * 0x1p-24f
-                                      : std::ldexp(float(significand + 1024), exponent - 25);
-    return value.bits >> 15 ? -magnitude : magnitude;
+                      : exponent == 0 ? std::ldexp((float)significand, -24)
+                                      : std::ldexp((float)(significand | 0x400), exponent - 25);
+    return value.bits & 0x8000 ? -magnitude : magnitude;
 }
 
 struct __half2 {

@@ -99,6 +99,15 @@ impl Machine for Emulated {
         Storage::<f32>::try_alloc_len(&self.device, count)
     }
 
+    /// Bytes that are NaN in every format, so that reading what was not written shows.
+    fn scratch(&self, count: usize) -> Result<Numbers<Self>, CpuError> {
+        let mut numbers = self.zeros(count)?;
+        numbers.fill(f32::from_bits(u32::MAX));
+        Ok(numbers)
+    }
+
+    fn recycle(&self, _: Numbers<Self>) {}
+
     fn trim(&self) -> Result<(), CpuError> {
         Ok(())
     }
@@ -128,15 +137,21 @@ impl Machine for Emulated {
 
     unsafe fn multiply(&self, product: &RawProduct) -> Result<(), CpuError> {
         // As BLAS defines it, so that what a GPU's is told is tested, too.
-        let RawProduct { alpha, format, beta, c, c_stride, .. } = *product;
+        let RawProduct { alpha, format, beta, c, c_format, c_stride, .. } = *product;
         let BlasProduct { m, n, k, a, b } = product.along_columns();
         for (row, column) in (0..m).flat_map(|row| (0..n).map(move |column| (row, column))) {
             // SAFETY: the caller's factors and result lie in living buffers.
             unsafe {
                 let sum: f32 = (0..k).map(|i| number(a, format, row, i) * number(b, format, i, column)).sum();
-                let place = (c as *mut f32).add(column * c_stride + row);
-                let before = if beta == 0.0 { 0.0 } else { beta * *place };
-                *place = alpha * sum + before;
+                let (at, result) =
+                    (column * c_stride + row, RawFactor { address: c, stride: c_stride, transposed: false });
+                let before = if beta == 0.0 { 0.0 } else { beta * number(result, c_format, row, column) };
+                let value = alpha * sum + before;
+                match c_format {
+                    Precision::F32 => *(c as *mut f32).add(at) = value,
+                    Precision::F16 => *(c as *mut f16).add(at) = f16::from_f32(value),
+                    Precision::Bf16 => *(c as *mut bf16).add(at) = bf16::from_f32(value),
+                }
             }
         }
         Ok(())
