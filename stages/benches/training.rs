@@ -47,11 +47,10 @@ fn stock(weights: &Weights, hidden: &Hidden) -> Result<f64, StageError> {
     let device = Cpu::default();
     let (head, blocks) = (shape::noise(5, shape::TOP.n_embd, 0.02), 0..shape::TOP.n_layer);
     let stock = Stock::new(&device, weights, Activation::GeluNew, blocks, &head, 0.0);
-    let (started, mut gradients, mut states) = (Instant::now(), Gradients::leaky(), Vec::new());
+    let (started, mut gradients) = (Instant::now(), Gradients::leaky());
     for row in 0..PROMPTS {
-        hidden.row(row, &mut states)?;
-        let x: Tensor<(usize, usize), f32, Cpu> =
-            device.tensor((states.clone(), (TOKENS, shape::TOP.n_embd)));
+        let states = hidden.states(&[row])?.into_f32();
+        let x: Tensor<(usize, usize), f32, Cpu> = device.tensor((states, (TOKENS, shape::TOP.n_embd)));
         let x = stock.block(1, stock.block(0, x.traced(gradients)));
         let label: Tensor<(usize, usize), f32, Cpu> = device.tensor((vec![1.0], (1, 1)));
         gradients = stock.logit(x).bce_with_logits(label).sum::<Rank0, _>().backward();

@@ -14,7 +14,7 @@ use common::{
 };
 use pipe_stages::{
     contract::{Device, Event, StageError},
-    data::{Hidden, read_predictions},
+    data::{Hidden, States, read_predictions},
     gpt2::{
         Accelerator, Activation, BlockWeights, Config, Encoder, Failure, Finisher, Forward, ModelFile, Norm,
         Precision, Weights, embed,
@@ -157,10 +157,10 @@ impl Drop for SmallEncoder {
 }
 
 impl Finisher for SmallFinisher {
-    fn start(&mut self, hidden: &[f32], offsets: &[usize]) -> Result<(), Failure> {
+    fn start(&mut self, hidden: States, offsets: &[usize]) -> Result<(), Failure> {
         assert!(self.last.is_none(), "a batch is taken before the next is started");
         needs_room(offsets[offsets.len() - 1])?;
-        let mut hidden = hidden.to_vec();
+        let mut hidden = hidden.into_f32();
         self.last = Some(self.forward.last_hidden(&self.blocks, &self.norm, &mut hidden, offsets));
         Ok(())
     }
@@ -193,7 +193,7 @@ impl Learner for SmallLearner {
     fn add(
         &mut self,
         network: &Network,
-        states: Vec<f32>,
+        states: States,
         batch: Batch,
         labels: &[u8],
         share: f32,
@@ -211,7 +211,7 @@ impl Learner for SmallLearner {
         self.0.update(network, moments, update)
     }
 
-    fn logits(&mut self, network: &Network, states: Vec<f32>, batch: Batch) -> Result<Vec<f32>, Failure> {
+    fn logits(&mut self, network: &Network, states: States, batch: Batch) -> Result<Vec<f32>, Failure> {
         needs_room(batch.positions())?;
         self.0.logits(network, states, batch)
     }
@@ -257,9 +257,8 @@ fn log_lines(ran: &Ran) -> Vec<String> {
 
 fn all_states(ran: &Ran) -> Vec<f32> {
     let hidden = Hidden::open(ran.output("hidden")).unwrap();
-    let mut states = Vec::new();
-    (0..hidden.rows().len()).for_each(|row| hidden.append_row(row, &mut states).unwrap());
-    states
+    let rows: Vec<usize> = (0..hidden.rows().len()).collect();
+    hidden.states(&rows).unwrap().into_f32()
 }
 
 #[test]

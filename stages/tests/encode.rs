@@ -22,9 +22,7 @@ fn encode(lab: &Lab, tokens: &Tokens, weights: &Path, with: Value) -> Result<Ran
 }
 
 fn states(ran: &Ran, row: usize) -> Vec<f32> {
-    let mut states = Vec::new();
-    Hidden::open(ran.output("hidden")).unwrap().row(row, &mut states).unwrap();
-    states
+    Hidden::open(ran.output("hidden")).unwrap().states(&[row]).unwrap().into_f32()
 }
 
 /// The tiny model, its prompts, and a number of blocks that is not all where it has several.

@@ -1,7 +1,7 @@
 //! Hidden states are written row by row and read back.
 
 use pipe_stages::{
-    data::{Hidden, HiddenFormat, HiddenType, HiddenWriter, Rows},
+    data::{Hidden, HiddenFormat, HiddenType, HiddenWriter, Rows, States},
     gpt2::Activation,
 };
 
@@ -32,13 +32,10 @@ fn rows_written_in_any_order_are_read_back() {
         let hidden = Hidden::open(&path).unwrap();
         assert_eq!(hidden.rows(), &rows());
         assert_eq!(hidden.format(), format(dtype));
-        let mut states = vec![7.0];
-        hidden.row(0, &mut states).unwrap();
-        assert_eq!(states, [1.0, -2.0, 3.0, -4.0, 5.0, -6.0]);
-        hidden.append_row(1, &mut states).unwrap();
-        assert_eq!(states[6..], [0.5, 65504.0]);
-        hidden.row(2, &mut states).unwrap();
-        assert!(states.is_empty());
+        let states = hidden.states(&[1, 2, 0]).unwrap();
+        assert_eq!((states.len(), matches!(states, States::F16(_))), (8, dtype == HiddenType::F16));
+        assert_eq!(states.into_f32(), [0.5, 65504.0, 1.0, -2.0, 3.0, -4.0, 5.0, -6.0]);
+        assert!(hidden.states(&[2]).unwrap().is_empty());
     }
 }
 

@@ -48,9 +48,8 @@ fn model(training: &Training, moment: &str) -> ModelFile {
 /// The largest magnitude in a file of states.
 fn largest_state(hidden: &Path) -> f32 {
     let hidden = Hidden::open(hidden).unwrap();
-    let mut states = Vec::new();
-    (0..hidden.rows().len()).for_each(|row| hidden.append_row(row, &mut states).unwrap());
-    states.iter().fold(0.0, |largest, state| largest.max(state.abs()))
+    let rows: Vec<usize> = (0..hidden.rows().len()).collect();
+    hidden.states(&rows).unwrap().into_f32().iter().fold(0.0, |largest, state| largest.max(state.abs()))
 }
 
 #[test]

@@ -82,9 +82,7 @@ impl Case {
     }
 
     fn states(&self, row: usize) -> Vec<f32> {
-        let mut states = Vec::new();
-        self.hidden.row(row, &mut states).unwrap();
-        states
+        self.hidden.states(&[row]).unwrap().into_f32()
     }
 }
 

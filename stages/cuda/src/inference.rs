@@ -1,6 +1,9 @@
 //! What stages without gradients ask of a device.
 
-use pipe_stages::gpt2::{self, Activation, BlockWeights, Config, Failure, Precision, Weights};
+use pipe_stages::{
+    data::States,
+    gpt2::{self, Activation, BlockWeights, Config, Failure, Precision, Weights},
+};
 
 use crate::{
     forward::Forward,
@@ -121,11 +124,11 @@ impl<M: Machine> Finisher<M> {
         new().map_err(M::failure)
     }
 
-    fn begin(&mut self, hidden: &[f32], offsets: &[usize]) -> Result<(), Trouble<M>> {
+    fn begin(&mut self, hidden: &States, offsets: &[usize]) -> Result<(), Trouble<M>> {
         let kernels = self.forward.kernels().clone();
         self.forward.room(hidden.len() / self.n_embd)?;
         let prompts = Prompts::new(&kernels, offsets)?;
-        kernels.write(bytemuck::cast_slice(hidden), self.forward.stream())?;
+        kernels.write_states(hidden, self.forward.stream())?;
         self.forward.last_states(&self.blocks, &self.norm, &prompts)?;
         self.started = prompts.count();
         Ok(())
@@ -133,8 +136,8 @@ impl<M: Machine> Finisher<M> {
 }
 
 impl<M: Machine> gpt2::Finisher for Finisher<M> {
-    fn start(&mut self, hidden: &[f32], offsets: &[usize]) -> Result<(), Failure> {
-        self.begin(hidden, offsets).map_err(M::failure)
+    fn start(&mut self, hidden: States, offsets: &[usize]) -> Result<(), Failure> {
+        self.begin(&hidden, offsets).map_err(M::failure)
     }
 
     fn take(&mut self) -> Result<Vec<f32>, Failure> {

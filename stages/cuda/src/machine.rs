@@ -86,6 +86,7 @@ pub const KERNELS: &[&str] = &[
     "scatter_last",
     "convert_f16",
     "convert_bf16",
+    "widen_f16",
     "column_sums",
     "add_parts",
     "layer_norm_f32",

@@ -8,8 +8,9 @@ use machines::{
     noise, offsets, tests_of,
 };
 use pipe_cuda::inference;
-use pipe_stages::gpt2::{
-    Activation, BlockWeights, Encoder, Finisher, Forward, Precision, blocks_from, embed, final_norm,
+use pipe_stages::{
+    data::States,
+    gpt2::{Activation, BlockWeights, Encoder, Finisher, Forward, Precision, blocks_from, embed, final_norm},
 };
 
 tests_of! {
@@ -78,7 +79,7 @@ fn last_states_are_those_of_the_processor<M: Tested>() {
             let wanted = forward.last_hidden(&rounded, &norm, &mut hidden.clone(), &offsets);
             let mut finisher =
                 inference::Finisher::new(&kernels, &CONFIG, &blocks, &norm, activation, precision).unwrap();
-            finisher.start(&hidden, &offsets).unwrap();
+            finisher.start(States::F32(hidden.clone()), &offsets).unwrap();
             let what = format!("blocks from {first}, {precision}, {activation}");
             assert_close::<M>(&finisher.take().unwrap(), &wanted, tolerance(precision), &what);
         }

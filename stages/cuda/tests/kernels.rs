@@ -11,19 +11,22 @@ use pipe_cuda::{
     slice::{Factor, bytes_of},
     weights::in_format,
 };
-use pipe_stages::gpt2::{
-    Activation, Precision,
-    kernels::{
-        attention,
-        dropout::{Draws, Mask, Site},
-        gelu, gemm, gradient, layer_norm,
-        vector::Instructions,
+use pipe_stages::{
+    data::States,
+    gpt2::{
+        Activation, Precision,
+        kernels::{
+            attention,
+            dropout::{Draws, Mask, Site},
+            gelu, gemm, gradient, layer_norm,
+            vector::Instructions,
+        },
+        training::{AdamW, Moments},
     },
-    training::{AdamW, Moments},
 };
 
 tests_of! {
-    conversions_round_to_nearest_even_as_rust_does,
+    conversions_round_to_nearest_even_as_rust_does_and_widen_exactly,
     layer_norm_of_rows_of_any_width_is_that_of_rust_with_and_without_a_row_added,
     gradients_of_layer_norm_are_those_of_rust,
     gelu_and_its_slope_are_those_of_rust_in_both_forms,
@@ -95,7 +98,7 @@ fn tolerance(format: Precision) -> f32 {
     }
 }
 
-fn conversions_round_to_nearest_even_as_rust_does<M: Tested>() {
+fn conversions_round_to_nearest_even_as_rust_does_and_widen_exactly<M: Tested>() {
     let mut values = noise(1, 500, 3.0);
     values.extend(noise(2, 300, 7e-5));
     values.extend(noise(3, 200, 6e-8));
@@ -108,6 +111,13 @@ fn conversions_round_to_nearest_even_as_rust_does<M: Tested>() {
             kernels.convert(format, &kernels.slice_mut(&mut out), from, count).unwrap();
             let wanted: Vec<f32> = values[first..].iter().map(|value| format.round(*value)).collect();
             assert_eq!(down(&kernels, &out, format, count), wanted, "{format} from {first}");
+        }
+        let halves: Vec<f16> = values.iter().map(|value| f16::from_f32(*value)).collect();
+        let wanted: Vec<f32> = halves.iter().map(|half| half.to_f32()).collect();
+        for states in [States::F16(halves), States::F32(wanted.clone())] {
+            let mut out = zeros(&kernels, values.len());
+            kernels.write_states(&states, kernels.slice_mut(&mut out)).unwrap();
+            assert_eq!(down(&kernels, &out, Precision::F32, values.len()), wanted, "states");
         }
     }
 }

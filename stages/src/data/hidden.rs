@@ -14,6 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use bytemuck::Pod;
 use half::{f16, slice::HalfFloatSliceExt};
 use rayon::prelude::*;
 use safetensors::Dtype;
@@ -21,7 +22,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Rows,
+    Rows, States,
     tensor_file::{self, FORMAT},
 };
 use crate::{contract::StageError, gpt2::Activation, gpt2::map};
@@ -235,7 +236,7 @@ impl HiddenWriter {
     }
 }
 
-/// A hidden states file, read row by row.
+/// A hidden states file, read some rows at a time.
 ///
 /// Rows are read into memory of the caller rather than mapped, so that a stage's peak memory
 /// does not count the file.
@@ -285,58 +286,33 @@ impl Hidden {
         self.format
     }
 
-    /// Appends the states of row `i`, `[positions of the row, n_embd]`, to `into`.
-    ///
-    /// # Panics
-    ///
-    /// If there is no such row.
-    pub fn append_row(&self, i: usize, into: &mut Vec<f32>) -> Result<(), StageError> {
-        let old = into.len();
-        into.resize(old + self.rows.range(i).len() * self.format.n_embd, 0.0);
-        self.read_row(i, &mut into[old..])
-    }
-
-    /// Puts the states of `rows`, one after the other, into `into`, on all threads of the pool.
+    /// The states of `rows`, one after the other, read on all threads of the pool.
     ///
     /// # Panics
     ///
     /// If there are no such rows.
-    pub fn read_rows(&self, rows: Range<usize>, into: &mut Vec<f32>) -> Result<(), StageError> {
-        let size = |row: usize| self.rows.range(row).len() * self.format.n_embd;
-        into.clear();
-        into.resize(rows.clone().map(size).sum(), 0.0);
-        let (mut rest, mut parts) = (into.as_mut_slice(), Vec::with_capacity(rows.len()));
-        for row in rows {
-            let (states, later) = rest.split_at_mut(size(row));
-            rest = later;
-            parts.push((row, states));
-        }
-        parts.into_par_iter().try_for_each(|(row, states)| self.read_row(row, states))
+    pub fn states(&self, rows: &[usize]) -> Result<States, StageError> {
+        Ok(match self.format.dtype {
+            HiddenType::F16 => States::F16(self.read(rows)?),
+            HiddenType::F32 => States::F32(self.read(rows)?),
+        })
     }
 
-    /// Fills `states` with those of row `i`.
-    fn read_row(&self, i: usize, states: &mut [f32]) -> Result<(), StageError> {
+    fn read<T: Pod + Send>(&self, rows: &[usize]) -> Result<Vec<T>, StageError> {
         let HiddenFormat { n_embd, dtype, .. } = self.format;
-        let at = self.start + (self.rows.range(i).start * n_embd * dtype.bytes()) as u64;
-        let read = match dtype {
-            HiddenType::F32 => self.file.read_exact_at(bytemuck::cast_slice_mut(states), at),
-            HiddenType::F16 => {
-                let mut halves = vec![f16::ZERO; states.len()];
-                let read = self.file.read_exact_at(bytemuck::cast_slice_mut(&mut halves), at);
-                halves.convert_to_f32_slice(states);
-                read
-            }
-        };
-        read.map_err(|err| StageError::io("read", &self.path, err))
-    }
-
-    /// Puts the states of row `i`, `[positions of the row, n_embd]`, into `into`.
-    ///
-    /// # Panics
-    ///
-    /// If there is no such row.
-    pub fn row(&self, i: usize, into: &mut Vec<f32>) -> Result<(), StageError> {
-        into.clear();
-        self.append_row(i, into)
+        let size = |row: usize| self.rows.range(row).len() * n_embd;
+        let mut states = vec![T::zeroed(); rows.iter().map(|row| size(*row)).sum()];
+        let (mut rest, mut parts) = (states.as_mut_slice(), Vec::with_capacity(rows.len()));
+        for row in rows {
+            let (part, later) = rest.split_at_mut(size(*row));
+            rest = later;
+            parts.push((*row, part));
+        }
+        let read = parts.into_par_iter().try_for_each(|(row, part)| {
+            let at = self.start + (self.rows.range(row).start * n_embd * dtype.bytes()) as u64;
+            self.file.read_exact_at(bytemuck::cast_slice_mut(part), at)
+        });
+        read.map_err(|err| StageError::io("read", &self.path, err))?;
+        Ok(states)
     }
 }

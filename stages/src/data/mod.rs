@@ -15,6 +15,7 @@ pub mod hidden;
 pub mod predictions;
 pub mod reviews;
 pub mod rows;
+pub mod states;
 pub mod tensor_file;
 pub mod tokens;
 
@@ -22,4 +23,5 @@ pub use hidden::{Hidden, HiddenFormat, HiddenType, HiddenWriter};
 pub use predictions::{Prediction, parse_predictions, read_predictions, write_predictions};
 pub use reviews::{Review, read_reviews, write_reviews};
 pub use rows::Rows;
+pub use states::States;
 pub use tokens::{Tokens, TokensFile};

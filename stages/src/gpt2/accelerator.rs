@@ -10,7 +10,7 @@ use super::{
     Activation, BlockWeights, Config, Norm, Precision, Weights,
     training::{Learner, Moments, Network},
 };
-use crate::contract::StageError;
+use crate::{contract::StageError, data::States};
 
 /// A device that is open.
 pub trait Accelerator: fmt::Debug + Send + Sync {
@@ -66,7 +66,7 @@ pub trait Finisher {
     /// Starts on `hidden` `[positions, n_embd]`, which `offsets` cut.
     ///
     /// Where it fails for lack of memory, nothing has changed.
-    fn start(&mut self, hidden: &[f32], offsets: &[usize]) -> Result<(), Failure>;
+    fn start(&mut self, hidden: States, offsets: &[usize]) -> Result<(), Failure>;
 
     /// The final state at the last position of each prompt, `[prompts, n_embd]`.
     fn take(&mut self) -> Result<Vec<f32>, Failure>;

@@ -35,7 +35,7 @@ pub fn predict(
     let norm = final_norm(weights, model);
     let forward = Forward::new(config, format.activation);
     let finisher = device.finisher(config, blocks, norm, format.activation)?;
-    let mut pass = Finishing { finisher, hidden, states: Vec::new() };
+    let mut pass = Finishing { finisher, hidden };
     let mut checkpoint = Checkpoint::new(cx, device.decides_bits());
     let mut scores = resume(&checkpoint, rows.len());
     let (done, limit) = (scores.len(), device.batch_positions(config));
@@ -74,13 +74,12 @@ pub fn predict(
 struct Finishing<'a> {
     finisher: Box<dyn Finisher + 'a>,
     hidden: &'a Hidden,
-    states: Vec<f32>,
 }
 
 impl Pass for Finishing<'_> {
     fn start(&mut self, batch: &Batch) -> Result<(), Failure> {
-        self.hidden.read_rows(batch.rows.clone(), &mut self.states)?;
-        self.finisher.start(&self.states, &batch.offsets)
+        let rows: Vec<usize> = batch.rows.clone().collect();
+        self.finisher.start(self.hidden.states(&rows)?, &batch.offsets)
     }
 
     fn take(&mut self) -> Result<Vec<f32>, Failure> {

@@ -5,6 +5,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{
     contract::{StageCx, StageError},
+    data::States,
     gpt2::{
         Activation, BlockWeights, Config, Encoder, Failure, Finisher, Forward, Norm, Precision, Weights,
         embed,
@@ -95,7 +96,6 @@ pub struct ProcessorFinisher<'a> {
     blocks: Vec<BlockWeights<'a>>,
     norm: Norm<'a>,
     forward: Forward,
-    hidden: Vec<f32>,
     last: Vec<f32>,
 }
 
@@ -112,17 +112,15 @@ impl<'a> ProcessorFinisher<'a> {
             blocks: ready(blocks, precision),
             norm,
             forward: Forward::new(config, activation).in_precision(precision),
-            hidden: Vec::new(),
             last: Vec::new(),
         }
     }
 }
 
 impl Finisher for ProcessorFinisher<'_> {
-    fn start(&mut self, hidden: &[f32], offsets: &[usize]) -> Result<(), Failure> {
-        self.hidden.clear();
-        self.hidden.extend_from_slice(hidden);
-        self.last = self.forward.last_hidden(&self.blocks, &self.norm, &mut self.hidden, offsets);
+    fn start(&mut self, hidden: States, offsets: &[usize]) -> Result<(), Failure> {
+        let mut hidden = hidden.into_f32();
+        self.last = self.forward.last_hidden(&self.blocks, &self.norm, &mut hidden, offsets);
         Ok(())
     }
 

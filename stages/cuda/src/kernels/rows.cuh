@@ -68,12 +68,13 @@ extern "C" __global__ void scatter_last(float *to, const float *rows, const u32 
     });
 }
 
-template <typename Out>
-__device__ void convert(Out *out, const float *in, u64 count) {
+template <typename Out, typename In>
+__device__ void convert(Out *out, const In *in, u64 count) {
     each_of(are_aligned(out, in), count, [=](auto lanes, u64 i) { store(out + i, load(lanes, in + i)); });
 }
 extern "C" __global__ void convert_f16(half_t *out, const float *in, u64 count) { convert(out, in, count); }
 extern "C" __global__ void convert_bf16(bf16_t *out, const float *in, u64 count) { convert(out, in, count); }
+extern "C" __global__ void widen_f16(float *out, const half_t *in, u64 count) { convert(out, in, count); }
 
 // Rows that one block of a column sum takes.
 constexpr u32 SUM_ROWS = 256;

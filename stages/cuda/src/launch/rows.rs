@@ -1,6 +1,9 @@
 //! Embeddings, norms, GELU, and what moves or adds rows.
 
-use pipe_stages::gpt2::{Activation, Precision};
+use pipe_stages::{
+    data::States,
+    gpt2::{Activation, Precision},
+};
 
 use super::{Kernels, THREADS, named, warps};
 use crate::{
@@ -250,5 +253,19 @@ impl<M: Machine> Kernels<M> {
         };
         let arguments = [out.checked(2 * count).into(), x.checked(4 * count).into(), (count as u64).into()];
         self.each(kernel, count.div_ceil(4), &arguments)
+    }
+
+    /// Copies `states` to `to`, in f32 there; kernel `widen_f16` where they have 16 bits.
+    pub fn write_states(&self, states: &States, to: SliceMut<'_>) -> Result<(), Trouble<M>> {
+        let halves = match states {
+            States::F32(states) => return self.write(bytemuck::cast_slice(states), to),
+            States::F16(halves) => halves,
+        };
+        let count = halves.len();
+        let mut given = self.buffer(count.div_ceil(2))?;
+        self.write(bytemuck::cast_slice(halves), self.slice_mut(&mut given))?;
+        let from = self.slice(&given).checked(2 * count);
+        let arguments = [to.checked(4 * count).into(), from.into(), (count as u64).into()];
+        self.each("widen_f16", count.div_ceil(4), &arguments)
     }
 }

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use dfdx::prelude::Gradients;
-use pipe_stages::gpt2::{
-    Config, Failure, Precision,
-    training::{Batch, Learner, Moments, Network, Update},
+use pipe_stages::{
+    data::States,
+    gpt2::{
+        Config, Failure, Precision,
+        training::{Batch, Learner, Moments, Network, Update},
+    },
 };
 
 use super::{
@@ -100,10 +103,10 @@ impl<M: Machine> DeviceLearner<M> {
         &self,
         tape: &mut Recorder<M>,
         pass: &Arc<Pass<M>>,
-        states: &[f32],
+        states: &States,
     ) -> Result<Stream<M>, Trouble<M>> {
         let mut start = self.kernels.buffer(states.len())?;
-        self.kernels.write(bytemuck::cast_slice(states), self.kernels.slice_mut(&mut start))?;
+        self.kernels.write_states(states, self.kernels.slice_mut(&mut start))?;
         let mut x = Stream::new(start);
         for block in &self.frozen {
             let nothing = &mut Recorder::nothing();
@@ -131,7 +134,7 @@ impl<M: Machine> DeviceLearner<M> {
 
     fn add_batch(
         &mut self,
-        states: &[f32],
+        states: &States,
         batch: &Batch,
         labels: &[u8],
         share: f32,
@@ -261,7 +264,7 @@ impl<M: Machine> Learner for DeviceLearner<M> {
     fn add(
         &mut self,
         _: &Network,
-        states: Vec<f32>,
+        states: States,
         batch: Batch,
         labels: &[u8],
         share: f32,
@@ -273,7 +276,7 @@ impl<M: Machine> Learner for DeviceLearner<M> {
         self.apply(update).map_err(M::failure)
     }
 
-    fn logits(&mut self, _: &Network, states: Vec<f32>, batch: Batch) -> Result<Vec<f32>, Failure> {
+    fn logits(&mut self, _: &Network, states: States, batch: Batch) -> Result<Vec<f32>, Failure> {
         let (batch, prompts) = (batch.without_dropout(), batch.len());
         let run = || {
             let pass = self.pass(&batch)?;

@@ -7,7 +7,7 @@
 #define FORMATS(NAME, X) X(NAME##_f32) X(NAME##_f16) X(NAME##_bf16)
 #define WIDE(NAME, X) FORMATS(NAME, X) X(NAME##_wide_f16) X(NAME##_wide_bf16)
 #define KERNELS(X)                                                                                                   \
-    X(embed) X(add_bias) X(add) X(add_branch) X(drop) X(gather_last) X(scatter_last) X(convert_f16) X(convert_bf16)   \
+    X(embed) X(add_bias) X(add) X(add_branch) X(drop) X(gather_last) X(scatter_last) X(convert_f16) X(convert_bf16) X(widen_f16)   \
     X(column_sums) X(add_parts) X(layer_norm_gradient) X(layer_norm_column_sums) X(gelu_gradient) X(attention_dots)   \
     X(head_logits) X(cross_entropy) X(head_gradient) X(squares) X(total_of) X(adamw) FORMATS(layer_norm, X)           \
     FORMATS(gelu, X) WIDE(attention, X) WIDE(attention_last, X) FORMATS(attention_gradient_q, X)                      \

@@ -3,7 +3,7 @@
 use dfdx::prelude::Gradients;
 
 use super::{AdamW, Batch, Moments, Network, adamw::sum_of_squares, parameters::Grads};
-use crate::{contract::StageError, gpt2::Failure};
+use crate::{contract::StageError, data::States, gpt2::Failure};
 
 /// Computes losses, gradients and updates: on the processor in the network itself, on a device in
 /// copies of its parameters and moments, which [`Learner::fetch`] brings back.
@@ -34,7 +34,7 @@ pub trait Learner {
     fn add(
         &mut self,
         network: &Network,
-        states: Vec<f32>,
+        states: States,
         batch: Batch,
         labels: &[u8],
         share: f32,
@@ -51,7 +51,7 @@ pub trait Learner {
     ) -> Result<(f64, f64), Failure>;
 
     /// The logit of each prompt of `batch`, without dropout.
-    fn logits(&mut self, network: &Network, states: Vec<f32>, batch: Batch) -> Result<Vec<f32>, Failure>;
+    fn logits(&mut self, network: &Network, states: States, batch: Batch) -> Result<Vec<f32>, Failure>;
 
     /// The gradients of the last update before clipping, as in [`Network::parameters`]; nothing where
     /// they are on a device, unless they are `wanted`.
@@ -92,13 +92,14 @@ impl Learner for ProcessorLearner {
     fn add(
         &mut self,
         network: &Network,
-        states: Vec<f32>,
+        states: States,
         batch: Batch,
         labels: &[u8],
         share: f32,
     ) -> Result<(), Failure> {
         let gradients = self.gradients.take().expect("an update was begun");
-        let (logits, gradients) = network.add_gradients(states, batch, labels, share, gradients)?;
+        let (logits, gradients) =
+            network.add_gradients(states.into_f32(), batch, labels, share, gradients)?;
         self.gradients = Some(gradients);
         self.loss += logits.iter().zip(labels).map(|(z, label)| cross_entropy(*z, *label)).sum::<f64>();
         Ok(())
@@ -128,8 +129,8 @@ impl Learner for ProcessorLearner {
         Ok((self.loss, norm))
     }
 
-    fn logits(&mut self, network: &Network, states: Vec<f32>, batch: Batch) -> Result<Vec<f32>, Failure> {
-        Ok(network.logits(states, batch)?)
+    fn logits(&mut self, network: &Network, states: States, batch: Batch) -> Result<Vec<f32>, Failure> {
+        Ok(network.logits(states.into_f32(), batch)?)
     }
 
     fn gradients(&mut self, _: bool) -> Result<&[Vec<f32>], Failure> {

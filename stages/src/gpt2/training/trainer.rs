@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     contract::StageError,
-    data::Hidden,
+    data::{Hidden, States},
     gpt2::{Failure, kernels::dropout::Draws},
 };
 
@@ -242,7 +242,7 @@ pub fn loss_and_gradients(
 struct Loaded<'a>(Box<dyn Iterator<Item = Result<MicroBatch, StageError>> + 'a>);
 
 /// States, extents and labels of a micro-batch, and the place of its first row in the update.
-type MicroBatch = (Vec<f32>, Batch, Vec<u8>, usize);
+type MicroBatch = (States, Batch, Vec<u8>, usize);
 
 impl<'a> Loaded<'a> {
     /// Rows that are read when their turn comes, so that memory holds those of one micro-batch.
@@ -307,11 +307,7 @@ fn validate(
 }
 
 /// States, extents and labels of `rows`.
-fn load(hidden: &Hidden, rows: &[usize]) -> Result<(Vec<f32>, Batch, Vec<u8>), StageError> {
-    let mut states = Vec::new();
-    for row in rows {
-        hidden.append_row(*row, &mut states)?;
-    }
+fn load(hidden: &Hidden, rows: &[usize]) -> Result<(States, Batch, Vec<u8>), StageError> {
     let batch = Batch::new(rows.iter().map(|row| hidden.rows().range(*row).len()));
-    Ok((states, batch, rows.iter().map(|row| hidden.rows().labels[*row]).collect()))
+    Ok((hidden.states(rows)?, batch, rows.iter().map(|row| hidden.rows().labels[*row]).collect()))
 }

@@ -1,0 +1,46 @@
+//! Hidden states in memory as their file stores them.
+
+use half::{f16, slice::HalfFloatSliceExt};
+use rayon::prelude::*;
+
+/// Numbers that one task converts.
+const PER_TASK: usize = 1 << 16;
+
+/// The states of some prompts, `[positions, n_embd]`.
+///
+/// They stay in 16 bits where the file has 16, so that a device is given half the bytes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum States {
+    /// 16 bits a number.
+    F16(Vec<f16>),
+    /// 32 bits a number.
+    F32(Vec<f32>),
+}
+
+impl States {
+    /// Numbers: positions times width.
+    pub fn len(&self) -> usize {
+        match self {
+            States::F16(states) => states.len(),
+            States::F32(states) => states.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The states in f32, converted on all threads of the pool where they are not.
+    pub fn into_f32(self) -> Vec<f32> {
+        match self {
+            States::F32(states) => states,
+            States::F16(halves) => {
+                let mut states = vec![0.0; halves.len()];
+                let parts = halves.par_chunks(PER_TASK).zip(states.par_chunks_mut(PER_TASK));
+                parts.for_each(|(halves, states)| halves.convert_to_f32_slice(states));
+                states
+            }
+        }
+    }
+}
