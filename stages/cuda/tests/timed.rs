@@ -80,8 +80,8 @@ fn the_profile_of_a_forward_pass_has_every_kernel_and_product_of_its_blocks<M: T
     ];
     assert_eq!(products, BTreeMap::from(wanted));
     assert!(!counts.contains_key("upload") && !counts.contains_key("zeros"), "{counts:?}");
-    let (busy, span) = (answer["busy"].as_f64().unwrap(), answer["span"].as_f64().unwrap());
-    assert!(0.0 < busy && busy <= span, "{answer}");
+    let [empty, busy, span] = ["empty", "busy", "span"].map(|key| answer[key].as_f64().unwrap());
+    assert!(empty < busy && 0.0 < busy && busy <= span, "{answer}");
 }
 
 fn the_profile_of_an_update_has_the_copies_and_every_parameter<M: Tested + Clock>() {

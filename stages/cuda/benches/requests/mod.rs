@@ -168,7 +168,8 @@ impl<M: Clock> Timed<M> {
             "tokens_per_second": positions as f64 / median,
         });
         if is_profile {
-            let (profile, count) = (self.profile(work)?, self.scale.profiled);
+            let ((profile, empty), count) = (self.profile(work)?, self.scale.profiled);
+            answer["empty"] = json!(empty / count as f64);
             answer["busy"] = json!(profile.busy() / count as f64);
             answer["span"] = json!(profile.span / count as f64);
             answer["tasks"] = shares(&profile, count);
@@ -194,21 +195,24 @@ impl<M: Clock> Timed<M> {
         Ok(seconds)
     }
 
-    /// What the tasks of some repetitions took together.
-    fn profile(&self, work: &mut dyn Work<M>) -> Result<Profile, StageError> {
+    /// What the tasks of some repetitions took together, and as many tasks of nothing.
+    fn profile(&self, work: &mut dyn Work<M>) -> Result<(Profile, f64), StageError> {
         let machine = self.kernels.machine();
-        let mut profile = Profile::default();
+        let (mut profile, mut empty) = (Profile::default(), 0.0);
         let mut head_start = HeadStart::new(&self.kernels, self.scale.head_start).map_err(failed::<M>)?;
         for _ in 0..self.scale.profiled {
             work.prepare();
-            head_start.give(&self.kernels).map_err(failed::<M>)?;
+            let started =
+                head_start.give(&self.kernels).and_then(|()| Ok([machine.mark()?, machine.mark()?]));
+            let [begin, end] = started.map_err(failed::<M>)?;
             machine.record();
             let done = work.run();
             let taken = machine.take().map_err(failed::<M>)?;
             done?;
             profile.merge(taken);
+            empty += machine.seconds(&begin, &end).map_err(failed::<M>)?;
         }
-        Ok(profile)
+        Ok((profile, empty))
     }
 
     fn wait(&self) -> Result<(), StageError> {
