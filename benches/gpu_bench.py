@@ -1,19 +1,22 @@
 """What the parts of `on_gpu.py` share: the figures so far, what is run, projects of a few stages."""
 
+import functools
+import hashlib
 import json
 import platform
+import shutil
 import struct
 import subprocess
 import sys
 import threading
 import time
 
-from against_pytorch import best_of, outputs, project
+from against_pytorch import Ours, best_of, built_bench, outputs, project
 
 TOKENS, BATCH, WIDTH, BLOCKS, VOCABULARY = 256, 12, 768, 12, 50257
 PRECISIONS = ["f32", "f16", "bf16"]
 TORCH_TYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
-ROUNDS = 3
+PROGRAM = "pipe-cuda-timed"
 
 
 class LimitReached(Exception):
@@ -30,6 +33,7 @@ class Bench:
         options.out.mkdir(parents=True, exist_ok=True)
         lines = self.file.read_text().splitlines() if self.file.exists() else []
         self.figures = [json.loads(line) for line in lines]
+        self.program = None
 
     def of(self, part):
         """The figures of a part that belong to this kind of measurement, the latest by name."""
@@ -38,8 +42,12 @@ class Bench:
         return {line["what"]: line for line in own}
 
     def measure(self, part, what, task):
-        """Notes what `task` returns as the figures of `what`, unless they are there."""
-        if what in self.of(part):
+        """Notes what `task` returns as the figures of `what`, unless they are there.
+
+        Nothing is noted where nothing is returned, and what another build of our program told is measured anew.
+        """
+        known = self.of(part).get(what)
+        if known and ("program" not in known or known["program"] == self.program_digest()):
             return
         if time.monotonic() - self.started > self.options.limit:
             raise LimitReached
@@ -84,13 +92,6 @@ class Bench:
         digest = next(output["digest"] for output in found if output["port"] == port)
         return folder / "cache" / "v1" / "objects" / digest[:2] / digest[2:]
 
-    def marginal(self, folder, few, many, *arguments):
-        """Seconds that the stage `many` takes beyond those of `few`, both executed anew."""
-        forced = [f"--force={few}", f"--force={many}"]
-        self.pipe(folder, "run", "pipelines/p.yaml", "--device", self.device, *forced, *arguments)
-        executions = self.executions(folder)
-        return executions[many]["duration"] - executions[few]["duration"], executions[many]["device"]
-
     def sync(self):
         import torch
 
@@ -105,6 +106,56 @@ class Bench:
             self.sync()
 
         return best_of(whole, count)
+
+    def repeated(self, task):
+        """Seconds of work on the card as our program takes them: repetitions for a second, their median."""
+        fewest, warmed, enough = (1, 0.0, 0.0) if self.small else (5, 0.2, 1.0)
+        seconds = []
+        for limit in (warmed, enough):
+            begun, seconds = time.perf_counter(), []
+            while len(seconds) < fewest or time.perf_counter() - begun < limit:
+                start = time.perf_counter()
+                task()
+                self.sync()
+                seconds.append(time.perf_counter() - start)
+        told = {"seconds": sorted(seconds)[len(seconds) // 2], "least": min(seconds), "most": max(seconds)}
+        return told | {"repetitions": len(seconds)}
+
+    def ask(self, *words):
+        """What our program answers; `None`, with a message, where it does not."""
+        request = " ".join(map(str, words[:4]))
+        if self.program is None:
+            path = self.program_path()
+            if not path or not path.exists():
+                return print(f"skipped: {request}: there is no `{path or PROGRAM}`")
+            self.program = Ours(path)
+        answer = self.program.ask(*words)
+        if answer is None:
+            self.stop_program()
+            return print(f"skipped: {request}: the program has ended")
+        if "error" in answer:
+            return print(f"skipped: {request}: {answer['error']}")
+        return answer | {"program": self.program_digest()}
+
+    @functools.cache
+    def program_path(self):
+        """Our program beside `pipe`; in a rehearsal it is built to run the kernels on the processor."""
+        if self.options.timed:
+            return self.options.timed.resolve()
+        if self.device == "cuda":
+            return self.options.pipe.parent / PROGRAM
+        return built_bench("pipe-cuda", PROGRAM) if shutil.which("cargo") else None
+
+    @functools.cache
+    def program_digest(self):
+        path = self.program_path()
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path and path.exists() else None
+
+    def stop_program(self):
+        """Ends our program, so that it keeps no memory of the card."""
+        if self.program:
+            self.program.stop()
+        self.program = None
 
 
 class GpuMemory:

@@ -1,23 +1,16 @@
 """How fast products, passes and updates are on the card, ours beside PyTorch's: parts of `on_gpu.py`."""
 
-import statistics
+from gpu_bench import BATCH, BLOCKS, PRECISIONS, TOKENS, TORCH_TYPES, WIDTH, operations, prepared
 
-from gpu_bench import (
-    BATCH,
-    BLOCKS,
-    PRECISIONS,
-    ROUNDS,
-    TOKENS,
-    TORCH_TYPES,
-    WIDTH,
-    encode,
-    make_project,
-    operations,
-    random_prompts,
-    stage,
-    write_tokens,
-    zero_shot,
-)
+# PyTorch's forward pass: precision, whether attention is one call, whether it is compiled.
+VARIANTS = {
+    "eager f32": ("f32", False, False),
+    "SDPA f32": ("f32", True, False),
+    "SDPA bf16": ("bf16", True, False),
+    "compiled bf16": ("bf16", True, True),
+}
+METHODS = ("fine_tune", "lora")
+DROPOUT = 0.1
 
 
 def ceilings(bench):
@@ -44,53 +37,35 @@ def ceilings(bench):
     bench.measure("ceilings", "copy", copy)
 
 
+def sizes(bench):
+    """Batches of the forward pass, and the tokens of a prompt."""
+    return ([2], 32) if bench.small else ([16, 64, 256], TOKENS)
+
+
+def speeds(figures, count):
+    """`figures` with the speed of so many operations."""
+    return figures | {"tflops": count / figures["seconds"] / 1e12}
+
+
 def forward(bench):
     import torch
     from pytorch_gpt2 import Block
 
-    few, many, tokens = (2, 66, 32) if bench.small else (512, 4608, TOKENS)
-    folder = bench.folder("forward")
-    stages = {}
-    for name in ("few", "many"):
-        stages[name] = encode(name, blocks=BLOCKS, dtype="f16")
-        stages[f"{name}_start"] = encode(name, blocks=0, dtype="f16")
-        stages[f"{name}_zero_shot"] = zero_shot(f"{name}_start")
-    make_project(folder, stages)
-    for name, prompts in (("few", few), ("many", many)):
-        if not (folder / f"{name}.safetensors").exists():
-            write_tokens(folder / f"{name}.safetensors", random_prompts(prompts, tokens))
-
-    def speed(seconds, prompts):
-        figures = {"tokens_per_second": prompts * tokens / seconds, "seconds": seconds, "prompts": prompts}
-        return figures | {"tokens": tokens, "tflops": operations(prompts, tokens) / seconds / 1e12}
-
-    for precision in PRECISIONS:
-        for what, first, second in (("encode", "few", "many"), ("zero_shot", "few_zero_shot", "many_zero_shot")):
-
-            def ours(precision=precision, what=what, stages=(first, second)):
-                chosen = [
-                    part for stage in stages for part in ("--set", f"{stage}.precision={precision}", "--until", stage)
-                ]
-                taken = [bench.marginal(folder, *stages, *chosen) for _ in range(ROUNDS)]
-                seconds = [second for second, _ in taken]
-                if statistics.median(seconds) <= 0:
-                    return print(f"forward: ours {what} {precision}: lost in the noise, not kept")
-                return speed(statistics.median(seconds), many - few) | {"rounds": seconds, "on": taken[0][1]}
-
-            bench.measure("forward", f"ours {what} {precision}", ours)
-
-    variants = {
-        "eager f32": ("f32", False, False),
-        "SDPA f32": ("f32", True, False),
-        "SDPA bf16": ("bf16", True, False),
-        "compiled bf16": ("bf16", True, True),
-    }
-    batches = [2] if bench.small else [16, 64, 256]
     torch.backends.cuda.matmul.allow_tf32 = False
-    for name, (precision, sdpa, compiled) in variants.items():
-        if compiled and bench.device == "cpu":
-            continue
-        for batch in batches:
+    batches, tokens = sizes(bench)
+    for batch in batches:
+        # Blocks are copied to the card when another precision is asked for.
+        for precision in PRECISIONS:
+            for what in ("forward", "last"):
+
+                def ours(what=what, precision=precision, batch=batch):
+                    answer = bench.ask(what, precision, batch, tokens)
+                    return answer and speeds(answer, answer["operations"])
+
+                bench.measure("forward", f"ours {what} {precision}, batch {batch}", ours)
+        for name, (precision, sdpa, compiled) in VARIANTS.items():
+            if compiled and bench.device == "cpu":
+                continue
 
             def theirs(precision=precision, sdpa=sdpa, compiled=compiled, batch=batch):
                 dtype = getattr(torch, TORCH_TYPES[precision])
@@ -100,50 +75,64 @@ def forward(bench):
                 blocks = torch.compile(blocks) if compiled else blocks
                 x = torch.randn(batch, tokens, WIDTH, device=bench.device, dtype=dtype)
                 with torch.inference_mode():
-                    return speed(bench.seconds(lambda: blocks(x), 10 if bench.device == "cuda" else 1), batch)
+                    figures = bench.repeated(lambda: blocks(x))
+                figures |= {"tokens_per_second": batch * tokens / figures["seconds"], "prompts": batch}
+                return speeds(figures | {"tokens": tokens}, operations(batch, tokens))
 
             bench.measure("forward", f"PyTorch {name}, batch {batch}", theirs)
+    bench.stop_program()
+
+
+def batches_of_updates(bench):
+    """Lengths of the prompts of an update, by what they are."""
+    count, tokens = (2, 32) if bench.small else (BATCH, TOKENS)
+    found = {f"{tokens} tokens": [tokens] * count}
+    if not bench.options.archive.exists():
+        print(f"step: real lengths are skipped, there is no `{bench.options.archive}`")
+        return found
+    from pytorch_gpt2 import read_tensors
+
+    data, _ = prepared(bench)
+    # Spread evenly over those of the reviews, from short to long.
+    lengths = sorted(min(length, tokens) for length in read_tensors(data["train"])["length"].tolist())
+    real = [lengths[(2 * place + 1) * len(lengths) // (2 * count)] for place in range(count)]
+    return found | {"real lengths": real}
 
 
 def step(bench):
     import torch
     from pytorch_gpt2 import TRAINED, Classifier, Trainer
 
-    few, many, rows, tokens = (1, 7, 24, 32) if bench.small else (20, 220, 600, TOKENS)
-    folder = bench.folder("step")
-    stages = {"trunk": encode("tokens", blocks=BLOCKS - TRAINED)}
-    constant = {"batch": BATCH, "micro_batch": BATCH if bench.device == "cuda" else 4, "warmup": 0}
-    constant |= {"validation": 0, "eval_every": 100000}
-    for method in ("fine_tune", "lora"):
-        for name, steps in (("few", few), ("many", many)):
-            inputs = {"hidden": "trunk", "weights": "gpt2"}
-            stages[f"{method}_{name}"] = stage(method, inputs, steps=steps, **constant)
-    make_project(folder, stages)
-    if not (folder / "tokens.safetensors").exists():
-        write_tokens(folder / "tokens.safetensors", random_prompts(rows, tokens))
-    for method in ("fine_tune", "lora"):
+    for name, lengths in batches_of_updates(bench).items():
+        for method in METHODS:
+            for precision in PRECISIONS:
 
-        def ours(method=method):
-            stages = f"{method}_few", f"{method}_many"
-            chosen = [part for stage in stages for part in ("--until", stage)]
-            taken = [bench.marginal(folder, *stages, *chosen) for _ in range(ROUNDS)]
-            seconds = [second / (many - few) for second, _ in taken]
-            if statistics.median(seconds) <= 0:
-                return print(f"step: ours {method}: lost in the noise, not kept")
-            return {"seconds": statistics.median(seconds), "rounds": seconds, "on": taken[0][1], "tokens": tokens}
+                def ours(method=method, precision=precision, lengths=lengths):
+                    return bench.ask("update", method, precision, DROPOUT, *lengths)
 
-        bench.measure("step", f"ours {method}", ours)
-        for precision in ("f32", "bf16"):
+                bench.measure("step", f"ours {method} {precision}, {name}", ours)
+            for precision in ("f32", "bf16"):
 
-            def theirs(method=method, precision=precision):
-                dtype = getattr(torch, TORCH_TYPES[precision])
-                torch.manual_seed(1)
-                trainer = Trainer(Classifier(TRAINED, method, 0.1).prepare(bench.device, dtype), dtype=dtype)
-                x = torch.randn(BATCH, tokens, WIDTH, device=bench.device)
-                labels = torch.tensor([float(row % 2) for row in range(BATCH)], device=bench.device)
-                seconds = bench.seconds(
-                    lambda: trainer.update(x, [tokens] * BATCH, labels), 10 if bench.device == "cuda" else 1
-                )
-                return {"seconds": seconds, "tokens": tokens}
+                def theirs(method=method, precision=precision, lengths=lengths):
+                    dtype = getattr(torch, TORCH_TYPES[precision])
+                    torch.manual_seed(1)
+                    model = Classifier(TRAINED, method, DROPOUT).prepare(bench.device, dtype)
+                    trainer = Trainer(model, dtype=dtype)
+                    x = torch.randn(len(lengths), max(lengths), WIDTH, device=bench.device)
+                    labels = torch.tensor([float(row % 2) for row in range(len(lengths))], device=bench.device)
+                    figures = bench.repeated(lambda: trainer.update(x, lengths, labels))
+                    return figures | {"lengths": lengths}
 
-            bench.measure("step", f"PyTorch {method} {precision}", theirs)
+                bench.measure("step", f"PyTorch {method} {precision}, {name}", theirs)
+    bench.stop_program()
+
+
+def profile(bench):
+    batch, tokens = (2, 32) if bench.small else (64, TOKENS)
+    rows = 2 if bench.small else BATCH
+    requests = {f"forward f16, batch {batch}": ("forward", "f16", batch, tokens)}
+    for method in METHODS:
+        requests[f"{method} f16, {rows} of {tokens} tokens"] = ("update", method, "f16", DROPOUT, *[tokens] * rows)
+    for what, words in requests.items():
+        bench.measure("profile", what, lambda words=words: bench.ask("profile", *words))
+    bench.stop_program()

@@ -4,26 +4,30 @@
     python3 benches/on_gpu.py [PART…] --pipe FOLDER/pipe --archive aclImdb_labelled.tar.gz
     python3 benches/on_gpu.py --print
 
-Needed there: python3 with PyTorch, `pipe` and `pipe-cuda-worker` in one folder, and what the worker loads
-(`LD_LIBRARY_PATH`); nothing is compiled but by the driver and by `torch.compile`. Every measurement is a line of
-JSON in OUT/figures.jsonl, written when it is made: a part that was stopped, or that has used up `--limit`
-seconds, goes on when it is called again, and what is there is not measured again.
+Needed there: python3 with PyTorch; `pipe`, `pipe-cuda-worker` and `pipe-cuda-timed` in one folder, and what the
+last two load (`LD_LIBRARY_PATH`); nothing is compiled but by the driver and by `torch.compile`. Every measurement
+is a line of JSON in OUT/figures.jsonl, written when it is made: a part that was stopped, or that has used up
+`--limit` seconds, goes on when it is called again, and what is there is not measured again, but for what another
+build of `pipe-cuda-timed` has told.
 
 Parts, in order:
     ceilings    what the card gives PyTorch: large products in each precision, copies
     reference   hidden states of the reference model against PyTorch's (needs --reference)
     agreement   the demo of the experiment, on the processor and again on the GPU
     decisions   zero-shot decisions in f16 and bf16 against f32, at full shape
-    forward     12 blocks, 256 tokens: ours in each precision, PyTorch eager, SDPA, compiled
-    step        the training step of the last two blocks, batch 12, 256 tokens
+    forward     12 blocks, 256 tokens, batches of 16 to 256: ours in each precision, of all positions and of the
+                last ones; PyTorch eager, SDPA, compiled
+    step        the training step of the last two blocks, batch 12, of 256 tokens and of real lengths
+    profile     what each kernel, product and copy of ours takes, in a forward pass and in both kinds of step
     ours        the whole experiment, 5,000 + 5,000 reviews, 5 epochs, by `pipe run` from an empty cache
     theirs      the same the plain way in PyTorch, in bf16, a method a measurement
     all         pipelines/all_three.yaml on all 50,000 reviews, a time a stage
 
-Our times are of the worker's processes: of two stages that differ in size alone the difference counts, so that
-start and loading cancel. They include reading and writing files; PyTorch's are of data on the card.
+In `forward` and `step` both sides repeat for a second, each until the card is done, and the median counts. States
+lie on the card, but for our training step, which takes them from the host as in a stage.
 
-`--device cpu --small` is a rehearsal of everything on any machine: its figures mean nothing.
+`--device cpu --small` is a rehearsal of everything on any machine: its figures mean nothing. `pipe-cuda-timed` is
+then built without CUDA, where there is cargo, and runs the kernels on the processor.
 """
 
 import argparse
@@ -58,7 +62,7 @@ from gpu_bench import (
     write_tokens,
     zero_shot,
 )
-from gpu_speed import ceilings, forward, step
+from gpu_speed import ceilings, forward, profile, step
 from gpu_table import table
 
 # Tolerances: hidden states ten times what the reference suggests for f32 on a processor; results of the demo
@@ -263,6 +267,7 @@ PARTS = {
     "decisions": decisions,
     "forward": forward,
     "step": step,
+    "profile": profile,
     "ours": ours,
     "theirs": theirs,
     "all": everything,
@@ -274,6 +279,7 @@ def main():
     shared = ROOT.parent / "shared"
     parser.add_argument("parts", nargs="*", metavar="PART", help="some of the parts [default: all, in order]")
     parser.add_argument("--pipe", type=Path, default=ROOT / "target" / "release" / "pipe")
+    parser.add_argument("--timed", type=Path, help="`pipe-cuda-timed` [default: beside `pipe`]")
     parser.add_argument("--out", type=Path, default=ROOT / "target" / "on_gpu", help="[default: %(default)s]")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--small", action="store_true", help="a rehearsal: little of everything")
