@@ -17,7 +17,7 @@ demo:
 faults projects="100":
     PIPE_FAULTS={{projects}} cargo test --release --test faults campaign -- --nocapture
 
-# Builds `pipe` and `pipe-cuda-worker` where there is neither CUDA toolkit nor GPU, with nvcc from PyPI.
+# Builds for GPUs where there is neither CUDA toolkit nor GPU, with nvcc from PyPI: what to carry is in target/gpu.
 cuda:
     python3 stages/cuda/build_without_toolkit.py
 

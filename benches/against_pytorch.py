@@ -51,26 +51,39 @@ def enter_environment():
 def build():
     """Builds everything; returns the paths of `pipe` and of the benchmark that times requests."""
     subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=ROOT, check=True)
-    command = ["cargo", "bench", "-p", "pipe-stages", "--bench", "timed", "--no-run", "--message-format=json"]
+    return ROOT / "target" / "release" / "pipe", built_bench("pipe-stages", "timed")
+
+
+def built_bench(package, name):
+    """Builds a benchmark; returns its path."""
+    command = ["cargo", "bench", "--package", package, "--bench", name, "--no-run", "--message-format=json"]
     built = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     messages = map(json.loads, built.stdout.splitlines())
-    timed = [message["executable"] for message in messages if message.get("executable")]
-    return ROOT / "target" / "release" / "pipe", timed[-1]
+    return Path([message["executable"] for message in messages if message.get("executable")][-1])
 
 
 class Ours:
-    """The benchmark `timed`, asked line by line."""
+    """A program that times what it is asked for, line by line."""
 
     def __init__(self, path):
         environment = os.environ | KEEP_MEMORY
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self.process = subprocess.Popen([path], env=environment, text=True, **pipes)
-        atexit.register(self.process.kill)
+        atexit.register(self.stop)
 
     def ask(self, *words):
+        """The answer; `None` where the program has ended."""
         time.sleep(0.3)  # until the other side's threads sleep
-        print(*words, file=self.process.stdin, flush=True)
-        return json.loads(self.process.stdout.readline())
+        try:
+            print(*words, file=self.process.stdin, flush=True)
+        except BrokenPipeError:
+            return None
+        line = self.process.stdout.readline()
+        return json.loads(line) if line else None
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
 
 
 def best_of(run, count):

@@ -25,6 +25,7 @@ def table(bench, parts):
     correctness(bench)
     forward(bench.of("forward"), bench.of("ceilings"))
     step(bench.of("step"))
+    profile(bench.of("profile"), bench.of("ceilings"))
     experiment(bench.of("ours"), bench.of("theirs"))
     everything(bench.of("all"))
 
@@ -45,35 +46,65 @@ def correctness(bench):
         print(f"all with logits within τ = {line['tau']:.1e} of each other (spread {line['spread']:.1e})")
 
 
+def share_of_ceiling(tflops, precision, ceiling):
+    """By how much the card's large product in this precision is reached, as text."""
+    top = ceiling.get(f"product {precision}")
+    return f"{100 * tflops / top['tflops']:.0f} %" if top else ""
+
+
 def forward(lines, ceiling):
-    if not lines:
-        return
-    best = {}
-    for what, line in lines.items():
-        if what.startswith("PyTorch"):
-            name = what.removeprefix("PyTorch ").split(",")[0]
-            best[name] = max(best.get(name, 0), line["tokens_per_second"])
-    heading("12 blocks forward", "tokens/s", "TFLOP/s", "of the ceiling", *(f"/ {name}" for name in best))
-    for what, line in lines.items():
-        precision = next(name for name in PRECISIONS if name in what.split(",")[0].split())
-        top = ceiling.get(f"product {precision}")
-        share = f"{100 * line['tflops'] / top['tflops']:.0f} %" if top else ""
-        ratios = [f"{line['tokens_per_second'] / other:.2f}" for other in best.values()]
-        row(what, f"{line['tokens_per_second']:,.0f}", f"{line['tflops']:.1f}", share, *ratios)
+    """A table a batch: ours, and PyTorch's as rows and as what ratios are to."""
+    for batch in sorted({line["prompts"] for line in lines.values()}):
+        of_batch = {what.split(",")[0]: line for what, line in lines.items() if line["prompts"] == batch}
+        others = {what.removeprefix("PyTorch "): line for what, line in of_batch.items() if what.startswith("PyTorch")}
+        tokens = max(line["tokens"] for line in of_batch.values())
+        heading(
+            f"12 blocks, {batch} prompts of {tokens} tokens",
+            *("ms", "least–most", "tokens/s", "TFLOP/s", "of the ceiling"),
+            *(f"/ {name}" for name in others),
+        )
+        for what, line in of_batch.items():
+            precision = next(name for name in PRECISIONS if name in what.split())
+            share = share_of_ceiling(line["tflops"], precision, ceiling)
+            ratios = [f"{other['seconds'] / line['seconds']:.2f}" for other in others.values()]
+            speed = f"{line['tokens_per_second']:,.0f}", f"{line['tflops']:.1f}"
+            row(what, f"{1000 * line['seconds']:.3f}", spread(line), *speed, share, *ratios)
+
+
+def spread(line):
+    return f"{1000 * line['least']:.3f}–{1000 * line['most']:.3f}"
 
 
 def step(lines):
     if not lines:
         return
-    heading("training step", "ours, ms", "PyTorch f32, ms", "ratio", "bf16, ms", "ratio")
-    for method in METHODS[1:]:
-        if f"ours {method}" not in lines:
+    heading("training step", "ours, ms", "least–most", "PyTorch f32, ms", "ratio", "bf16, ms", "ratio")
+    for what, line in lines.items():
+        if not what.startswith("ours"):
             continue
-        own, cells = lines[f"ours {method}"]["seconds"], []
+        method, (_, name) = what.split()[1], what.split(", ")
+        cells = []
         for precision in ("f32", "bf16"):
-            other = lines.get(f"PyTorch {method} {precision}")
-            cells += [f"{1000 * other['seconds']:.2f}", f"{other['seconds'] / own:.2f}"] if other else ["", ""]
-        row(method, f"{1000 * own:.2f}", *cells)
+            other = lines.get(f"PyTorch {method} {precision}, {name}")
+            ratio = other and f"{other['seconds'] / line['seconds']:.2f}"
+            cells += [f"{1000 * other['seconds']:.3f}", ratio] if other else ["", ""]
+        row(what.removeprefix("ours "), f"{1000 * line['seconds']:.3f}", spread(line), *cells)
+
+
+def profile(lines, ceiling):
+    """A table a profile: tasks of one repetition, longest first."""
+    for what, line in lines.items():
+        heading(f"{what}: task", "count", "µs", "of all tasks", "µs each", "TFLOP/s", "of the ceiling")
+        for task in line["tasks"]:
+            share = f"{task['microseconds'] / line['busy'] / 1e4:.1f} %"
+            cells = [task["count"], f"{task['microseconds']:.1f}", share, f"{task['microseconds'] / task['count']:.1f}"]
+            if "tflops" in task:
+                precision = task["name"].split()[2]
+                cells += [f"{task['tflops']:.1f}", share_of_ceiling(task["tflops"], precision, ceiling)]
+            row(task["name"], *cells, *[""] * (6 - len(cells)))
+        print(f"\nAll tasks {1000 * line['busy']:.3f} ms, each with {1e6 * line['empty']:.1f} µs of an empty one;", end=" ")
+        print(f"from the first to the last {1000 * line['span']:.3f} ms;", end=" ")
+        print(f"not recorded, by the host's clock, {1000 * line['seconds']:.3f} ms ({spread(line)})")
 
 
 def experiment(ours, theirs):

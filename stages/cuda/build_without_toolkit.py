@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
-"""Builds `pipe` and `pipe-cuda-worker` on a Linux machine (x86-64) without CUDA toolkit, driver and GPU.
+"""Builds what runs on GPUs on a Linux machine (x86-64) without CUDA toolkit, driver and GPU.
 
     python3 stages/cuda/build_without_toolkit.py
 
 The compiler comes from PyPI (100 MB, into target/cuda-toolkit), versions and hashes below. The libraries of
 the driver and of cuBLAS are not needed to build: small stand-ins with the same names and symbols are linked,
-and the loader takes the real ones where the worker runs. Needed are cargo, python3 with pip, `cc` and `readelf`.
+and the loader takes the real ones where the worker runs. Needed are cargo, python3 with pip, `cc`, `readelf` and
+`strip`.
 
-At the end it checks that `pipe` needs no library of CUDA and the worker no other than expected, and that every
-kernel assembles for GPUs of compute capability 8.0 (A100) and 9.0 (H100).
+At the end it checks that `pipe` needs no library of CUDA and the programs that compute on GPUs no other than
+expected, and that every kernel assembles for GPUs of compute capability 8.0 (A100) and 9.0 (H100). What to carry
+to a machine with a GPU is then in target/gpu: `pipe`, `pipe-cuda-worker`, and `pipe-cuda-timed`, with which
+`benches/on_gpu.py` measures.
 """
 
 import argparse
@@ -42,6 +45,8 @@ LIBRARIES = {
 # The driver compiles kernels of 8.0 for the GPU at hand.
 CAPABILITY = "8.0"
 ASSEMBLED_FOR = ["sm_80", "sm_90"]
+# What is carried, `pipe` and what links CUDA.
+PROGRAMS = ["pipe", "pipe-cuda-worker", "pipe-cuda-timed"]
 OF_CUDA = re.compile(r"cuda|cublas|nvrtc|nvidia", re.IGNORECASE)
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -111,14 +116,15 @@ def make_stand_ins(toolkit):
 
 def build(toolkit):
     """Runs cargo; returns the executables by name and the files of kernels that were compiled."""
-    say("cargo build --release --features cuda")
+    say("cargo build --release, with the feature `cuda`")
     environment = {
         **os.environ,
         "CUDA_PATH": str(toolkit),
         "CUDA_COMPUTE_CAP": CAPABILITY.replace(".", ""),
         "PATH": f"{toolkit / 'bin'}{os.pathsep}{os.environ['PATH']}",
     }
-    command = ["cargo", "build", "--release", "--locked", "--features=cuda", "--bins"]
+    command = ["cargo", "build", "--release", "--locked", "--package=pipe", "--package=pipe-cuda"]
+    command += ["--features=pipe/cuda", "--bins", "--bench=pipe-cuda-timed"]
     options = ["--message-format=json-render-diagnostics"]
     started = time.monotonic()
     text = output(*command, *options, env=environment)
@@ -146,7 +152,7 @@ def glibc(executable):
 
 def check_libraries(executables):
     say("what the loader must find (readelf --dynamic)")
-    for name in ["pipe", "pipe-cuda-worker"]:
+    for name in PROGRAMS:
         libraries = needed(executables[name])
         print(f"   {name}: {', '.join(libraries)}; glibc {glibc(executables[name])} or newer")
         of_cuda = [library for library in libraries if OF_CUDA.search(library)]
@@ -154,7 +160,7 @@ def check_libraries(executables):
             sys.exit(f"`pipe` must start where there is no CUDA, and needs {', '.join(of_cuda)}")
         known = {soname for _, soname in LIBRARIES.values()}
         if name != "pipe" and ("libcuda.so.1" not in of_cuda or not known.issuperset(of_cuda)):
-            sys.exit(f"the worker needs {of_cuda}, expected are libcuda.so.1 and some of {sorted(known)}")
+            sys.exit(f"`{name}` needs {of_cuda}, expected are libcuda.so.1 and some of {sorted(known)}")
     return [library for library in needed(executables["pipe-cuda-worker"]) if OF_CUDA.search(library)]
 
 
@@ -188,6 +194,15 @@ def check_start(executables):
     print(f"   pipe-cuda-worker --devices: exit code {asked.returncode}, {said}")
 
 
+def collect(executables, folder):
+    """Puts the programs without what is for debuggers into one folder."""
+    say("to carry to a machine with an NVIDIA GPU (compute capability 8.0 or newer, driver 580 or newer)")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in PROGRAMS:
+        run("strip", "-o", folder / name, executables[name])
+        print(f"   {folder / name}: {(folder / name).stat().st_size / 2**20:.1f} MiB")
+
+
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument(
@@ -201,8 +216,7 @@ def main():
     check_kernels(toolkit, kernels)
     check_start(executables)
     own = [library for library in libraries if library != "libcuda.so.1"]
-    say("to carry to a machine with an NVIDIA GPU (compute capability 8.0 or newer, driver 580 or newer)")
-    print(f"   {executables['pipe']}\n   {executables['pipe-cuda-worker']}")
+    collect(executables, PROJECT / "target" / "gpu")
     print(
         f"   into one folder. libcuda.so.1 is part of the driver there. {', '.join(own)} must be found: from\n"
         "   CUDA 13, or from PyPI with `pip install 'nvidia-cublas<14'` (PyTorch for CUDA 13 has it),\n"

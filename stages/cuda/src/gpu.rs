@@ -22,7 +22,7 @@ use cudarc::{
     },
     driver::{
         CudaDevice, DevicePtr, DriverError, result,
-        sys::{CUfunction, CUresult::CUDA_ERROR_OUT_OF_MEMORY},
+        sys::{CUfunction, CUresult::CUDA_ERROR_OUT_OF_MEMORY, CUstream},
     },
 };
 use dfdx::prelude::{Backward, Cache, Cuda, CudaError, Gradients, Storage};
@@ -93,6 +93,12 @@ impl Gpu {
         let (blas, kernels) = (CudaBlas::new(Arc::clone(&device))?, load_kernels()?);
         let pinned = Mutex::new(Pinned::new()?);
         Ok(Self(Arc::new(Open { tensors, device, blas, kernels, pinned, kept: Mutex::default() })))
+    }
+
+    /// What all its work is put on; the calling thread has the context of the GPU then.
+    pub(crate) fn stream(&self) -> Result<CUstream, DriverError> {
+        self.0.device.bind_to_thread()?;
+        Ok(*self.0.device.cu_stream())
     }
 
     /// Free and all bytes of its memory.
@@ -177,8 +183,7 @@ impl Machine for Gpu {
         let kernel = *self.0.kernels.get(launch.kernel).expect("every kernel was loaded");
         let mut places: Vec<*mut c_void> = arguments.iter().map(Argument::place).collect();
         let Launch { grid: [x, y, z], threads, shared, .. } = *launch;
-        self.0.device.bind_to_thread()?;
-        let stream = *self.0.device.cu_stream();
+        let stream = self.stream()?;
         // SAFETY: the caller passes what the kernel declares.
         unsafe { result::launch_kernel(kernel, (x, y, z), (threads, 1, 1), shared, stream, &mut places) }?;
         Ok(())
@@ -216,8 +221,7 @@ impl Machine for Gpu {
     }
 
     unsafe fn upload(&self, bytes: &[u8], to: u64) -> Result<(), CudaError> {
-        self.0.device.bind_to_thread()?;
-        let stream = *self.0.device.cu_stream();
+        let stream = self.stream()?;
         let mut pinned = self.0.pinned.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the caller's buffer has as many bytes.
         unsafe { pinned.upload(bytes, to, stream) }?;
@@ -225,8 +229,7 @@ impl Machine for Gpu {
     }
 
     unsafe fn download(&self, from: u64, into: &mut [u8]) -> Result<(), CudaError> {
-        self.0.device.bind_to_thread()?;
-        let stream = *self.0.device.cu_stream();
+        let stream = self.stream()?;
         let mut pinned = self.0.pinned.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the caller's buffer has as many bytes.
         unsafe { pinned.download(from, into, stream) }?;

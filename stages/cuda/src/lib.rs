@@ -10,6 +10,7 @@ pub mod forward;
 pub mod inference;
 pub mod launch;
 pub mod machine;
+pub mod profile;
 pub mod prompts;
 pub mod slice;
 pub mod training;
@@ -17,6 +18,8 @@ pub mod weights;
 
 #[cfg(feature = "cuda")]
 mod devices;
+#[cfg(feature = "cuda")]
+mod event;
 #[cfg(feature = "cuda")]
 mod gpu;
 #[cfg(feature = "cuda")]
@@ -29,8 +32,10 @@ mod toolkit;
 #[cfg(feature = "cuda")]
 pub use devices::{DeviceInfo, DevicesError, devices};
 #[cfg(feature = "cuda")]
+pub use event::Event;
+#[cfg(feature = "cuda")]
 pub use gpu::Gpu;
 #[cfg(feature = "cuda")]
-pub use open::{LEAST_CAPABILITY, open};
+pub use open::{LEAST_CAPABILITY, open, open_gpu};
 #[cfg(feature = "cuda")]
 pub use toolkit::CUDA_VERSION;

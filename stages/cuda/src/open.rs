@@ -20,8 +20,14 @@ use crate::{
 /// The least compute capability: the first whose tensor cores know bf16.
 pub const LEAST_CAPABILITY: (u32, u32) = (8, 0);
 
-/// Opens the first GPU that this process sees.
+/// Opens the first GPU that this process sees, for stages.
 pub fn open() -> Result<Box<dyn Accelerator>, StageError> {
+    let (info, gpu) = open_gpu()?;
+    Ok(Box::new(Opened { info, kernels: Kernels::new(gpu) }))
+}
+
+/// Opens the first GPU that this process sees.
+pub fn open_gpu() -> Result<(DeviceInfo, Gpu), StageError> {
     let devices = devices().map_err(|err| StageError::new(err.to_string()).help(err.help()))?;
     let info = devices.into_iter().next().expect("there is one, or an error");
     if info.capability < LEAST_CAPABILITY {
@@ -35,7 +41,7 @@ pub fn open() -> Result<Box<dyn Accelerator>, StageError> {
             .help("look at `nvidia-smi`; a driver of version 580 or later is needed")
             .because(cause)
     })?;
-    Ok(Box::new(Opened { info, kernels: Kernels::new(gpu) }))
+    Ok((info, gpu))
 }
 
 #[derive(Debug)]

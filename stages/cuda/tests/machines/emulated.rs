@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
+    time::Instant,
 };
 
 use dfdx::prelude::{Backward, Cpu, CpuError, Gradients, Storage};
@@ -15,6 +16,7 @@ use libloading::Library;
 use pipe_cuda::{
     launch::Kernels,
     machine::{Argument, BlasProduct, Launch, Loss, Machine, Numbers, RawFactor, RawProduct},
+    profile::Clock,
 };
 use pipe_stages::{
     contract::StageError,
@@ -175,6 +177,19 @@ impl Machine for Emulated {
 
     fn failure(trouble: CpuError) -> Failure {
         Failure::Other(StageError::new(format!("{trouble:?}")))
+    }
+}
+
+/// All is done when it was started.
+impl Clock for Emulated {
+    type Mark = Instant;
+
+    fn mark(&self) -> Result<Instant, CpuError> {
+        Ok(Instant::now())
+    }
+
+    fn seconds(&self, from: &Instant, to: &Instant) -> Result<f64, CpuError> {
+        Ok((*to - *from).as_secs_f64())
     }
 }
 
