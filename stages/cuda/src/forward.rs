@@ -142,7 +142,7 @@ impl<M: Machine> Forward<M> {
         let (kernels, rows, c) = (&self.kernels, prompts.count(), self.n_embd);
         let (out, last) = (self.normal.write(kernels), kernels.slice(self.last.numbers()));
         let (lacking, norm) = (kernels.slice(&blocks.lacking), norm.slices(kernels.machine()));
-        kernels.layer_norm(Precision::F32, &out, last, Some(lacking), norm, rows, c)
+        kernels.layer_norm(Precision::F32, &out, None, last, Some(lacking), norm, rows, c)
     }
 
     /// Applies `block`, but for the biases that the stream lacks.
@@ -151,7 +151,7 @@ impl<M: Machine> Forward<M> {
         let (machine, c, rows, format) = (kernels.machine(), self.n_embd, prompts.positions(), *precision);
         let (stream, normal) = (self.stream.write(kernels), self.normal.write(kernels));
         let (norm, lacking) = (block.ln_1.slices(machine), Some(kernels.slice(&block.lacking_1)));
-        kernels.layer_norm(format, &normal, stream.read(), lacking, norm, rows, c)?;
+        kernels.layer_norm(format, &normal, None, stream.read(), lacking, norm, rows, c)?;
         let factor = Factor::new(normal.read(), format, rows, c);
         let matrix = block.attention.matrix(machine);
         kernels.multiply(1.0, factor, matrix, 0.0, self.qkv.write(kernels), 3 * c)?;
@@ -174,14 +174,14 @@ impl<M: Machine> Forward<M> {
         let (positions, rows) = (prompts.positions(), prompts.count());
         let (stream, normal) = (self.stream.write(kernels), self.normal.write(kernels));
         let (norm, lacking) = (block.ln_1.slices(machine), Some(kernels.slice(&block.lacking_1)));
-        kernels.layer_norm(format, &normal, stream.read(), lacking, norm, positions, c)?;
+        kernels.layer_norm(format, &normal, None, stream.read(), lacking, norm, positions, c)?;
         let matrix = block.attention.matrix(machine);
         let factor = Factor::new(normal.read(), format, positions, c);
         kernels.multiply(1.0, factor, matrix.columns(c, 2 * c), 0.0, self.qkv.write(kernels), 2 * c)?;
 
         let last = self.last.write(kernels);
         kernels.gather_last(&last, stream.read(), prompts, c)?;
-        kernels.layer_norm(format, &normal, last.read(), lacking, norm, rows, c)?;
+        kernels.layer_norm(format, &normal, None, last.read(), lacking, norm, rows, c)?;
         let factor = Factor::new(normal.read(), format, rows, c);
         kernels.multiply(1.0, factor, matrix.columns(0, c), 0.0, self.inner.write(kernels), c)?;
 
@@ -212,7 +212,7 @@ fn mlp<M: Machine>(
     let machine = kernels.machine();
     let (c, width) = block.expand.matrix(machine).shape();
     let (norm, lacking) = (block.ln_2.slices(machine), Some(kernels.slice(&block.lacking_2)));
-    kernels.layer_norm(format, &normal, stream.read(), lacking, norm, rows, c)?;
+    kernels.layer_norm(format, &normal, None, stream.read(), lacking, norm, rows, c)?;
     let factor = Factor::new(normal.read(), format, rows, c);
     kernels.multiply_rounded(factor, block.expand.matrix(machine), inner.write(kernels), width)?;
     let inner = inner.write(kernels);

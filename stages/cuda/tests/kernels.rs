@@ -109,6 +109,13 @@ fn conversions_round_to_nearest_even_as_rust_does<M: Tested>() {
             let wanted: Vec<f32> = values[first..].iter().map(|value| format.round(*value)).collect();
             assert_eq!(down(&kernels, &out, format, count), wanted, "{format} from {first}");
         }
+        let halves = kernels.upload(&in_format(&values, Precision::F16)).unwrap();
+        let mut out = zeros(&kernels, values.len());
+        let to = kernels.slice_mut(&mut out);
+        kernels.f16_to_bf16(&to, kernels.slice(&halves), values.len()).unwrap();
+        let wanted: Vec<f32> =
+            values.iter().map(|value| Precision::Bf16.round(Precision::F16.round(*value))).collect();
+        assert_eq!(down(&kernels, &out, Precision::Bf16, values.len()), wanted);
     }
 }
 
@@ -129,10 +136,14 @@ fn layer_norm_of_rows_of_any_width_is_that_of_rust_with_and_without_a_row_added<
                 layer_norm::layer_norm(best(), summed, &weight, &bias, &mut wanted);
                 let mut out = zeros(&kernels, rows * width);
                 let (to, row) = (kernels.slice_mut(&mut out), is_added.then_some(row));
-                kernels.layer_norm(format, &to, from, row, norm, rows, width).unwrap();
+                let mut wide = zeros(&kernels, rows * width);
+                let to_wide = kernels.slice_mut(&mut wide);
+                kernels.layer_norm(format, &to, Some(&to_wide), from, row, norm, rows, width).unwrap();
                 let what = format!("{format} {rows} x {width} from {first}, added {is_added}");
                 let got = down(&kernels, &out, format, rows * width);
                 assert_close::<M>(&got, &wanted, tolerance(format).max(4e-6), &what);
+                let got = down(&kernels, &wide, Precision::F32, rows * width);
+                assert_close::<M>(&got, &wanted, 4e-6, &format!("wide, {what}"));
             }
         }
     }
@@ -176,30 +187,35 @@ fn gelu_and_its_slope_are_those_of_rust_in_both_forms<M: Tested>() {
         for (rows, width, first) in SHAPES {
             let (x, bias) = (noise(1, rows * width, 6.0), noise(2, width, 1.0));
             let sums: Vec<f32> = x.iter().enumerate().map(|(i, x)| x + bias[i % width]).collect();
-            let (on_device, bias) = (up(&kernels, &x), up(&kernels, &behind(first, &bias)));
-            let (from, bias) = (kernels.slice(&on_device), kernels.slice(&bias).skip(4 * first));
+            let bias = up(&kernels, &behind(first, &bias));
+            let bias = kernels.slice(&bias).skip(4 * first);
             for activation in [Activation::GeluNew, Activation::Gelu] {
                 let what = format!("{activation} of {rows} x {width} from {first}");
                 for format in FORMATS {
                     let mut wanted: Vec<f32> =
                         x.iter().zip(&sums).map(|(x, sum)| format.round(*x) + (sum - x)).collect();
                     gelu::activate(best(), activation, &mut wanted);
-                    let mut in_place = up(&kernels, &x);
-                    if format != Precision::F32 {
-                        kernels.convert(format, &kernels.slice_mut(&mut in_place), from, x.len()).unwrap();
-                    }
+                    let mut in_place = kernels.upload(&in_format(&x, format)).unwrap();
                     let to = kernels.slice_mut(&mut in_place);
                     kernels.gelu(format, activation, &to, to.read(), bias, rows, width).unwrap();
                     let got = down(&kernels, &in_place, format, rows * width);
                     assert_close::<M>(&got, &wanted, tolerance(format), &format!("{what} in {format}"));
                 }
-                let upstream = noise(3, rows * width, 1.0);
-                let (mut gradient, mut wanted) = (up(&kernels, &upstream), upstream);
-                gradient::gelu::multiply_derivative(best(), activation, &sums, &mut wanted);
-                let to = kernels.slice_mut(&mut gradient);
-                kernels.gelu_gradient(activation, &to, from, bias, rows, width).unwrap();
-                let got = down(&kernels, &gradient, Precision::F32, rows * width);
-                assert_close::<M>(&got, &wanted, 2e-6, &format!("slope, {what}"));
+                for format in FORMATS {
+                    let upstream = noise(3, rows * width, 1.0);
+                    let of_upstream = format.backward();
+                    let mut wanted: Vec<f32> = upstream.iter().map(|u| of_upstream.round(*u)).collect();
+                    let sums: Vec<f32> =
+                        x.iter().zip(&sums).map(|(x, sum)| format.round(*x) + (sum - x)).collect();
+                    gradient::gelu::multiply_derivative(best(), activation, &sums, &mut wanted);
+                    let x = kernels.upload(&in_format(&x, format)).unwrap();
+                    let mut gradient = kernels.upload(&in_format(&upstream, of_upstream)).unwrap();
+                    let (to, from) = (kernels.slice_mut(&mut gradient), kernels.slice(&x));
+                    kernels.gelu_gradient(format, activation, &to, from, bias, rows, width).unwrap();
+                    let got = down(&kernels, &gradient, of_upstream, rows * width);
+                    let what = format!("slope in {format}, {what}");
+                    assert_close::<M>(&got, &wanted, tolerance(of_upstream), &what);
+                }
             }
         }
     }
@@ -406,10 +422,19 @@ fn rows_of<M: Tested>(kernels: &Kernels<M>, width: usize, first: usize) {
         kernels.add_bias(&kernels.slice_mut(&mut y).skip(4 * first), bias, rows, width).unwrap();
         let mut out = zeros(kernels, first + rows * width);
         let (to, from) = (kernels.slice_mut(&mut out).skip(4 * first), kernels.slice(&y).skip(4 * first));
-        kernels.drop_rows(&to, from, dropped, &prompts, last, width).unwrap();
+        kernels.drop_rows(Precision::F32, &to, from, dropped, &prompts, last, width).unwrap();
         assert_close::<M>(&get(&out, rows * width), &kept, 1e-6, &what("drop"));
-        kernels.add(&kernels.slice_mut(&mut out).skip(4 * first), residual, rows * width).unwrap();
-        assert_close::<M>(&get(&out, rows * width), &wanted, 1e-6, &what("add"));
+        for format in FORMATS {
+            let mut out = zeros(kernels, rows * width);
+            let to = kernels.slice_mut(&mut out);
+            kernels.drop_rows(format, &to, from, dropped, &prompts, last, width).unwrap();
+            let got = down(kernels, &out, format, rows * width);
+            assert_close::<M>(&got, &kept, tolerance(format), &what("drop"));
+        }
+        let mut sum = up(kernels, &behind(first, &noise(2, rows * width, 1.0)));
+        let to = kernels.slice_mut(&mut sum).skip(4 * first);
+        kernels.add_dropped(&to, from, dropped, &prompts, last, width).unwrap();
+        assert_close::<M>(&get(&sum, rows * width), &wanted, 1e-6, &what("add dropped"));
     }
     let x = noise(4, positions * width, 1.0);
     let on_device = up(kernels, &x);
@@ -430,13 +455,15 @@ fn rows_of<M: Tested>(kernels: &Kernels<M>, width: usize, first: usize) {
 
 fn columns_are_summed_over_all_rows_and_added<M: Tested>() {
     for kernels in M::all() {
-        for (rows, width, stride) in [(1, 1, 1), (5, 40, 40), (700, 37, 50)] {
+        let shapes = [(1, 1, 1), (5, 40, 40), (700, 37, 50)];
+        for (format, (rows, width, stride)) in FORMATS.into_iter().flat_map(|f| shapes.map(|s| (f, s))) {
             let x = noise(1, rows * stride, 1.0);
-            let on_device = up(&kernels, &x);
+            let on_device = kernels.upload(&in_format(&x, format)).unwrap();
             let mut sums = up(&kernels, &vec![3.0; width]);
             let to = kernels.slice_mut(&mut sums);
-            kernels.add_column_sums(&to, kernels.slice(&on_device), rows, width, stride).unwrap();
-            let column = |c| (0..rows).map(|r| f64::from(x[r * stride + c])).sum::<f64>();
+            let from = Factor::new(kernels.slice(&on_device), format, rows, stride).columns(0, width);
+            kernels.add_column_sums(&to, from).unwrap();
+            let column = |c| (0..rows).map(|r| f64::from(format.round(x[r * stride + c]))).sum::<f64>();
             let wanted: Vec<f32> = (0..width).map(|c| (3.0 + column(c)) as f32).collect();
             assert_close::<M>(&down(&kernels, &sums, Precision::F32, width), &wanted, 1e-5, "sums");
         }

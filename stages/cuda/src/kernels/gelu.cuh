@@ -36,12 +36,25 @@ IN_EVERY_FORMAT(gelu, PARAMETERS, (out, x, bias, rows, width, form))
 #undef PARAMETERS
 
 // gradient *= the slope of GELU at x + bias
-extern "C" __global__ void gelu_gradient(float *gradient, const float *x, const float *bias, u32 rows, u32 width,
-                                         u32 form) {
+template <typename Gradient, typename T>
+__device__ void gelu_gradient(Gradient *gradient, const T *x, const float *bias, u32 rows, u32 width, u32 form) {
     each_of_rows(are_aligned(gradient, x, bias), rows, width, [=](auto lanes, u64 row, u32 channel) {
         u64 at = row * width + channel;
         auto sum = load(lanes, x + at) + load(lanes, bias + channel);
         auto slope = vector_of(lanes, [&](u32 i) { return gelu_slope(sum.at[i], form); });
         store(gradient + at, load(lanes, gradient + at) * slope);
     });
+}
+// Named by the format of the forward pass; the backward pass of f16 is in bf16.
+extern "C" __global__ void gelu_gradient_f32(float *gradient, const float *x, const float *bias, u32 rows, u32 width,
+                                             u32 form) {
+    gelu_gradient(gradient, x, bias, rows, width, form);
+}
+extern "C" __global__ void gelu_gradient_f16(bf16_t *gradient, const half_t *x, const float *bias, u32 rows,
+                                             u32 width, u32 form) {
+    gelu_gradient(gradient, x, bias, rows, width, form);
+}
+extern "C" __global__ void gelu_gradient_bf16(bf16_t *gradient, const bf16_t *x, const float *bias, u32 rows,
+                                              u32 width, u32 form) {
+    gelu_gradient(gradient, x, bias, rows, width, form);
 }

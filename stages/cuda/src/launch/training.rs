@@ -2,11 +2,11 @@
 
 use pipe_stages::gpt2::training::AdamW;
 
-use super::{Kernels, THREADS, WARP, warps};
+use super::{Kernels, THREADS, WARP, named, warps};
 use crate::{
     buffer::Buffer,
     machine::{Machine, Trouble},
-    slice::{Slice, SliceMut, extent},
+    slice::{Factor, Slice, SliceMut, extent},
 };
 
 /// Rows that one block of a column sum takes.
@@ -34,27 +34,23 @@ pub struct AdamWArguments {
 }
 
 impl<M: Machine> Kernels<M> {
-    /// `gradient[c] +=` the sum of column `c` of `x` `[rows, width]`, part of rows `stride` wide.
-    pub fn add_column_sums(
-        &self,
-        gradient: &SliceMut<'_>,
-        x: Slice<'_>,
-        rows: usize,
-        width: usize,
-        stride: usize,
-    ) -> Result<(), Trouble<M>> {
+    /// `gradient[c] +=` the sum of column `c` of `x`.
+    pub fn add_column_sums(&self, gradient: &SliceMut<'_>, x: Factor<'_>) -> Result<(), Trouble<M>> {
+        let ((rows, width), raw) = (x.shape(), x.raw());
+        assert!(!raw.transposed, "columns of numbers that lie row after row");
         let chunks = rows.div_ceil(SUM_ROWS);
         let mut parts = self.buffer(chunks * width)?;
         let parts = self.slice_mut(&mut parts);
         let arguments = [
             parts.checked(4 * chunks * width).into(),
-            x.checked(4 * extent(rows, width, stride)).into(),
+            raw.address.into(),
             (rows as u32).into(),
             (width as u32).into(),
-            (stride as u32).into(),
+            (raw.stride as u32).into(),
         ];
         let grid = [(width as u32).div_ceil(WARP), chunks as u32, 1];
-        self.launch("column_sums", grid, THREADS, 0, &arguments)?;
+        let kernel = named(["column_sums_f32", "column_sums_f16", "column_sums_bf16"], x.format());
+        self.launch(kernel, grid, THREADS, 0, &arguments)?;
         self.add_parts(gradient, parts.read(), chunks, width, width)
     }
 
