@@ -9,6 +9,7 @@ use dfdx::prelude::Storage;
 use pipe_stages::gpt2::{Activation, Config, Precision};
 
 use crate::{
+    buffer::Buffer,
     launch::{Heads, Kernels, Keys},
     machine::{Machine, Numbers, Trouble},
     prompts::{Dropped, Prompts},
@@ -21,7 +22,7 @@ const ROWS: usize = 4096;
 
 /// A buffer that grows when it must.
 #[derive(Debug)]
-struct Scratch<M: Machine>(Option<Numbers<M>>);
+struct Scratch<M: Machine>(Option<Buffer<M>>);
 
 impl<M: Machine> Scratch<M> {
     /// Room for `rows` of `width` numbers, f32; what was in it may be lost.
@@ -29,7 +30,7 @@ impl<M: Machine> Scratch<M> {
         let length = |numbers: &Numbers<M>| Storage::<f32>::len(kernels.machine().device(), numbers);
         if self.0.as_ref().is_none_or(|numbers| length(numbers) < rows * width) {
             self.0 = None;
-            self.0 = Some(kernels.zeros(rows.next_multiple_of(ROWS.min(rows.next_power_of_two())) * width)?);
+            self.0 = Some(kernels.buffer(rows.next_multiple_of(ROWS.min(rows.next_power_of_two())) * width)?);
         }
         Ok(())
     }
