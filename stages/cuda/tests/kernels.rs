@@ -5,7 +5,7 @@ mod machines;
 use half::{bf16, f16};
 use machines::{Tested, assert_close, noise, offsets, tests_of};
 use pipe_cuda::{
-    launch::{AdamWArguments, Heads, Kernels, Keys, NormSlices},
+    launch::{AdamWArguments, Heads, Kernels, Keys, NormSlices, Tensor},
     machine::Numbers,
     prompts::{Dropped, Prompts},
     slice::Factor,
@@ -541,39 +541,50 @@ fn the_head_its_loss_and_its_gradients_meet_the_formula<M: Tested>() {
 
 fn an_update_clips_by_the_norm_of_all_tensors_and_is_that_of_rust<M: Tested>() {
     let adamw = AdamW { betas: [0.9, 0.95], epsilon: 1e-8, weight_decay: 0.1 };
+    // Several blocks and a rest, one number, exactly two blocks; with decay and without.
+    let sizes = [(5002, true), (1, false), (8192, true), (37, false)];
+    let gradients: Vec<_> = sizes.iter().enumerate().map(|(i, (count, _))| noise(i, *count, 1.0)).collect();
+    let square: f64 = gradients.iter().flatten().map(|g| f64::from(*g).powi(2)).sum();
     for kernels in M::all() {
         for clip in [0.0, 0.5, 1e9] {
-            let (gradient, other) = (noise(1, 1002, 1.0), noise(2, 3, 1.0));
-            let (first, second) = (noise(3, 1002, 0.1), noise(4, 1002, 0.1).iter().map(|v| v * v).collect());
-            let mut moments = Moments { first, second };
-            let mut values = noise(5, 1002, 1.0);
-            let square = |values: &[f32]| values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
-            let norm = (square(&gradient) + square(&other)).sqrt();
-            let scale = if clip > 0.0 { (clip / norm).min(1.0) as f32 } else { 1.0 };
-            let (mut w, mut m) = (up(&kernels, &values), up(&kernels, &moments.first));
-            let mut v = up(&kernels, &moments.second);
-            adamw.update(4, 0.01, scale, true, &mut values, &gradient, &mut moments);
-
-            let (gradient, other) = (up(&kernels, &gradient), up(&kernels, &other));
-            let (of, rest) = (kernels.slice(&gradient), kernels.slice(&other));
-            let total = kernels.sum_of_squares(&[(of, 1002), (rest, 3)]).unwrap();
-            let mut bytes = [0; 8];
-            kernels.read(kernels.slice(&total), &mut bytes).unwrap();
-            assert!((f64::from_ne_bytes(bytes).sqrt() - norm).abs() < 1e-9 * norm);
-            let with = AdamWArguments::new(&adamw, 4, 0.01, true, clip);
-            let mut update = |loss: f64| {
+            let scale = if clip > 0.0 { (clip / square.sqrt()).min(1.0) as f32 } else { 1.0 };
+            let (mut on_device, mut wanted) = (Vec::new(), Vec::new());
+            for (i, ((count, decays), gradient)) in sizes.into_iter().zip(&gradients).enumerate() {
+                let (mut values, first) = (noise(10 + i, count, 1.0), noise(20 + i, count, 0.1));
+                let second = noise(30 + i, count, 0.1).iter().map(|v| v * v).collect();
+                let mut moments = Moments { first, second };
+                let given = [&values, &moments.first, &moments.second, gradient];
+                on_device.push(given.map(|numbers| up(&kernels, numbers)));
+                adamw.update(4, 0.01, scale, decays, &mut values, gradient, &mut moments);
+                wanted.push([values, moments.first, moments.second]);
+            }
+            for loss in [f64::NAN, 0.5] {
+                let tensors = on_device.iter_mut().zip(sizes).map(|(numbers, (count, decays))| {
+                    let [values, first, second, gradients] = numbers;
+                    Tensor {
+                        values: kernels.slice_mut(values),
+                        first: kernels.slice_mut(first),
+                        second: kernels.slice_mut(second),
+                        gradients: kernels.slice(gradients),
+                        count,
+                        keep: if decays { 1.0 - 0.01 * adamw.weight_decay } else { 1.0 },
+                    }
+                });
+                let tensors = kernels.tensors(tensors).unwrap();
+                let total = kernels.sum_of_squares(&tensors).unwrap();
+                let mut bytes = [0; 8];
+                kernels.read(kernels.slice(&total), &mut bytes).unwrap();
+                assert!((f64::from_ne_bytes(bytes) - square).abs() < 1e-9 * square);
+                let with = AdamWArguments::new(&adamw, 4, 0.01, clip);
                 let loss = kernels.upload(&loss.to_ne_bytes()).unwrap();
-                let (w, m, v) =
-                    (kernels.slice_mut(&mut w), kernels.slice_mut(&mut m), kernels.slice_mut(&mut v));
-                let (total, loss) = (kernels.slice(&total), kernels.slice(&loss));
-                kernels.adamw(&w, &m, &v, of, 1002, total, loss, with).unwrap();
-            };
-            update(f64::NAN);
-            update(0.5);
-            let got = down(&kernels, &w, Precision::F32, 1002);
-            assert_close::<M>(&got, &values, 1e-6, &format!("values, clip {clip}"));
-            assert_close::<M>(&down(&kernels, &m, Precision::F32, 1002), &moments.first, 1e-6, "first");
-            assert_close::<M>(&down(&kernels, &v, Precision::F32, 1002), &moments.second, 1e-6, "second");
+                kernels.adamw(&tensors, kernels.slice(&total), kernels.slice(&loss), with).unwrap();
+            }
+            for (numbers, wanted) in on_device.iter().zip(&wanted) {
+                for (i, (numbers, wanted)) in numbers.iter().zip(wanted).enumerate() {
+                    let got = down(&kernels, numbers, Precision::F32, wanted.len());
+                    assert_close::<M>(&got, wanted, 1e-6, &format!("{i} of {}, clip {clip}", wanted.len()));
+                }
+            }
         }
     }
 }
