@@ -9,6 +9,7 @@ use dfdx::prelude::Storage;
 use pipe_stages::gpt2::{Activation, Config, Precision};
 
 use crate::{
+    buffer::Buffer,
     launch::{Formats, Heads, Kernels, Keys},
     machine::{Machine, Numbers, Trouble},
     prompts::{Dropped, Prompts},
@@ -21,7 +22,7 @@ const ROWS: usize = 4096;
 
 /// A buffer that grows when it must.
 #[derive(Debug)]
-struct Scratch<M: Machine>(Option<Numbers<M>>);
+struct Scratch<M: Machine>(Option<Buffer<M>>);
 
 impl<M: Machine> Scratch<M> {
     /// Room for `rows` of `width` numbers, f32; what was in it may be lost.
@@ -29,7 +30,7 @@ impl<M: Machine> Scratch<M> {
         let length = |numbers: &Numbers<M>| Storage::<f32>::len(kernels.machine().device(), numbers);
         if self.0.as_ref().is_none_or(|numbers| length(numbers) < rows * width) {
             self.0 = None;
-            self.0 = Some(kernels.zeros(rows.next_multiple_of(ROWS.min(rows.next_power_of_two())) * width)?);
+            self.0 = Some(kernels.buffer(rows.next_multiple_of(ROWS.min(rows.next_power_of_two())) * width)?);
         }
         Ok(())
     }
@@ -142,7 +143,7 @@ impl<M: Machine> Forward<M> {
         let (kernels, rows, c) = (&self.kernels, prompts.count(), self.n_embd);
         let (out, last) = (self.normal.write(kernels), kernels.slice(self.last.numbers()));
         let (lacking, norm) = (kernels.slice(&blocks.lacking), norm.slices(kernels.machine()));
-        kernels.layer_norm(Precision::F32, &out, last, Some(lacking), norm, rows, c)
+        kernels.layer_norm(Precision::F32, &out, None, last, Some(lacking), norm, rows, c)
     }
 
     /// Applies `block`, but for the biases that the stream lacks.
@@ -151,7 +152,7 @@ impl<M: Machine> Forward<M> {
         let (machine, c, rows, format) = (kernels.machine(), self.n_embd, prompts.positions(), *precision);
         let (stream, normal) = (self.stream.write(kernels), self.normal.write(kernels));
         let (norm, lacking) = (block.ln_1.slices(machine), Some(kernels.slice(&block.lacking_1)));
-        kernels.layer_norm(format, &normal, stream.read(), lacking, norm, rows, c)?;
+        kernels.layer_norm(format, &normal, None, stream.read(), lacking, norm, rows, c)?;
         let factor = Factor::new(normal.read(), format, rows, c);
         let matrix = block.attention.matrix(machine);
         kernels.multiply_rounded(factor, matrix, self.qkv.write(kernels), 3 * c)?;
@@ -175,14 +176,14 @@ impl<M: Machine> Forward<M> {
         let (positions, rows) = (prompts.positions(), prompts.count());
         let (stream, normal) = (self.stream.write(kernels), self.normal.write(kernels));
         let (norm, lacking) = (block.ln_1.slices(machine), Some(kernels.slice(&block.lacking_1)));
-        kernels.layer_norm(format, &normal, stream.read(), lacking, norm, positions, c)?;
+        kernels.layer_norm(format, &normal, None, stream.read(), lacking, norm, positions, c)?;
         let matrix = block.attention.matrix(machine);
         let factor = Factor::new(normal.read(), format, positions, c);
         kernels.multiply_rounded(factor, matrix.columns(c, 2 * c), self.qkv.write(kernels), 2 * c)?;
 
         let last = self.last.write(kernels);
         kernels.gather_last(&last, stream.read(), prompts, c)?;
-        kernels.layer_norm(format, &normal, last.read(), lacking, norm, rows, c)?;
+        kernels.layer_norm(format, &normal, None, last.read(), lacking, norm, rows, c)?;
         let factor = Factor::new(normal.read(), format, rows, c);
         kernels.multiply_rounded(factor, matrix.columns(0, c), self.inner.write(kernels), c)?;
 
@@ -214,7 +215,7 @@ fn mlp<M: Machine>(
     let machine = kernels.machine();
     let (c, width) = block.expand.matrix(machine).shape();
     let (norm, lacking) = (block.ln_2.slices(machine), Some(kernels.slice(&block.lacking_2)));
-    kernels.layer_norm(format, &normal, stream.read(), lacking, norm, rows, c)?;
+    kernels.layer_norm(format, &normal, None, stream.read(), lacking, norm, rows, c)?;
     let factor = Factor::new(normal.read(), format, rows, c);
     kernels.multiply_rounded(factor, block.expand.matrix(machine), inner.write(kernels), width)?;
     let inner = inner.write(kernels);

@@ -15,7 +15,9 @@ use cudarc::{
             cublasComputeType_t::CUBLAS_COMPUTE_32F,
             cublasGemmAlgo_t::CUBLAS_GEMM_DFALT,
             cublasGetVersion_v2,
+            cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION,
             cublasOperation_t::{self, CUBLAS_OP_N, CUBLAS_OP_T},
+            cublasSetMathMode,
             cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED,
             cudaDataType_t::{self, CUDA_R_16BF, CUDA_R_16F, CUDA_R_32F},
         },
@@ -90,7 +92,7 @@ impl Gpu {
         let tensors = Cuda::try_build(index, 0)?;
         tensors.try_enable_cache()?;
         let device = Storage::<f32>::try_alloc_len(&tensors, 1)?.device();
-        let (blas, kernels) = (CudaBlas::new(Arc::clone(&device))?, load_kernels()?);
+        let (blas, kernels) = (open_blas(&device)?, load_kernels()?);
         let pinned = Mutex::new(Pinned::new()?);
         Ok(Self(Arc::new(Open { tensors, device, blas, kernels, pinned, kept: Mutex::default() })))
     }
@@ -117,6 +119,16 @@ impl Gpu {
         let status = unsafe { cublasGetVersion_v2(*self.0.blas.handle(), &raw mut version) };
         if status.result().is_ok() { version } else { 0 }
     }
+}
+
+/// cuBLAS, with sums in f32 also where it adds up parts of a product in 16 bits.
+#[allow(unsafe_code, reason = "cuBLAS takes its handle")]
+fn open_blas(device: &Arc<CudaDevice>) -> Result<CudaBlas, CublasError> {
+    let blas = CudaBlas::new(Arc::clone(device))?;
+    // SAFETY: the handle is open.
+    unsafe { cublasSetMathMode(*blas.handle(), CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION) }
+        .result()?;
+    Ok(blas)
 }
 
 /// Gives the driver the kernels to compile for the GPU at hand; the thread has its context.

@@ -134,6 +134,11 @@ impl<'a> Factor<'a> {
         if self.transposed { (self.columns, self.rows) } else { (self.rows, self.columns) }
     }
 
+    /// What it lies in, from its first number on.
+    pub fn slice(self) -> Slice<'a> {
+        self.slice
+    }
+
     /// The format of its numbers.
     pub fn format(self) -> Precision {
         self.format

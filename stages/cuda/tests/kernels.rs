@@ -5,7 +5,7 @@ mod machines;
 use half::{bf16, f16};
 use machines::{Tested, assert_close, noise, offsets, tests_of};
 use pipe_cuda::{
-    launch::{AdamWArguments, Formats, Heads, Kernels, Keys, NormSlices},
+    launch::{AdamWArguments, Formats, Heads, Kernels, Keys, NormSlices, Tensor},
     machine::Numbers,
     prompts::{Dropped, Prompts},
     slice::{Factor, bytes_of},
@@ -119,6 +119,13 @@ fn conversions_round_to_nearest_even_as_rust_does_and_widen_exactly<M: Tested>()
             kernels.write_states(&states, kernels.slice_mut(&mut out)).unwrap();
             assert_eq!(down(&kernels, &out, Precision::F32, values.len()), wanted, "states");
         }
+        let halves = up_in(&kernels, Precision::F16, &values);
+        let mut out = zeros(&kernels, values.len());
+        let to = kernels.slice_mut(&mut out);
+        kernels.f16_to_bf16(&to, kernels.slice(&halves), values.len()).unwrap();
+        let wanted: Vec<f32> =
+            values.iter().map(|value| Precision::Bf16.round(Precision::F16.round(*value))).collect();
+        assert_eq!(down(&kernels, &out, Precision::Bf16, values.len()), wanted);
     }
 }
 
@@ -139,10 +146,14 @@ fn layer_norm_of_rows_of_any_width_is_that_of_rust_with_and_without_a_row_added<
                 layer_norm::layer_norm(best(), summed, &weight, &bias, &mut wanted);
                 let mut out = zeros(&kernels, rows * width);
                 let (to, row) = (kernels.slice_mut(&mut out), is_added.then_some(row));
-                kernels.layer_norm(format, &to, from, row, norm, rows, width).unwrap();
+                let mut wide = zeros(&kernels, rows * width);
+                let to_wide = kernels.slice_mut(&mut wide);
+                kernels.layer_norm(format, &to, Some(&to_wide), from, row, norm, rows, width).unwrap();
                 let what = format!("{format} {rows} x {width} from {first}, added {is_added}");
                 let got = down(&kernels, &out, format, rows * width);
                 assert_close::<M>(&got, &wanted, tolerance(format).max(4e-6), &what);
+                let got = down(&kernels, &wide, Precision::F32, rows * width);
+                assert_close::<M>(&got, &wanted, 4e-6, &format!("wide, {what}"));
             }
         }
     }
@@ -186,30 +197,35 @@ fn gelu_and_its_slope_are_those_of_rust_in_both_forms<M: Tested>() {
         for (rows, width, first) in SHAPES {
             let (x, bias) = (noise(1, rows * width, 6.0), noise(2, width, 1.0));
             let sums: Vec<f32> = x.iter().enumerate().map(|(i, x)| x + bias[i % width]).collect();
-            let (on_device, bias) = (up(&kernels, &x), up(&kernels, &behind(first, &bias)));
-            let (from, bias) = (kernels.slice(&on_device), kernels.slice(&bias).skip(4 * first));
+            let bias = up(&kernels, &behind(first, &bias));
+            let bias = kernels.slice(&bias).skip(4 * first);
             for activation in [Activation::GeluNew, Activation::Gelu] {
                 let what = format!("{activation} of {rows} x {width} from {first}");
                 for format in FORMATS {
                     let mut wanted: Vec<f32> =
                         x.iter().zip(&sums).map(|(x, sum)| format.round(*x) + (sum - x)).collect();
                     gelu::activate(best(), activation, &mut wanted);
-                    let mut in_place = up(&kernels, &x);
-                    if format != Precision::F32 {
-                        kernels.convert(format, &kernels.slice_mut(&mut in_place), from, x.len()).unwrap();
-                    }
+                    let mut in_place = kernels.upload(&in_format(&x, format)).unwrap();
                     let to = kernels.slice_mut(&mut in_place);
                     kernels.gelu(format, activation, &to, to.read(), bias, rows, width).unwrap();
                     let got = down(&kernels, &in_place, format, rows * width);
                     assert_close::<M>(&got, &wanted, tolerance(format), &format!("{what} in {format}"));
                 }
-                let upstream = noise(3, rows * width, 1.0);
-                let (mut gradient, mut wanted) = (up(&kernels, &upstream), upstream);
-                gradient::gelu::multiply_derivative(best(), activation, &sums, &mut wanted);
-                let to = kernels.slice_mut(&mut gradient);
-                kernels.gelu_gradient(activation, &to, from, bias, rows, width).unwrap();
-                let got = down(&kernels, &gradient, Precision::F32, rows * width);
-                assert_close::<M>(&got, &wanted, 2e-6, &format!("slope, {what}"));
+                for format in FORMATS {
+                    let upstream = noise(3, rows * width, 1.0);
+                    let of_upstream = format.backward();
+                    let mut wanted: Vec<f32> = upstream.iter().map(|u| of_upstream.round(*u)).collect();
+                    let sums: Vec<f32> =
+                        x.iter().zip(&sums).map(|(x, sum)| format.round(*x) + (sum - x)).collect();
+                    gradient::gelu::multiply_derivative(best(), activation, &sums, &mut wanted);
+                    let x = kernels.upload(&in_format(&x, format)).unwrap();
+                    let mut gradient = kernels.upload(&in_format(&upstream, of_upstream)).unwrap();
+                    let (to, from) = (kernels.slice_mut(&mut gradient), kernels.slice(&x));
+                    kernels.gelu_gradient(format, activation, &to, from, bias, rows, width).unwrap();
+                    let got = down(&kernels, &gradient, of_upstream, rows * width);
+                    let what = format!("slope in {format}, {what}");
+                    assert_close::<M>(&got, &wanted, tolerance(of_upstream), &what);
+                }
             }
         }
     }
@@ -464,10 +480,19 @@ fn rows_of<M: Tested>(kernels: &Kernels<M>, width: usize, first: usize) {
         kernels.add_bias(&kernels.slice_mut(&mut y).skip(4 * first), bias, rows, width).unwrap();
         let mut out = zeros(kernels, first + rows * width);
         let (to, from) = (kernels.slice_mut(&mut out).skip(4 * first), kernels.slice(&y).skip(4 * first));
-        kernels.drop_rows(&to, from, dropped, &prompts, last, width).unwrap();
+        kernels.drop_rows(Precision::F32, &to, from, dropped, &prompts, last, width).unwrap();
         assert_close::<M>(&get(&out, rows * width), &kept, 1e-6, &what("drop"));
-        kernels.add(&kernels.slice_mut(&mut out).skip(4 * first), residual, rows * width).unwrap();
-        assert_close::<M>(&get(&out, rows * width), &wanted, 1e-6, &what("add"));
+        for format in FORMATS {
+            let mut out = zeros(kernels, rows * width);
+            let to = kernels.slice_mut(&mut out);
+            kernels.drop_rows(format, &to, from, dropped, &prompts, last, width).unwrap();
+            let got = down(kernels, &out, format, rows * width);
+            assert_close::<M>(&got, &kept, tolerance(format), &what("drop"));
+        }
+        let mut sum = up(kernels, &behind(first, &noise(2, rows * width, 1.0)));
+        let to = kernels.slice_mut(&mut sum).skip(4 * first);
+        kernels.add_dropped(&to, from, dropped, &prompts, last, width).unwrap();
+        assert_close::<M>(&get(&sum, rows * width), &wanted, 1e-6, &what("add dropped"));
     }
     let x = noise(4, positions * width, 1.0);
     let on_device = up(kernels, &x);
@@ -488,13 +513,15 @@ fn rows_of<M: Tested>(kernels: &Kernels<M>, width: usize, first: usize) {
 
 fn columns_are_summed_over_all_rows_and_added<M: Tested>() {
     for kernels in M::all() {
-        for (rows, width, stride) in [(1, 1, 1), (5, 40, 40), (700, 37, 50)] {
+        let shapes = [(1, 1, 1), (5, 40, 40), (700, 37, 50)];
+        for (format, (rows, width, stride)) in FORMATS.into_iter().flat_map(|f| shapes.map(|s| (f, s))) {
             let x = noise(1, rows * stride, 1.0);
-            let on_device = up(&kernels, &x);
+            let on_device = kernels.upload(&in_format(&x, format)).unwrap();
             let mut sums = up(&kernels, &vec![3.0; width]);
             let to = kernels.slice_mut(&mut sums);
-            kernels.add_column_sums(&to, kernels.slice(&on_device), rows, width, stride).unwrap();
-            let column = |c| (0..rows).map(|r| f64::from(x[r * stride + c])).sum::<f64>();
+            let from = Factor::new(kernels.slice(&on_device), format, rows, stride).columns(0, width);
+            kernels.add_column_sums(&to, from).unwrap();
+            let column = |c| (0..rows).map(|r| f64::from(format.round(x[r * stride + c]))).sum::<f64>();
             let wanted: Vec<f32> = (0..width).map(|c| (3.0 + column(c)) as f32).collect();
             assert_close::<M>(&down(&kernels, &sums, Precision::F32, width), &wanted, 1e-5, "sums");
         }
@@ -572,39 +599,50 @@ fn the_head_its_loss_and_its_gradients_meet_the_formula<M: Tested>() {
 
 fn an_update_clips_by_the_norm_of_all_tensors_and_is_that_of_rust<M: Tested>() {
     let adamw = AdamW { betas: [0.9, 0.95], epsilon: 1e-8, weight_decay: 0.1 };
+    // Several blocks and a rest, one number, exactly two blocks; with decay and without.
+    let sizes = [(5002, true), (1, false), (8192, true), (37, false)];
+    let gradients: Vec<_> = sizes.iter().enumerate().map(|(i, (count, _))| noise(i, *count, 1.0)).collect();
+    let square: f64 = gradients.iter().flatten().map(|g| f64::from(*g).powi(2)).sum();
     for kernels in M::all() {
         for clip in [0.0, 0.5, 1e9] {
-            let (gradient, other) = (noise(1, 1002, 1.0), noise(2, 3, 1.0));
-            let (first, second) = (noise(3, 1002, 0.1), noise(4, 1002, 0.1).iter().map(|v| v * v).collect());
-            let mut moments = Moments { first, second };
-            let mut values = noise(5, 1002, 1.0);
-            let square = |values: &[f32]| values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
-            let norm = (square(&gradient) + square(&other)).sqrt();
-            let scale = if clip > 0.0 { (clip / norm).min(1.0) as f32 } else { 1.0 };
-            let (mut w, mut m) = (up(&kernels, &values), up(&kernels, &moments.first));
-            let mut v = up(&kernels, &moments.second);
-            adamw.update(4, 0.01, scale, true, &mut values, &gradient, &mut moments);
-
-            let (gradient, other) = (up(&kernels, &gradient), up(&kernels, &other));
-            let (of, rest) = (kernels.slice(&gradient), kernels.slice(&other));
-            let total = kernels.sum_of_squares(&[(of, 1002), (rest, 3)]).unwrap();
-            let mut bytes = [0; 8];
-            kernels.read(kernels.slice(&total), &mut bytes).unwrap();
-            assert!((f64::from_ne_bytes(bytes).sqrt() - norm).abs() < 1e-9 * norm);
-            let with = AdamWArguments::new(&adamw, 4, 0.01, true, clip);
-            let mut update = |loss: f64| {
+            let scale = if clip > 0.0 { (clip / square.sqrt()).min(1.0) as f32 } else { 1.0 };
+            let (mut on_device, mut wanted) = (Vec::new(), Vec::new());
+            for (i, ((count, decays), gradient)) in sizes.into_iter().zip(&gradients).enumerate() {
+                let (mut values, first) = (noise(10 + i, count, 1.0), noise(20 + i, count, 0.1));
+                let second = noise(30 + i, count, 0.1).iter().map(|v| v * v).collect();
+                let mut moments = Moments { first, second };
+                let given = [&values, &moments.first, &moments.second, gradient];
+                on_device.push(given.map(|numbers| up(&kernels, numbers)));
+                adamw.update(4, 0.01, scale, decays, &mut values, gradient, &mut moments);
+                wanted.push([values, moments.first, moments.second]);
+            }
+            for loss in [f64::NAN, 0.5] {
+                let tensors = on_device.iter_mut().zip(sizes).map(|(numbers, (count, decays))| {
+                    let [values, first, second, gradients] = numbers;
+                    Tensor {
+                        values: kernels.slice_mut(values),
+                        first: kernels.slice_mut(first),
+                        second: kernels.slice_mut(second),
+                        gradients: kernels.slice(gradients),
+                        count,
+                        keep: if decays { 1.0 - 0.01 * adamw.weight_decay } else { 1.0 },
+                    }
+                });
+                let tensors = kernels.tensors(tensors).unwrap();
+                let total = kernels.sum_of_squares(&tensors).unwrap();
+                let mut bytes = [0; 8];
+                kernels.read(kernels.slice(&total), &mut bytes).unwrap();
+                assert!((f64::from_ne_bytes(bytes) - square).abs() < 1e-9 * square);
+                let with = AdamWArguments::new(&adamw, 4, 0.01, clip);
                 let loss = kernels.upload(&loss.to_ne_bytes()).unwrap();
-                let (w, m, v) =
-                    (kernels.slice_mut(&mut w), kernels.slice_mut(&mut m), kernels.slice_mut(&mut v));
-                let (total, loss) = (kernels.slice(&total), kernels.slice(&loss));
-                kernels.adamw(&w, &m, &v, of, 1002, total, loss, with).unwrap();
-            };
-            update(f64::NAN);
-            update(0.5);
-            let got = down(&kernels, &w, Precision::F32, 1002);
-            assert_close::<M>(&got, &values, 1e-6, &format!("values, clip {clip}"));
-            assert_close::<M>(&down(&kernels, &m, Precision::F32, 1002), &moments.first, 1e-6, "first");
-            assert_close::<M>(&down(&kernels, &v, Precision::F32, 1002), &moments.second, 1e-6, "second");
+                kernels.adamw(&tensors, kernels.slice(&total), kernels.slice(&loss), with).unwrap();
+            }
+            for (numbers, wanted) in on_device.iter().zip(&wanted) {
+                for (i, (numbers, wanted)) in numbers.iter().zip(wanted).enumerate() {
+                    let got = down(&kernels, numbers, Precision::F32, wanted.len());
+                    assert_close::<M>(&got, wanted, 1e-6, &format!("{i} of {}, clip {clip}", wanted.len()));
+                }
+            }
         }
     }
 }

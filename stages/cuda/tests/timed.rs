@@ -15,7 +15,7 @@ tests_of! {
     every_request_is_answered_by_times_and_what_they_are_of,
     what_cannot_be_answered_is_an_error_that_says_why,
     the_profile_of_a_forward_pass_has_every_kernel_and_product_of_its_blocks,
-    the_profile_of_an_update_has_the_copies_and_every_parameter,
+    the_profile_of_an_update_has_the_copies_and_one_update_of_all_parameters,
 }
 
 /// Answers requests on the first of the machines, if there are any.
@@ -84,13 +84,13 @@ fn the_profile_of_a_forward_pass_has_every_kernel_and_product_of_its_blocks<M: T
     assert!(empty < busy && 0.0 < busy && busy <= span, "{answer}");
 }
 
-fn the_profile_of_an_update_has_the_copies_and_every_parameter<M: Tested + Clock>() {
+fn the_profile_of_an_update_has_the_copies_and_one_update_of_all_parameters<M: Tested + Clock>() {
     let Some(mut timed) = timed::<M>() else { return };
     let answer = timed.answer("profile update fine_tune f32 0.1 3 5").unwrap();
     let counts = counts(&answer);
-    // 12 tensors a block; weight and bias of the final norm and of the head.
-    assert_eq!(counts["adamw"], 28);
-    assert_eq!(counts["cross_entropy"], 1);
+    for once in ["cross_entropy", "squares", "adamw"] {
+        assert_eq!(counts[once], 1, "{once}");
+    }
     // The loss and the norm.
     assert_eq!(counts["download"], 2);
     assert!(counts["upload"] >= 1);

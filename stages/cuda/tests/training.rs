@@ -80,6 +80,7 @@ impl Watch for Seen {
 struct Case {
     weights: Weights,
     hidden: Hidden,
+    settings: TrainSettings,
     _folder: tempfile::TempDir,
 }
 
@@ -87,7 +88,11 @@ impl Case {
     fn new(activation: Activation) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (weights, hidden) = (weights(folder.path()), hidden(folder.path(), activation));
-        Self { weights, hidden, _folder: folder }
+        Self { weights, hidden, settings: SETTINGS, _folder: folder }
+    }
+
+    fn without_dropout(self) -> Self {
+        Self { settings: TrainSettings { dropout: 0.0, lora_dropout: 0.0, ..SETTINGS }, ..self }
     }
 
     fn network(&self, method: &Method, train_blocks: usize, precision: Precision) -> Network {
@@ -110,7 +115,7 @@ impl Case {
         let rows = (0..LENGTHS.len() - 2).collect();
         let order = Order::Shuffled { rows, seed: 3 };
         let data = Data { hidden: &self.hidden, order, validation: vec![4, 5] };
-        train_with(learner, network, &data, &SETTINGS, 9, progress, seen).unwrap();
+        train_with(learner, network, &data, &self.settings, 9, progress, seen).unwrap();
     }
 }
 
@@ -133,13 +138,16 @@ fn tolerance(precision: Precision) -> f32 {
 
 fn losses_gradients_and_parameters_are_those_of_the_processor<M: Tested>() {
     let cases = [
-        (Precision::F32, Activation::GeluNew, 3),
-        (Precision::F32, Activation::Gelu, 1),
-        (Precision::F16, Activation::GeluNew, 2),
-        (Precision::Bf16, Activation::GeluNew, 2),
+        (Precision::F32, Activation::GeluNew, 3, true),
+        (Precision::F32, Activation::Gelu, 1, true),
+        (Precision::F16, Activation::GeluNew, 2, true),
+        (Precision::Bf16, Activation::GeluNew, 2, true),
+        (Precision::F32, Activation::GeluNew, 2, false),
+        (Precision::F16, Activation::GeluNew, 2, false),
     ];
-    for (precision, activation, train_blocks) in cases {
+    for (precision, activation, train_blocks, drops) in cases {
         let case = Case::new(activation);
+        let case = if drops { case } else { case.without_dropout() };
         for method in methods() {
             let mut network = case.network(&method, train_blocks, precision);
             let (progress, mut wanted) = (Progress::start(&network), Seen::default());
@@ -149,7 +157,8 @@ fn losses_gradients_and_parameters_are_those_of_the_processor<M: Tested>() {
                 let (progress, mut seen) = (Progress::start(&network), Seen::default());
                 let mut learner = learner(&kernels, &network, &progress);
                 case.train(&mut learner, &mut network, progress, &mut seen);
-                let what = format!("{method:?}, {precision}, {activation}, {train_blocks} blocks");
+                let what =
+                    format!("{method:?}, {precision}, {activation}, {train_blocks} blocks, dropout {drops}");
                 let (tolerance, of_loss) = (tolerance(precision), f64::from(tolerance(precision)));
                 for step in 0..wanted.losses.len() {
                     let near = |a: f64, b: f64| (a - b).abs() <= of_loss * b.abs().max(1.0) * 2.0;

@@ -64,30 +64,34 @@ __device__ inline float2 mean_and_scale(const Row &row) {
 }
 
 template <typename Row, typename Out>
-__device__ void normalize(Out *out, const Row &row, const float *weight, const float *bias) {
+__device__ void normalize(Out *out, float *wide, const Row &row, const float *weight, const float *bias) {
     float2 stats = mean_and_scale(row);
     row.each([&](auto lanes, u32 channel, auto values) {
         auto normal = vector_of(lanes, [&](u32 i) { return (values.at[i] - stats.x) * stats.y; });
-        store(out + channel, normal * load(lanes, weight + channel) + load(lanes, bias + channel));
+        normal = normal * load(lanes, weight + channel) + load(lanes, bias + channel);
+        store(out + channel, normal);
+        if (wide) store(wide + channel, normal);
     });
 }
 
-// out = norm(x + added), where `added` is one row for all, or null.
+// out = norm(x + added), where `added` is one row for all, or null; also to `wide`, where that is not null.
 template <typename Out>
-__device__ void layer_norm(Out *out, const float *x, const float *added, const float *weight, const float *bias,
-                           u32 rows, u32 width) {
+__device__ void layer_norm(Out *out, float *wide, const float *x, const float *added, const float *weight,
+                           const float *bias, u32 rows, u32 width) {
     u32 row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
     if (row >= rows) return; // a whole warp
     x += (u64)row * width;
     out += (u64)row * width;
-    if (width <= WIDEST_HELD && width % 4 == 0 && are_aligned(out, x, added, weight, bias))
-        normalize(out, HeldRow(x, added, width), weight, bias);
+    if (wide) wide += (u64)row * width;
+    if (width <= WIDEST_HELD && width % 4 == 0 && are_aligned(out, wide, x, added, weight, bias))
+        normalize(out, wide, HeldRow(x, added, width), weight, bias);
     else
-        normalize(out, ReadRow(x, added, width), weight, bias);
+        normalize(out, wide, ReadRow(x, added, width), weight, bias);
 }
-#define PARAMETERS(OUT) \
-    (OUT *out, const float *x, const float *added, const float *weight, const float *bias, u32 rows, u32 width)
-IN_EVERY_FORMAT(layer_norm, PARAMETERS, (out, x, added, weight, bias, rows, width))
+#define PARAMETERS(OUT)                                                                                       \
+    (OUT *out, float *wide, const float *x, const float *added, const float *weight, const float *bias, u32 rows, \
+     u32 width)
+IN_EVERY_FORMAT(layer_norm, PARAMETERS, (out, wide, x, added, weight, bias, rows, width))
 #undef PARAMETERS
 
 // Writes mean and scale of the row `x` to `stats`; input += its gradient, where `input` is not null.

@@ -27,7 +27,7 @@ __device__ inline float as_float(float value) { return value; }
 __device__ inline float as_float(half_t value) { return __half2float(value); }
 __device__ inline float as_float(bf16_t value) { return __bfloat162float(value); }
 
-// Makes the kernel NAME_f32, NAME_f16 and NAME_bf16 of a template over the format of what it writes.
+// Makes the kernels NAME_f32, NAME_f16 and NAME_bf16 of a template over a format.
 #define IN_EVERY_FORMAT(NAME, PARAMETERS, ARGUMENTS)                                      \
     extern "C" __global__ void NAME##_f32 PARAMETERS(float) { NAME<float> ARGUMENTS; }    \
     extern "C" __global__ void NAME##_f16 PARAMETERS(half_t) { NAME<half_t> ARGUMENTS; }  \

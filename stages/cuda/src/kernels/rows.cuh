@@ -18,13 +18,7 @@ extern "C" __global__ void add_bias(float *x, const float *bias, u32 rows, u32 w
     });
 }
 
-// to += from
-extern "C" __global__ void add(float *to, const float *from, u64 count) {
-    each_of(are_aligned(to, from), count,
-            [=](auto lanes, u64 i) { store(to + i, load(lanes, to + i) + load(lanes, from + i)); });
-}
-
-// out = residual + dropout(branch + bias); `out` may be `branch`.
+// out = residual + dropout(branch + bias); `out` may be `residual` or `branch`, `bias` may be null.
 //
 // `owners` and `places` say of each row whose it is and at which position.
 extern "C" __global__ void add_branch(float *out, const float *residual, const float *branch, const float *bias,
@@ -35,21 +29,27 @@ extern "C" __global__ void add_branch(float *out, const float *residual, const f
     each_of_rows(aligned, rows, width, [=](auto lanes, u64 row, u32 channel) {
         u64 at = row * width + channel;
         auto keep = factors(lanes, dropout, owners[row], (u64)places[row] * width + channel);
-        auto sum = load(lanes, branch + at) + load(lanes, bias + channel);
+        auto sum = load(lanes, branch + at);
+        if (bias) sum = sum + load(lanes, bias + channel);
         store(out + at, load(lanes, residual + at) + sum * keep);
     });
 }
 
-// out = dropout(in); `out` may be `in`.
-extern "C" __global__ void drop(float *out, const float *in, const u32 *owners, const u32 *places,
-                                const u64 *keys, u64 threshold, float kept, u32 rows, u32 width) {
-    Dropout dropout = {keys, threshold, kept};
+// out = dropout(in)
+template <typename Out>
+__device__ void drop(Out *out, const float *in, const u32 *owners, const u32 *places, Dropout dropout, u32 rows,
+                     u32 width) {
     each_of_rows(are_aligned(out, in), rows, width, [=](auto lanes, u64 row, u32 channel) {
         u64 at = row * width + channel;
         auto keep = factors(lanes, dropout, owners[row], (u64)places[row] * width + channel);
         store(out + at, load(lanes, in + at) * keep);
     });
 }
+#define PARAMETERS(OUT)                                                                             \
+    (OUT *out, const float *in, const u32 *owners, const u32 *places, const u64 *keys, u64 threshold, \
+     float kept, u32 rows, u32 width)
+IN_EVERY_FORMAT(drop, PARAMETERS, (out, in, owners, places, {keys, threshold, kept}, rows, width))
+#undef PARAMETERS
 
 // The last row of each prompt.
 extern "C" __global__ void gather_last(float *out, const float *in, const u32 *offsets, u32 prompts, u32 width) {
@@ -75,24 +75,29 @@ __device__ void convert(Out *out, const In *in, u64 count) {
 extern "C" __global__ void convert_f16(half_t *out, const float *in, u64 count) { convert(out, in, count); }
 extern "C" __global__ void convert_bf16(bf16_t *out, const float *in, u64 count) { convert(out, in, count); }
 extern "C" __global__ void widen_f16(float *out, const half_t *in, u64 count) { convert(out, in, count); }
+extern "C" __global__ void f16_to_bf16(bf16_t *out, const half_t *in, u64 count) { convert(out, in, count); }
 
 // Rows that one block of a column sum takes.
 constexpr u32 SUM_ROWS = 256;
 
 // parts[b][c] = the sum of column c over the rows of block b; a block has 32 columns and 8 lanes of rows.
-extern "C" __global__ void column_sums(float *parts, const float *x, u32 rows, u32 width, u32 stride) {
+template <typename T>
+__device__ void column_sums(float *parts, const T *x, u32 rows, u32 width, u32 stride) {
     __shared__ float sums[8][33];
     u32 lane = threadIdx.x / WARP, column = blockIdx.x * WARP + threadIdx.x % WARP;
     u32 end = min(rows, (blockIdx.y + 1) * SUM_ROWS);
     float sum = 0.0f;
     if (column < width)
-        for (u32 row = blockIdx.y * SUM_ROWS + lane; row < end; row += 8) sum += x[(u64)row * stride + column];
+        for (u32 row = blockIdx.y * SUM_ROWS + lane; row < end; row += 8) sum += as_float(x[(u64)row * stride + column]);
     sums[lane][threadIdx.x % WARP] = sum;
     __syncthreads();
     if (lane > 0 || column >= width) return;
     for (u32 other = 1; other < 8; ++other) sum += sums[other][threadIdx.x];
     parts[(u64)blockIdx.y * width + column] = sum;
 }
+#define PARAMETERS(T) (float *parts, const T *x, u32 rows, u32 width, u32 stride)
+IN_EVERY_FORMAT(column_sums, PARAMETERS, (parts, x, rows, width, stride))
+#undef PARAMETERS
 
 // gradient[c] += the sum of column c of `parts` `[count, width]`, part of rows `stride` wide.
 extern "C" __global__ void add_parts(float *gradient, const float *parts, u32 count, u32 width, u32 stride) {

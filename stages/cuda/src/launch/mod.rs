@@ -3,14 +3,15 @@
 //! Shapes are given in rows and columns as the documentation of each kernel in `kernels/` says.
 
 mod attention;
+mod optimizer;
 mod rows;
 mod training;
 
 use pipe_stages::gpt2::Precision;
 
 pub use attention::{Formats, Heads, Keys};
+pub use optimizer::{AdamWArguments, Tensor, Tensors};
 pub use rows::NormSlices;
-pub use training::AdamWArguments;
 
 use crate::{
     buffer::Buffer,

@@ -55,12 +55,14 @@ impl<M: Machine> Kernels<M> {
         self.each_of_rows("embed", rows, width, &arguments)
     }
 
-    /// Kernel `layer_norm`: the norm of each row of `x`, to which the row `added` is added, in `format`.
+    /// Kernel `layer_norm`: the norm of each row of `x`, to which the row `added` is added, in `format`
+    /// and to `wide` in f32.
     #[allow(clippy::too_many_arguments)]
     pub fn layer_norm(
         &self,
         format: Precision,
         out: &SliceMut<'_>,
+        wide: Option<&SliceMut<'_>>,
         x: Slice<'_>,
         added: Option<Slice<'_>>,
         norm: NormSlices<'_>,
@@ -69,6 +71,7 @@ impl<M: Machine> Kernels<M> {
     ) -> Result<(), Trouble<M>> {
         let arguments = [
             out.checked(bytes_of(format) * rows * width).into(),
+            wide.map_or(0, |wide| wide.checked(4 * rows * width)).into(),
             x.checked(4 * rows * width).into(),
             added.map_or(0, |added| added.checked(4 * width)).into(),
             norm.weight.checked(4 * width).into(),
@@ -103,9 +106,12 @@ impl<M: Machine> Kernels<M> {
         self.each_of_rows(named(["gelu_f32", "gelu_f16", "gelu_bf16"], format), rows, width, &arguments)
     }
 
-    /// Kernel `gelu_gradient`: `gradient *= gelu'(x + bias)`.
+    /// Kernel `gelu_gradient`: `gradient *= gelu'(x + bias)`, with `x` in `format` and `gradient` in that
+    /// of its backward pass.
+    #[allow(clippy::too_many_arguments)]
     pub fn gelu_gradient(
         &self,
+        format: Precision,
         activation: Activation,
         gradient: &SliceMut<'_>,
         x: Slice<'_>,
@@ -114,14 +120,15 @@ impl<M: Machine> Kernels<M> {
         width: usize,
     ) -> Result<(), Trouble<M>> {
         let arguments = [
-            gradient.checked(4 * rows * width).into(),
-            x.checked(4 * rows * width).into(),
+            gradient.checked(bytes_of(format.backward()) * rows * width).into(),
+            x.checked(bytes_of(format) * rows * width).into(),
             bias.checked(4 * width).into(),
             (rows as u32).into(),
             (width as u32).into(),
             form(activation).into(),
         ];
-        self.each_of_rows("gelu_gradient", rows, width, &arguments)
+        let kernel = named(["gelu_gradient_f32", "gelu_gradient_f16", "gelu_gradient_bf16"], format);
+        self.each_of_rows(kernel, rows, width, &arguments)
     }
 
     /// Kernel `add_bias`: adds `bias` to each row of `x`.
@@ -141,12 +148,6 @@ impl<M: Machine> Kernels<M> {
         self.each_of_rows("add_bias", rows, width, &arguments)
     }
 
-    /// Kernel `add`: `to += from`.
-    pub fn add(&self, to: &SliceMut<'_>, from: Slice<'_>, count: usize) -> Result<(), Trouble<M>> {
-        let arguments = [to.checked(4 * count).into(), from.checked(4 * count).into(), (count as u64).into()];
-        self.each("add", count.div_ceil(4), &arguments)
-    }
-
     /// Kernel `add_branch`: `branch = residual + dropout(branch + bias)`.
     #[allow(clippy::too_many_arguments)]
     pub fn add_branch(
@@ -159,13 +160,40 @@ impl<M: Machine> Kernels<M> {
         last: bool,
         width: usize,
     ) -> Result<(), Trouble<M>> {
+        let rows = [residual, branch.read()];
+        self.launch_branch(branch, rows, Some(bias), dropped, prompts, last, width)
+    }
+
+    /// Kernel `add_branch`: `to += dropout(x)`.
+    pub fn add_dropped(
+        &self,
+        to: &SliceMut<'_>,
+        x: Slice<'_>,
+        dropped: Dropped<'_>,
+        prompts: &Prompts<M>,
+        last: bool,
+        width: usize,
+    ) -> Result<(), Trouble<M>> {
+        self.launch_branch(to, [to.read(), x], None, dropped, prompts, last, width)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn launch_branch(
+        &self,
+        out: &SliceMut<'_>,
+        [residual, branch]: [Slice<'_>; 2],
+        bias: Option<Slice<'_>>,
+        dropped: Dropped<'_>,
+        prompts: &Prompts<M>,
+        last: bool,
+        width: usize,
+    ) -> Result<(), Trouble<M>> {
         let (rows, machine) = (prompts.rows(last), self.machine());
-        let branch = branch.checked(4 * rows * width);
         let arguments = [
-            branch.into(),
+            out.checked(4 * rows * width).into(),
             residual.checked(4 * rows * width).into(),
-            branch.into(),
-            bias.checked(4 * width).into(),
+            branch.checked(4 * rows * width).into(),
+            bias.map_or(0, |bias| bias.checked(4 * width)).into(),
             prompts.owners(machine, last).checked(4 * rows).into(),
             prompts.places(machine, last).checked(4 * rows).into(),
             dropped.keys.map_or(0, |keys| keys.checked(8 * prompts.count())).into(),
@@ -177,9 +205,11 @@ impl<M: Machine> Kernels<M> {
         self.each_of_rows("add_branch", rows, width, &arguments)
     }
 
-    /// Kernel `drop`: `out = dropout(x)`.
+    /// Kernel `drop`: `out = dropout(x)`, with `out` in `format`.
+    #[allow(clippy::too_many_arguments)]
     pub fn drop_rows(
         &self,
+        format: Precision,
         out: &SliceMut<'_>,
         x: Slice<'_>,
         dropped: Dropped<'_>,
@@ -189,7 +219,7 @@ impl<M: Machine> Kernels<M> {
     ) -> Result<(), Trouble<M>> {
         let (rows, machine) = (prompts.rows(last), self.machine());
         let arguments = [
-            out.checked(4 * rows * width).into(),
+            out.checked(bytes_of(format) * rows * width).into(),
             x.checked(4 * rows * width).into(),
             prompts.owners(machine, last).checked(4 * rows).into(),
             prompts.places(machine, last).checked(4 * rows).into(),
@@ -199,7 +229,8 @@ impl<M: Machine> Kernels<M> {
             (rows as u32).into(),
             (width as u32).into(),
         ];
-        self.each_of_rows("drop", rows, width, &arguments)
+        let kernel = named(["drop_f32", "drop_f16", "drop_bf16"], format);
+        self.each_of_rows(kernel, rows, width, &arguments)
     }
 
     /// Kernel `gather_last`: the last row of each prompt, `[prompts, width]`.
@@ -267,5 +298,11 @@ impl<M: Machine> Kernels<M> {
         let from = self.slice(&given).checked(2 * count);
         let arguments = [to.checked(4 * count).into(), from.into(), (count as u64).into()];
         self.each("widen_f16", count.div_ceil(4), &arguments)
+    }
+
+    /// Kernel `f16_to_bf16`: `count` numbers of `x`.
+    pub fn f16_to_bf16(&self, out: &SliceMut<'_>, x: Slice<'_>, count: usize) -> Result<(), Trouble<M>> {
+        let arguments = [out.checked(2 * count).into(), x.checked(2 * count).into(), (count as u64).into()];
+        self.each("f16_to_bf16", count.div_ceil(4), &arguments)
     }
 }

@@ -33,14 +33,7 @@ fn dropped<M: Machine>(
     adapter: &Adapter<M>,
     x: Input<'_>,
 ) -> Result<Option<Buffer<M>>, Trouble<M>> {
-    let dropped = pass.dropped(x.block, Site::LoraInput(adapter.target));
-    if dropped.keys.is_none() {
-        return Ok(None);
-    }
-    let mut kept = pass.buffer(pass.prompts.rows(x.last), pass.n_embd)?;
-    let to = pass.kernels.slice_mut(&mut kept);
-    pass.kernels.drop_rows(&to, x.values, dropped, &pass.prompts, x.last, pass.n_embd)?;
-    Ok(Some(kept))
+    pass.kept(x.block, Site::LoraInput(adapter.target), Precision::F32, x.values, x.last)
 }
 
 /// Adds `scale · (dropout(x)·a)·b` to `out`, columns of rows `stride` wide; returns `dropout(x)·a`.
@@ -73,7 +66,7 @@ pub fn backward<M: Machine>(
     x: Input<'_>,
     down: &Numbers<M>,
     upstream: Factor<'_>,
-    of_input: Option<&SliceMut<'_>>,
+    of_input: Option<SliceMut<'_>>,
 ) -> Result<(), Trouble<M>> {
     let (kernels, c, rank, rows) = (&pass.kernels, pass.n_embd, adapter.rank, pass.prompts.rows(x.last));
     let machine = kernels.machine();
@@ -91,15 +84,12 @@ pub fn backward<M: Machine>(
         kernels.multiply(1.0, f32(input, rows, c).transposed(), of_down, 1.0, of_a, rank)?;
     }
     let Some(of_input) = of_input else { return Ok(()) };
-    let mut of_kept = pass.buffer(rows, c)?;
     let a = f32(adapter.a.slice(machine), c, rank).transposed();
-    kernels.multiply(1.0, of_down, a, 0.0, kernels.slice_mut(&mut of_kept), c)?;
-    let drawn = pass.dropped(x.block, Site::LoraInput(adapter.target));
-    if drawn.keys.is_some() {
-        let mut masked = pass.buffer(rows, c)?;
-        let to = kernels.slice_mut(&mut masked);
-        kernels.drop_rows(&to, kernels.slice(&of_kept), drawn, &pass.prompts, x.last, c)?;
-        return kernels.add(of_input, kernels.slice(&masked), rows * c);
+    let dropped = pass.dropped(x.block, Site::LoraInput(adapter.target));
+    if dropped.keys.is_none() {
+        return kernels.multiply(1.0, of_down, a, 1.0, of_input, c);
     }
-    kernels.add(of_input, kernels.slice(&of_kept), rows * c)
+    let mut of_kept = pass.buffer(rows, c)?;
+    kernels.multiply(1.0, of_down, a, 0.0, kernels.slice_mut(&mut of_kept), c)?;
+    kernels.add_dropped(&of_input, kernels.slice(&of_kept), dropped, &pass.prompts, x.last, c)
 }

@@ -8,6 +8,7 @@ use super::{
     adapter::{self, Input},
     parameters::{Block, Grads},
     pass::Pass,
+    rounded::Rounded,
     stream::{Recorder, Stream},
 };
 use crate::{
@@ -64,9 +65,9 @@ struct Half<M: Machine> {
 /// What the forward pass keeps for the backward pass.
 struct Saved<M: Machine> {
     /// The output of the norm, `[positions, n_embd]`.
-    normal: Buffer<M>,
+    normal: Normal<M>,
     /// Of it the rows that have queries, where these are not all.
-    normal_last: Option<Buffer<M>>,
+    normal_last: Option<Normal<M>>,
     /// `[queries, n_embd]`.
     q: Buffer<M>,
     /// `[positions, 2·n_embd]`, columns k | v.
@@ -80,8 +81,22 @@ struct Saved<M: Machine> {
 }
 
 impl<M: Machine> Saved<M> {
-    fn query_rows(&self) -> &Buffer<M> {
+    fn query_rows(&self) -> &Normal<M> {
         self.normal_last.as_ref().unwrap_or(&self.normal)
+    }
+}
+
+/// The output of a norm.
+struct Normal<M: Machine> {
+    /// In the format of products.
+    rounded: Buffer<M>,
+    /// In f32, where adapters read it and that is another.
+    wide: Option<Buffer<M>>,
+}
+
+impl<M: Machine> Normal<M> {
+    fn wide(&self) -> &Buffer<M> {
+        self.wide.as_ref().unwrap_or(&self.rounded)
     }
 }
 
@@ -100,21 +115,48 @@ impl<M: Machine> Half<M> {
         Input { values: self.pass.kernels.slice(values), last, block: self.block.index }
     }
 
+    /// The norm before attention of `rows` of the stream.
+    fn normal(&self, states: Slice<'_>, rows: usize) -> Result<Normal<M>, Trouble<M>> {
+        let Self { pass, block, .. } = self;
+        let (kernels, c, format) = (&pass.kernels, pass.n_embd, pass.forward);
+        let is_wide = format != Precision::F32 && !block.adapters.is_empty();
+        let mut rounded = pass.buffer_in(format, rows, c)?;
+        let mut wide = if is_wide { Some(pass.buffer(rows, c)?) } else { None };
+        let (to, to_wide) =
+            (kernels.slice_mut(&mut rounded), wide.as_mut().map(|wide| kernels.slice_mut(wide)));
+        let norm = block.norm_1.slices(kernels.machine());
+        kernels.layer_norm(format, &to, to_wide.as_ref(), states, None, norm, rows, c)?;
+        Ok(Normal { rounded, wide })
+    }
+
+    /// `numbers` in `format`, `[rows, columns]`.
+    fn rows<'a>(
+        &self,
+        numbers: &'a Buffer<M>,
+        format: Precision,
+        rows: usize,
+        columns: usize,
+    ) -> Rounded<'a, M> {
+        Rounded::new(Factor::new(self.pass.kernels.slice(numbers), format, rows, columns))
+    }
+
     fn forward(&self) -> Result<(Saved<M>, Buffer<M>), Trouble<M>> {
         let Self { pass, block, extent: Extent { last, .. }, states } = self;
         let (kernels, prompts, c, last) = (&pass.kernels, &pass.prompts, pass.n_embd, *last);
         let (machine, positions, queries) = (kernels.machine(), prompts.positions(), prompts.rows(last));
-        let mut normal = pass.buffer(positions, c)?;
-        let norm = block.norm_1.slices(machine);
-        let to = kernels.slice_mut(&mut normal);
-        kernels.layer_norm(Precision::F32, &to, kernels.slice(states), None, norm, positions, c)?;
-        let normal_last = if last { Some(pass.last_rows(&normal)?) } else { None };
+        let format = pass.forward;
+        let normal = self.normal(kernels.slice(states), positions)?;
+        let last_states = if last { Some(pass.last_rows(states)?) } else { None };
+        let normal_last = match &last_states {
+            Some(states) => Some(self.normal(kernels.slice(states), queries)?),
+            None => None,
+        };
         let query_rows = normal_last.as_ref().unwrap_or(&normal);
         let (mut q, mut kv) = (pass.buffer(queries, c)?, pass.buffer(positions, 2 * c)?);
-        let (from, to) = (kernels.slice(query_rows), kernels.slice_mut(&mut q));
-        block.qkv.forward(kernels, pass.forward, from, queries, 0..c, to)?;
-        let (from, to) = (kernels.slice(&normal), kernels.slice_mut(&mut kv));
-        block.qkv.forward(kernels, pass.forward, from, positions, c..3 * c, to)?;
+        let (from, to) = (self.rows(&query_rows.rounded, format, queries, c), kernels.slice_mut(&mut q));
+        block.qkv.forward(kernels, format, &from, 0..c, to)?;
+        let (from, to) = (self.rows(&normal.rounded, format, positions, c), kernels.slice_mut(&mut kv));
+        block.qkv.forward(kernels, format, &from, c..3 * c, to)?;
         let bias = block.qkv.bias.slice(machine);
         kernels.add_bias(&kernels.slice_mut(&mut q), bias, queries, c)?;
         kernels.add_bias(&kernels.slice_mut(&mut kv), bias.skip(4 * c), positions, 2 * c)?;
@@ -122,12 +164,13 @@ impl<M: Machine> Half<M> {
         for adapter in &block.adapters {
             match adapter.target {
                 LoraTarget::Q => {
-                    let (x, out) = (self.input(query_rows, last), kernels.slice_mut(&mut q));
+                    let (x, out) = (self.input(query_rows.wide(), last), kernels.slice_mut(&mut q));
                     adapters.push(adapter::forward(pass, adapter, x, out, c)?);
                 }
                 LoraTarget::K | LoraTarget::V => {
                     let out = kernels.slice_mut(&mut kv).skip(self.before(adapter.target));
-                    adapters.push(adapter::forward(pass, adapter, self.input(&normal, false), out, 2 * c)?);
+                    let x = self.input(normal.wide(), false);
+                    adapters.push(adapter::forward(pass, adapter, x, out, 2 * c)?);
                 }
                 LoraTarget::O => {}
             }
@@ -148,14 +191,14 @@ impl<M: Machine> Half<M> {
             }
         }
         let mut out = pass.buffer(queries, c)?;
-        let (from, to) = (kernels.slice(&attended), kernels.slice_mut(&mut out));
-        block.output.forward(kernels, pass.forward, from, queries, 0..c, to)?;
+        let (from, to) = (self.rows(&attended, Precision::F32, queries, c), kernels.slice_mut(&mut out));
+        block.output.forward(kernels, format, &from, 0..c, to)?;
+        drop(from);
         if let Some(adapter) = block.adapters.iter().find(|adapter| adapter.target == LoraTarget::O) {
             let (x, out) = (self.input(&attended, last), kernels.slice_mut(&mut out));
             adapters.push(adapter::forward(pass, adapter, x, out, c)?);
         }
-        let last_states = if last { Some(pass.last_rows(states)?) } else { None };
-        let residual = kernels.slice(last_states.as_ref().unwrap_or(states));
+        let residual = kernels.slice(last_states.as_deref().unwrap_or(states));
         let dropped = pass.dropped(block.index, Site::AttentionBranch);
         let (to, bias) = (kernels.slice_mut(&mut out), block.output.bias.slice(machine));
         kernels.add_branch(&to, residual, bias, dropped, prompts, last, c)?;
@@ -172,31 +215,34 @@ impl<M: Machine> Half<M> {
         let Self { pass, block, extent, states } = self;
         let (kernels, prompts, c, last) = (&pass.kernels, &pass.prompts, pass.n_embd, extent.last);
         let (format, positions, queries) = (pass.backward, prompts.positions(), prompts.rows(last));
-        let mut branch = None;
-        let dropped = pass.dropped(block.index, Site::AttentionBranch);
-        if dropped.keys.is_some() {
-            let mut kept = pass.buffer(queries, c)?;
-            let (to, from) = (kernels.slice_mut(&mut kept), kernels.slice(&upstream));
-            kernels.drop_rows(&to, from, dropped, prompts, last, c)?;
-            branch = Some(kept);
-        }
-        let of_branch = kernels.slice(branch.as_ref().unwrap_or(&upstream));
-        let attended = kernels.slice(&saved.attended);
-        block.output.parameters_backward(kernels, gradients, format, attended, of_branch, queries, 0..c)?;
+        let is_read_wide = block.adapters.iter().any(|adapter| adapter.target == LoraTarget::O);
+        let of_kept = if is_read_wide { Precision::F32 } else { format };
+        let from = kernels.slice(&upstream);
+        let kept = pass.kept(block.index, Site::AttentionBranch, of_kept, from, last)?;
+        let of_branch = match &kept {
+            Some(kept) => self.rows(kept, of_kept, queries, c),
+            None => self.rows(&upstream, Precision::F32, queries, c),
+        };
+        let x = Some(self.rows(&saved.attended, Precision::F32, queries, c));
+        block.output.parameters_backward(kernels, gradients, format, x.as_ref(), &of_branch, 0..c)?;
         let mut of_attended = pass.buffer(queries, c)?;
         let to = kernels.slice_mut(&mut of_attended);
-        block.output.input_backward(kernels, format, of_branch, queries, 0..c, 0.0, to)?;
+        block.output.input_backward(kernels, format, &of_branch, 0..c, 0.0, to)?;
         let adapters = || block.adapters.iter().zip(&saved.adapters);
         for (adapter, down) in adapters().filter(|(adapter, _)| adapter.target == LoraTarget::O) {
             let (x, into) = (self.input(&saved.attended, last), kernels.slice_mut(&mut of_attended));
-            let from = Factor::new(of_branch, Precision::F32, queries, c);
-            adapter::backward(pass, gradients, adapter, x, down, from, Some(&into))?;
+            adapter::backward(pass, gradients, adapter, x, down, of_branch.given(), Some(into))?;
         }
+        drop(of_branch);
         let (of_q, of_kv) = self.attention_backward(saved, &of_attended)?;
-        let (from, x) = (kernels.slice(&of_q), kernels.slice(saved.query_rows()));
-        block.qkv.parameters_backward(kernels, gradients, format, x, from, queries, 0..c)?;
-        let (from, x) = (kernels.slice(&of_kv), kernels.slice(&saved.normal));
-        block.qkv.parameters_backward(kernels, gradients, format, x, from, positions, c..3 * c)?;
+        let upstream_q = self.rows(&of_q, Precision::F32, queries, c);
+        let upstream_kv = self.rows(&of_kv, Precision::F32, positions, 2 * c);
+        let x = self.rows(&saved.normal.rounded, pass.forward, positions, c);
+        let normal_last = saved.normal_last.as_ref();
+        let x_last = normal_last.map(|normal| self.rows(&normal.rounded, pass.forward, queries, c));
+        let x_q = Some(x_last.as_ref().unwrap_or(&x));
+        block.qkv.parameters_backward(kernels, gradients, format, x_q, &upstream_q, 0..c)?;
+        block.qkv.parameters_backward(kernels, gradients, format, Some(&x), &upstream_kv, c..3 * c)?;
 
         // The norm's gradient is needed for what lies before it and for its own parameters.
         let needs_norm = extent.input_gradient || block.norm_1.weight.trained.is_some();
@@ -204,31 +250,29 @@ impl<M: Machine> Half<M> {
         let mut of_normal = pass.buffer(rows(positions), c)?;
         let mut of_last = pass.buffer(rows(if last { queries } else { 0 }), c)?;
         if needs_norm {
-            let (from, to) = (kernels.slice(&of_kv), kernels.slice_mut(&mut of_normal));
-            block.qkv.input_backward(kernels, format, from, positions, c..3 * c, 0.0, to)?;
+            let to = kernels.slice_mut(&mut of_normal);
+            block.qkv.input_backward(kernels, format, &upstream_kv, c..3 * c, 0.0, to)?;
             let (to, beta) = if last {
                 (kernels.slice_mut(&mut of_last), 0.0)
             } else {
                 (kernels.slice_mut(&mut of_normal), 1.0)
             };
-            block.qkv.input_backward(kernels, format, kernels.slice(&of_q), queries, 0..c, beta, to)?;
+            block.qkv.input_backward(kernels, format, &upstream_q, 0..c, beta, to)?;
         }
         for (adapter, down) in adapters() {
             let (x, from, into) = match adapter.target {
                 LoraTarget::Q => {
-                    let from = Factor::new(kernels.slice(&of_q), Precision::F32, queries, c);
                     let into = if last { &mut of_last } else { &mut of_normal };
-                    (self.input(saved.query_rows(), last), from, into)
+                    (self.input(saved.query_rows().wide(), last), upstream_q.given(), into)
                 }
                 LoraTarget::K | LoraTarget::V => {
                     let first = self.before(adapter.target) / 4;
-                    let from = Factor::new(kernels.slice(&of_kv), Precision::F32, positions, 2 * c);
-                    (self.input(&saved.normal, false), from.columns(first, c), &mut of_normal)
+                    let from = upstream_kv.given().columns(first, c);
+                    (self.input(saved.normal.wide(), false), from, &mut of_normal)
                 }
                 LoraTarget::O => continue,
             };
-            let into = kernels.slice_mut(into);
-            let into = needs_norm.then_some(&into);
+            let into = needs_norm.then_some(kernels.slice_mut(into));
             adapter::backward(pass, gradients, adapter, x, down, from, into)?;
         }
         if !needs_norm {

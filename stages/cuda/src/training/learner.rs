@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     buffer::Buffer,
-    launch::{AdamWArguments, Heads, Kernels},
+    launch::{AdamWArguments, Heads, Kernels, Tensor},
     machine::{Machine, Numbers, Trouble},
     prompts::Prompts,
 };
@@ -204,22 +204,21 @@ impl<M: Machine> DeviceLearner<M> {
         let mut taken = Vec::new();
         for parameter in self.parameters() {
             let trained = parameter.trained.as_ref().expect("only trained parameters are listed");
-            taken.push((trained.slot.take(&mut gradients)?, parameter.count));
+            taken.push(trained.slot.take(&mut gradients)?);
         }
-        let slices: Vec<_> =
-            taken.iter().map(|(gradient, count)| (kernels.slice(gradient), *count)).collect();
-        let total = kernels.sum_of_squares(&slices)?;
         let loss = std::mem::replace(&mut self.loss, kernels.zeros(2)?);
-        for (parameter, (gradient, count)) in self.parameters_mut().into_iter().zip(slices) {
-            let trained = parameter.trained.as_mut().expect("only trained parameters are listed");
-            let Update { step, rate, adamw, clip } = update;
-            let with = AdamWArguments::new(adamw, *step, *rate, trained.decays, *clip);
-            let [first, second] = &mut trained.moments;
-            let (first, second) = (kernels.slice_mut(first), kernels.slice_mut(second));
-            let values = kernels.slice_mut(&mut parameter.values);
-            let (total, loss) = (kernels.slice(&total), kernels.slice(&loss));
-            kernels.adamw(&values, &first, &second, gradient, count, total, loss, with)?;
-        }
+        let Update { step, rate, adamw, clip } = update;
+        let decayed = 1.0 - rate * adamw.weight_decay;
+        let total = {
+            let parameters = self.parameters_mut().into_iter().zip(&taken);
+            let tensors = kernels.tensors(
+                parameters.map(|(parameter, gradient)| tensor(&kernels, parameter, gradient, decayed)),
+            )?;
+            let total = kernels.sum_of_squares(&tensors)?;
+            let with = AdamWArguments::new(adamw, *step, *rate, *clip);
+            kernels.adamw(&tensors, kernels.slice(&total), kernels.slice(&loss), with)?;
+            total
+        };
         for block in &mut self.trained {
             exclusive(block).refresh(&kernels)?;
         }
@@ -227,7 +226,7 @@ impl<M: Machine> DeviceLearner<M> {
         let (mut of_loss, mut of_norm) = ([0; 8], [0; 8]);
         kernels.read(kernels.slice(&loss), &mut of_loss)?;
         kernels.read(kernels.slice(&total), &mut of_norm)?;
-        for (parameter, (gradient, _)) in self.parameters().into_iter().zip(taken) {
+        for (parameter, gradient) in self.parameters().into_iter().zip(taken) {
             let trained = parameter.trained.as_ref().expect("only trained parameters are listed");
             trained.slot.put(&mut gradients, gradient)?;
         }
@@ -325,6 +324,25 @@ impl<M: Machine> Learner for DeviceLearner<M> {
         network.set_all(&values);
         self.has_changed = false;
         Ok(())
+    }
+}
+
+/// What an update changes; where it decays, the values are multiplied by `decayed`.
+fn tensor<'a, M: Machine>(
+    kernels: &Kernels<M>,
+    parameter: &'a mut Parameter<M>,
+    gradient: &'a Numbers<M>,
+    decayed: f64,
+) -> Tensor<'a> {
+    let trained = parameter.trained.as_mut().expect("only trained parameters are listed");
+    let [first, second] = &mut trained.moments;
+    Tensor {
+        values: kernels.slice_mut(&mut parameter.values),
+        first: kernels.slice_mut(first),
+        second: kernels.slice_mut(second),
+        gradients: kernels.slice(gradient),
+        count: parameter.count,
+        keep: if trained.decays { decayed } else { 1.0 },
     }
 }
 

@@ -11,6 +11,7 @@ mod learner;
 mod mlp;
 mod parameters;
 mod pass;
+mod rounded;
 mod stream;
 
 pub use learner::DeviceLearner;

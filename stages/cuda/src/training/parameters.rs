@@ -8,11 +8,11 @@ use pipe_stages::gpt2::{
     training::{Moments, Network},
 };
 
+use super::rounded::Rounded;
 use crate::{
-    buffer::Buffer,
     launch::{Kernels, NormSlices},
     machine::{Machine, Numbers, Trouble},
-    slice::{Factor, Slice, SliceMut, bytes_of},
+    slice::{Factor, Slice, SliceMut},
 };
 
 /// Gradients of one update, by tensor.
@@ -279,89 +279,78 @@ impl<M: Machine> Linear<M> {
         &self,
         kernels: &Kernels<M>,
         format: Precision,
-        x: Slice<'_>,
-        rows: usize,
+        x: &Rounded<'_, M>,
         columns: Range<usize>,
         out: SliceMut<'_>,
     ) -> Result<(), Trouble<M>> {
         let width = columns.len();
         let matrix = self.matrix(kernels.machine(), format).columns(columns.start, width);
-        let x = Rounded::new(kernels, format, x, rows * self.inputs)?;
-        let factor = Factor::new(x.slice(kernels), format, rows, self.inputs);
-        kernels.multiply(1.0, factor, matrix, 0.0, out, width)
+        kernels.multiply(1.0, x.in_format(kernels, format)?, matrix, 0.0, out, width)
     }
 
-    /// Adds the gradients of trained parameters, given that of the output in the given columns.
-    #[allow(clippy::too_many_arguments)]
+    /// As [`Self::forward`] for all columns, with `out` in `format`.
+    pub fn forward_rounded(
+        &self,
+        kernels: &Kernels<M>,
+        format: Precision,
+        x: &Rounded<'_, M>,
+        out: SliceMut<'_>,
+    ) -> Result<(), Trouble<M>> {
+        let matrix = self.matrix(kernels.machine(), format);
+        kernels.multiply_rounded(x.in_format(kernels, format)?, matrix, out, self.outputs)
+    }
+
+    /// Adds the gradients of trained parameters, given that of the output in the given columns; `x` is
+    /// there where the weight is trained.
     pub fn parameters_backward(
         &self,
         kernels: &Kernels<M>,
         gradients: &mut Grads<M>,
         format: Precision,
-        x: Slice<'_>,
-        upstream: Slice<'_>,
-        rows: usize,
+        x: Option<&Rounded<'_, M>>,
+        upstream: &Rounded<'_, M>,
         columns: Range<usize>,
     ) -> Result<(), Trouble<M>> {
-        let (machine, width) = (kernels.machine(), columns.len());
+        let machine = kernels.machine();
         if let Some(of_weight) = self.weight.gradient(machine, gradients)? {
-            let x = Rounded::new(kernels, format, x, rows * self.inputs)?;
-            let from = Rounded::new(kernels, format, upstream, rows * width)?;
-            let x = Factor::new(x.slice(kernels), format, rows, self.inputs).transposed();
-            let from = Factor::new(from.slice(kernels), format, rows, width);
+            let x = x.expect("the input of a trained weight was kept");
+            let x = x.in_format(kernels, format)?.transposed();
+            let upstream = upstream.in_format(kernels, format)?;
             let into = of_weight.skip(4 * columns.start);
-            kernels.multiply(1.0, x, from, 1.0, into, self.outputs)?;
+            kernels.multiply(1.0, x, upstream, 1.0, into, self.outputs)?;
         }
         if let Some(of_bias) = self.bias.gradient(machine, gradients)? {
-            kernels.add_column_sums(&of_bias.skip(4 * columns.start), upstream, rows, width, width)?;
+            kernels.add_column_sums(&of_bias.skip(4 * columns.start), upstream.given())?;
         }
         Ok(())
     }
 
     /// The gradient of the input from that of the output in the given columns, plus `beta` times what
     /// was there.
-    #[allow(clippy::too_many_arguments)]
     pub fn input_backward(
         &self,
         kernels: &Kernels<M>,
         format: Precision,
-        upstream: Slice<'_>,
-        rows: usize,
+        upstream: &Rounded<'_, M>,
         columns: Range<usize>,
         beta: f32,
         of_input: SliceMut<'_>,
     ) -> Result<(), Trouble<M>> {
-        let width = columns.len();
-        let matrix = self.matrix(kernels.machine(), format).columns(columns.start, width).transposed();
-        let upstream = Rounded::new(kernels, format, upstream, rows * width)?;
-        let factor = Factor::new(upstream.slice(kernels), format, rows, width);
-        kernels.multiply(1.0, factor, matrix, beta, of_input, self.inputs)
+        let matrix = self.matrix(kernels.machine(), format).columns(columns.start, columns.len());
+        let upstream = upstream.in_format(kernels, format)?;
+        kernels.multiply(1.0, upstream, matrix.transposed(), beta, of_input, self.inputs)
     }
-}
 
-/// Numbers in the format of a product: themselves where that is f32.
-struct Rounded<'a, M: Machine> {
-    given: Slice<'a>,
-    copy: Option<Buffer<M>>,
-}
-
-impl<'a, M: Machine> Rounded<'a, M> {
-    fn new(
+    /// As [`Self::input_backward`] from all columns, with `of_input` in `format` and overwritten.
+    pub fn input_backward_rounded(
+        &self,
         kernels: &Kernels<M>,
         format: Precision,
-        given: Slice<'a>,
-        count: usize,
-    ) -> Result<Self, Trouble<M>> {
-        if format == Precision::F32 {
-            return Ok(Self { given, copy: None });
-        }
-        let mut copy = kernels.buffer((count * bytes_of(format)).div_ceil(4))?;
-        kernels.convert(format, &kernels.slice_mut(&mut copy), given, count)?;
-        Ok(Self { given, copy: Some(copy) })
-    }
-
-    fn slice(&self, kernels: &Kernels<M>) -> Slice<'_> {
-        self.copy.as_ref().map_or(self.given, |copy| kernels.slice(copy))
+        upstream: &Rounded<'_, M>,
+        of_input: SliceMut<'_>,
+    ) -> Result<(), Trouble<M>> {
+        let matrix = self.matrix(kernels.machine(), format).transposed();
+        kernels.multiply_rounded(upstream.in_format(kernels, format)?, matrix, of_input, self.inputs)
     }
 }
 

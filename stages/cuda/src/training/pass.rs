@@ -7,7 +7,7 @@ use crate::{
     launch::{Heads, Kernels},
     machine::{Machine, Numbers, Trouble},
     prompts::{Dropped, Prompts},
-    slice::Slice,
+    slice::{Slice, bytes_of},
 };
 
 /// One micro-batch on the device.
@@ -94,6 +94,31 @@ impl<M: Machine> Pass<M> {
     /// Room for `rows` of `width` numbers, to be written before they are read.
     pub fn buffer(&self, rows: usize, width: usize) -> Result<Buffer<M>, Trouble<M>> {
         self.kernels.buffer(rows * width)
+    }
+
+    /// As [`Self::buffer`] for numbers in `format`.
+    pub fn buffer_in(&self, format: Precision, rows: usize, width: usize) -> Result<Buffer<M>, Trouble<M>> {
+        self.kernels.buffer((rows * width * bytes_of(format)).div_ceil(4))
+    }
+
+    /// `x` `[rows, n_embd]`, of all positions or the `last` ones, after the dropout at `site` of `block`,
+    /// in `format`; `None` where nothing is dropped.
+    pub fn kept(
+        &self,
+        block: usize,
+        site: Site,
+        format: Precision,
+        x: Slice<'_>,
+        last: bool,
+    ) -> Result<Option<Buffer<M>>, Trouble<M>> {
+        let dropped = self.dropped(block, site);
+        if dropped.keys.is_none() {
+            return Ok(None);
+        }
+        let mut kept = self.buffer_in(format, self.prompts.rows(last), self.n_embd)?;
+        let to = self.kernels.slice_mut(&mut kept);
+        self.kernels.drop_rows(format, &to, x, dropped, &self.prompts, last, self.n_embd)?;
+        Ok(Some(kept))
     }
 
     /// `rows` of `width` zeros.

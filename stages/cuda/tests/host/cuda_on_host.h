@@ -46,6 +46,7 @@ void __stcg(Word *to, Word value) {
 }
 inline unsigned min(unsigned a, unsigned b) { return a < b ? a : b; }
 using std::isfinite;
+inline float __fdividef(float a, float b) { return a / b; }
 
 struct __half {
     uint16_t bits;
