@@ -1,7 +1,8 @@
-//! Compiles the kernels to PTX with nvcc, for the feature `cuda`.
+//! Compiles the kernels with nvcc, for the feature `cuda`.
 //!
-//! nvcc is looked for under `CUDA_PATH`, `CUDA_HOME`, `/usr/local/cuda` and on `PATH`. The PTX is
-//! that of compute capability 8.0; the driver compiles it for the GPU at hand.
+//! nvcc is looked for under `CUDA_PATH`, `CUDA_HOME`, `/usr/local/cuda` and on `PATH`. One file holds
+//! the machine code of every capability below, and PTX, which the driver of a newer GPU compiles: each
+//! stage is a process, and would wait for that where the driver cannot keep what it has compiled.
 
 use std::{
     env,
@@ -9,7 +10,8 @@ use std::{
     process::Command,
 };
 
-const ARCHITECTURE: &str = "compute_80";
+/// Compute capabilities, without the point.
+const CAPABILITIES: [&str; 4] = ["80", "86", "89", "90"];
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
@@ -18,9 +20,9 @@ fn main() {
     if !feature("CUDA") {
         return;
     }
-    let ptx = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("kernels.ptx");
+    let image = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("kernels.fatbin");
     if feature("CHECK") {
-        std::fs::write(&ptx, "").expect("the build folder can be written");
+        std::fs::write(&image, "").expect("the build folder can be written");
         tell_version("13.0");
         return;
     }
@@ -28,8 +30,10 @@ fn main() {
     println!("cargo:rerun-if-env-changed=CUDA_HOME");
     let nvcc = nvcc();
     let status = Command::new(&nvcc)
-        .args(["-ptx", "-O3", "-std=c++17", "-arch", ARCHITECTURE, "-o"])
-        .arg(&ptx)
+        .args(["-fatbin", "-O3", "-std=c++17", "-gencode=arch=compute_80,code=compute_80"])
+        .args(CAPABILITIES.map(|it| format!("-gencode=arch=compute_{it},code=sm_{it}")))
+        .arg("-o")
+        .arg(&image)
         .arg("src/kernels/kernels.cu")
         .status()
         .unwrap_or_else(|err| {

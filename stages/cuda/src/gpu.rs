@@ -41,7 +41,11 @@ use crate::{
 };
 
 /// The kernels, as the build compiled them.
-const PTX: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels.ptx"));
+static IMAGE: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin")));
+
+/// Bytes at an address from which the driver can read words.
+#[repr(C, align(16))]
+struct Aligned<B: ?Sized>(B);
 
 /// One GPU, open.
 #[derive(Clone)]
@@ -131,12 +135,11 @@ fn open_blas(device: &Arc<CudaDevice>) -> Result<CudaBlas, CublasError> {
     Ok(blas)
 }
 
-/// Gives the driver the kernels to compile for the GPU at hand; the thread has its context.
+/// Gives the driver the kernels, of which it takes those for the GPU at hand; the thread has its context.
 #[allow(unsafe_code, reason = "the driver's functions take raw pointers")]
 fn load_kernels() -> Result<BTreeMap<&'static str, CUfunction>, DriverError> {
-    let image = CString::new(PTX).expect("PTX is text");
-    // SAFETY: the image is PTX that ends with a zero. The module is never unloaded.
-    let module = unsafe { result::module::load_data(image.as_ptr().cast()) }?;
+    // SAFETY: the image is what nvcc made, whose header tells its length. The module is never unloaded.
+    let module = unsafe { result::module::load_data(IMAGE.0.as_ptr().cast()) }?;
     KERNELS
         .iter()
         .map(|name| {

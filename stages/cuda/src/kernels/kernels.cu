@@ -1,6 +1,6 @@
 // The kernels of GPT-2, one translation unit.
 //
-// nvcc compiles this file to PTX; the tests compile the same file with the C++ compiler of the
+// nvcc compiles this file; the tests compile the same file with the C++ compiler of the
 // machine, against `tests/host/cuda_on_host.h`, and hold every kernel to the Rust one.
 //
 // Prompts lie one after the other without padding: a matrix `[rows, width]` has one row a position,

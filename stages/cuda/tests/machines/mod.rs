@@ -6,6 +6,7 @@
 
 pub mod emulated;
 pub mod model;
+pub mod values;
 
 use pipe_cuda::{launch::Kernels, machine::Machine};
 
