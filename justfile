@@ -21,6 +21,10 @@ faults projects="100":
 cuda:
     python3 stages/cuda/build_without_toolkit.py
 
+# Runs what `just cuda` has built, with a stand-in for the driver of the GPU.
+cuda-try:
+    python3 stages/cuda/try_without_gpu.py
+
 # Measures on a machine with a GPU beside PyTorch; a part that was stopped goes on. docs/gpus.md says what to carry.
 gpu *arguments:
     python3 benches/on_gpu.py {{arguments}}

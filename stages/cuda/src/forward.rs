@@ -85,15 +85,27 @@ impl<M: Machine> Forward<M> {
         &self.kernels
     }
 
-    /// Makes room for a batch of so many positions; whatever does not fit fails here.
+    /// Makes room for a batch of so many positions; whatever does not fit fails here, and leaves nothing
+    /// that takes memory from a smaller batch.
     pub fn room(&mut self, positions: usize) -> Result<(), Trouble<M>> {
+        let made = self.make_room(positions);
+        if made.is_err() {
+            let Self { stream, last, normal, qkv, mixed, inner, .. } = self;
+            [stream, last, normal, qkv, mixed, inner].into_iter().for_each(|scratch| scratch.0 = None);
+        }
+        made
+    }
+
+    fn make_room(&mut self, positions: usize) -> Result<(), Trouble<M>> {
         let (c, kernels) = (self.n_embd, &self.kernels);
+        // Counted as f32, whatever the numbers are.
+        let of_products = |width: usize| (bytes_of(self.precision) * width).div_ceil(4);
         self.stream.room(kernels, positions, c)?;
         self.last.room(kernels, positions, c)?;
         self.normal.room(kernels, positions, c)?;
-        self.qkv.room(kernels, positions, 3 * c)?;
-        self.mixed.room(kernels, positions, c)?;
-        self.inner.room(kernels, positions, bytes_of(self.precision) * c)
+        self.qkv.room(kernels, positions, of_products(3 * c))?;
+        self.mixed.room(kernels, positions, of_products(c))?;
+        self.inner.room(kernels, positions, of_products(4 * c))
     }
 
     /// The residual stream, to write the start of a batch to.

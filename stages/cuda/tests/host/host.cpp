@@ -21,6 +21,7 @@ extern "C" int run_kernel(const char *name, unsigned grid_x, unsigned grid_y, un
 #define CASE(NAME) \
     if (!strcmp(name, #NAME)) s.kernel = [](void **arguments) { host::call(NAME, arguments); };
     KERNELS(CASE)
+#undef CASE
     if (!s.kernel) return 1;
     s.arguments = arguments;
     s.threads = threads;
