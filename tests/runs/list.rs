@@ -192,8 +192,11 @@ fn an_empty_list_says_why_it_is_empty() {
 }
 
 #[test]
-fn an_empty_note_is_refused() {
+fn an_empty_note_is_refused_and_a_note_is_shown_as_it_was_written() {
     let lab = ranks();
     assert_eq!(pipe(&lab, &["note", "1", " "]).status.code(), Some(2));
-    said(&lab, &["note", "1", "warm", "up"]);
+    said(&lab, &["note", "1", "warm", "up", "\u{1b}[31m"]);
+    // What would colour a terminal is shown instead.
+    assert!(said(&lab, &["show", "1"]).contains("warm up \\u{1b}[31m ("));
+    assert!(said(&lab, &["runs"]).contains("“warm up \\u{1b}[31m”"));
 }
