@@ -98,7 +98,7 @@ pub fn changes(old: &Fingerprint, new: &Fingerprint) -> Vec<Reason> {
         let (old, new) = (before.get(path), after.get(path));
         // By the text that was hashed: 0.0 and -0.0 are equal numbers and two keys.
         let text = |value: Option<&Value>| value.map(|value| serde_json::to_string(&InOrder(value)).ok());
-        if text(old) != text(new) {
+        if text(old) != text(new) && !is_told_below(path, &[&before, &after]) {
             let (old, new) = (old.cloned(), new.cloned());
             reasons.push(Reason::Parameter { path: path.clone(), old, new, place: None, since: None });
         }
@@ -143,6 +143,16 @@ pub(crate) fn leaves(value: &Value) -> BTreeMap<String, Value> {
     let mut found = BTreeMap::new();
     walk("", value, &mut found);
     found
+}
+
+/// Whether the maps at `path` differ in nothing but what they hold: an empty one beside one whose values
+/// have paths of their own.
+pub(crate) fn is_told_below(path: &str, sides: &[&BTreeMap<String, Value>]) -> bool {
+    let below = format!("{path}.");
+    sides.iter().all(|leaves| match leaves.get(path) {
+        Some(value) => value.as_object().is_some_and(serde_json::Map::is_empty),
+        None => leaves.range(below.clone()..).next().is_some_and(|(path, _)| path.starts_with(&below)),
+    })
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@
 pub mod attempts;
 pub mod cache;
 pub mod cli;
+mod contrast;
 pub mod digest;
 pub mod engine;
 pub mod exec;

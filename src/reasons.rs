@@ -2,9 +2,11 @@
 
 use serde_json::Value;
 
-use super::units::{self, shortened};
+use super::{
+    contrast,
+    units::{self, shortened},
+};
 use crate::{
-    digest::Digest,
     names::{Place, RunId},
     record::{FileChanges, Reason},
 };
@@ -20,28 +22,31 @@ pub(super) fn words(reason: &Reason) -> String {
         Reason::NeverRun => "no earlier result".into(),
         Reason::Parameter { path, old, new, place, .. } => {
             let place = written_at(place.as_ref());
-            format!("with.{path}: {}{place}", change(old.as_ref().map(value), new.as_ref().map(value)))
+            format!("with.{path}: {}{place}", change(old.as_ref(), new.as_ref(), "none"))
         }
-        Reason::Environment { variable, old, new, place, .. } => {
+        Reason::Environment { variable, old, new, declared, place, .. } => {
             let place = written_at(place.as_ref());
-            let value = |text: &Option<String>| {
-                text.as_deref().map_or_else(|| "unset".into(), |text| value(&Value::from(text)))
+            let value = |text: &Option<String>| text.as_deref().map(Value::from);
+            let (old, new) = (value(old), value(new));
+            let change = match declared {
+                None => change(old.as_ref(), new.as_ref(), "unset"),
+                Some(true) => format!("not declared → {}", alone(new.as_ref(), "unset")),
+                Some(false) => format!("{} → not declared", alone(old.as_ref(), "unset")),
             };
-            format!("environment {variable}: {} → {}{place}", value(old), value(new))
+            format!("environment {variable}: {change}{place}")
         }
         Reason::Input { port, from, files: Some(files), .. } if *files != FileChanges::default() => {
             format!("in.{port}: {} in {from}", file_changes(files))
         }
-        Reason::Input { port, from, old, new: None, .. } if old.is_some() => {
-            format!("in.{port}: other contents from {from}")
-        }
-        Reason::Input { port, from, old, new, .. } => {
-            let short = |digest: &Digest| digest.short();
-            format!("in.{port}: {} ({from})", change(old.as_ref().map(short), new.as_ref().map(short)))
+        Reason::Input { port, new: None, .. } => format!("input `{port}` was removed"),
+        Reason::Input { port, from, old: None, .. } => format!("input `{port}` was added ({from})"),
+        Reason::Input { port, from, old: Some(old), new: Some(new), .. } => {
+            format!("in.{port}: {} → {} ({from})", old.short(), new.short())
         }
         Reason::Seed { old, new, place, .. } => {
-            let seed = |seed: &Option<u64>| seed.map(|seed| seed.to_string());
-            format!("seed: {}{}", change(seed(old), seed(new)), written_at(place.as_ref()))
+            let seed = |seed: &Option<u64>| seed.map(Value::from);
+            let change = change(seed(old).as_ref(), seed(new).as_ref(), "none");
+            format!("seed: {change}{}", written_at(place.as_ref()))
         }
         Reason::Version { old, new, .. } => format!("kind version: {old} → {new}"),
         Reason::Kind { old, new, .. } => format!("kind: {old} → {new}"),
@@ -101,14 +106,13 @@ fn file_changes(files: &FileChanges) -> String {
     told.collect::<Vec<_>>().join("; ")
 }
 
-fn change(old: Option<String>, new: Option<String>) -> String {
-    let or_none = |value: Option<String>| value.unwrap_or_else(|| "none".into());
-    format!("{} → {}", or_none(old), or_none(new))
+/// `8 → 16`; what is not there is `missing`.
+fn change(old: Option<&Value>, new: Option<&Value>, missing: &str) -> String {
+    contrast::shortened(&contrast::texts(&[old, new], missing), LONGEST).join(" → ")
 }
 
-fn value(value: &Value) -> String {
-    let text = value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
-    shortened(&text.split_whitespace().collect::<Vec<_>>().join(" "), LONGEST)
+fn alone(value: Option<&Value>, missing: &str) -> String {
+    contrast::shortened(&contrast::texts(&[value], missing), LONGEST).concat()
 }
 
 fn list(stages: &[String]) -> String {
@@ -123,7 +127,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::record::FileNames;
+    use crate::{digest::Digest, record::FileNames};
 
     #[test]
     fn every_reason_has_words() {
@@ -147,6 +151,15 @@ mod tests {
             variable: "GPUS".into(),
             old: old.map(Into::into),
             new: new.map(Into::into),
+            declared: None,
+            place: None,
+            since: None,
+        };
+        let declared = |is_declared: bool| Reason::Environment {
+            variable: "GPUS".into(),
+            old: None,
+            new: None,
+            declared: Some(is_declared),
             place: None,
             since: None,
         };
@@ -157,6 +170,7 @@ mod tests {
             parameter(Some(json!(8)), Some(json!(16)), Some(place)),
             parameter(None, Some(json!(["q", "v"])), None),
             parameter(Some(json!("x".repeat(50))), None, None),
+            parameter(Some(json!(1)), Some(json!("1")), None),
             input(digest("a"), digest("b")),
             input(None, digest("b")),
             input(digest("a"), None),
@@ -170,6 +184,8 @@ mod tests {
             },
             environment(Some("0"), None),
             environment(None, Some("0,1")),
+            declared(true),
+            declared(false),
             Reason::Seed { old: Some(1), new: None, place: None, since: None },
             Reason::Version { old: 1, new: 2, since: None },
             Reason::Kind { old: "lora".into(), new: "fine_tune".into(), since: None },
@@ -191,13 +207,16 @@ mod tests {
         no earlier result
         with.rank: 8 → 16 (a.yaml:12:5)
         with.rank: none → ["q","v"]
-        with.rank: xxxxxxxxxxxxxxxxxxxx…xxxxxxxxxxxxxxxxxxx → none
+        with.rank: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx… → none
+        with.rank: 1 → "1"
         in.reviews: 17762fddd969 → 10e5cf3d3c8a (data/x.jsonl)
-        in.reviews: none → 10e5cf3d3c8a (data/x.jsonl)
-        in.reviews: other contents from data/x.jsonl
+        input `reviews` was added (data/x.jsonl)
+        input `reviews` was removed
         in.data: changed 0.txt, 1.txt and 10 more; added 0.txt; removed 0.txt, 1.txt and 2.txt in data
         environment GPUS: 0 → unset
         environment GPUS: unset → 0,1
+        environment GPUS: not declared → unset
+        environment GPUS: unset → not declared
         seed: 1 → none
         kind version: 1 → 2
         kind: lora → fine_tune

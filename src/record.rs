@@ -273,6 +273,9 @@ pub enum Reason {
         old: Option<String>,
         /// The value now; `None` if it is not set or no longer declared.
         new: Option<String>,
+        /// Whether it is declared now, if it was otherwise before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        declared: Option<bool>,
         /// Where it is declared.
         place: Option<Place>,
         /// The run that had the earlier value.
@@ -282,11 +285,12 @@ pub enum Reason {
     Input {
         /// The input's name.
         port: String,
-        /// Where it comes from: a stage's port, or a path.
+        /// Where it comes from: a stage's port, or a path; nothing if the input is gone.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
         from: String,
         /// The earlier bytes; `None` if the input is new.
         old: Option<Digest>,
-        /// The bytes now; `None` if the input is gone, or not known before the run.
+        /// The bytes now; `None` if the input is gone.
         new: Option<Digest>,
         /// Which files of a folder or pattern differ, where that is known.
         #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,6 +1,9 @@
 //! How times, sizes and measured values are written for people.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
+use unicode_width::UnicodeWidthStr;
 
 /// How long before `now` something was: `3 hours ago`; the date when it is more than two weeks.
 pub(crate) fn ago(then: Timestamp, now: Timestamp) -> String {
@@ -81,15 +84,42 @@ pub(crate) fn difference(value: Option<f64>) -> String {
     }
 }
 
-/// `text` with its middle left out where it is longer than `limit` characters.
+/// `text` with its middle left out where it takes more than `limit` cells of a terminal, and with control
+/// characters made visible.
 pub(crate) fn shortened(text: &str, limit: usize) -> String {
-    let length = text.chars().count();
-    if length <= limit {
-        return text.to_owned();
+    let text = visible(text);
+    if text.width() <= limit {
+        return text.into_owned();
     }
-    let head: String = text.chars().take(limit / 2).collect();
-    let tail: String = text.chars().skip(length - (limit - 1 - limit / 2)).collect();
-    format!("{head}…{tail}")
+    let head = begin(&text, limit / 2);
+    let room = limit - 1 - limit / 2;
+    let mut at = text.len();
+    for (start, _) in text.char_indices().rev().take_while(|(start, _)| text[*start..].width() <= room) {
+        at = start;
+    }
+    format!("{head}…{}", &text[at..])
+}
+
+/// As much of the beginning of `text` as fits into `cells` of a terminal.
+pub(crate) fn begin(text: &str, cells: usize) -> &str {
+    let mut end = 0;
+    for (start, c) in text.char_indices() {
+        let next = start + c.len_utf8();
+        if text[..next].width() > cells {
+            break;
+        }
+        end = next;
+    }
+    &text[..end]
+}
+
+/// `text` with control characters, which could move the cursor or change colours, as `\u{1b}`.
+pub(crate) fn visible(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return text.into();
+    }
+    let seen = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(seen).collect::<String>().into()
 }
 
 /// `1 stage`, `2 stages`.
@@ -133,5 +163,14 @@ mod tests {
         );
         assert_eq!(shortened("abcdefghij", 10), "abcdefghij");
         assert_eq!(shortened("abcdefghijk", 10), "abcde…hijk");
+    }
+
+    #[test]
+    fn texts_are_measured_in_cells_and_control_characters_are_seen() {
+        assert_eq!(shortened("数据集数据集", 12), "数据集数据集");
+        assert_eq!(shortened("数据集数据集", 10), "数据…据集");
+        assert_eq!(shortened("数据集数据集", 9), "数据…据集");
+        assert_eq!(begin("数据 data", 5), "数据 ");
+        assert_eq!(shortened("a\u{1b}[31mb\n", 40), "a\\u{1b}[31mb\\n");
     }
 }

@@ -6,7 +6,7 @@ use crate::record::Reason;
 /// What was asked of `pipe run`, as far as it is to be asked again, in words for a shell.
 #[derive(Debug, Clone, Default)]
 pub struct Again {
-    /// The command up to what chooses stages.
+    /// The command up to what chooses stages; all of it where it takes no such options.
     pub base: Vec<String>,
     /// `--only`, `--from` and `--until`.
     pub selection: Vec<String>,
@@ -23,7 +23,7 @@ impl Again {
     /// would do again what is done, and without it a stage that has an older result would be cached;
     /// so a forced stage is forced again, and nothing before it.
     pub fn words(&self, stage: &str, reasons: &[Reason]) -> Vec<String> {
-        let choice = if reasons.contains(&Reason::Forced) {
+        let choice = if reasons.contains(&Reason::Forced) && !self.force.is_empty() {
             [vec![format!("--from {}", quoted(stage))], self.force.clone()].concat()
         } else {
             self.selection.clone()
@@ -76,6 +76,8 @@ mod tests {
         };
         assert_eq!(again.command("lora", &[Reason::NeverRun]), "pipe run p.yaml --until eval");
         assert_eq!(again.command("lora", &[Reason::Forced]), "pipe run p.yaml --from lora --force");
+        let again = Again { base: words("pipe reproduce run_2 --force"), ..Again::default() };
+        assert_eq!(again.command("lora", &[Reason::Forced]), "pipe reproduce run_2 --force");
     }
 
     #[test]

@@ -32,10 +32,7 @@ pub(super) struct Check {
 impl Check {
     pub fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
         let options = self.pipeline.options(globals);
-        let checked = load(&options, pipe_stages::kinds()).and_then(|pipeline| {
-            let lacking = profiles(&options, &pipeline)?;
-            Ok((pipeline, lacking))
-        });
+        let checked = check(&options);
         if self.json {
             let (value, code) = match &checked {
                 Ok((pipeline, lacking)) => (pipeline_json(pipeline, lacking), ExitCode::SUCCESS),
@@ -56,18 +53,26 @@ impl Check {
     }
 }
 
-/// Checks every profile alone, unless one was chosen; returns the outside files that they lack.
-fn profiles(options: &LoadOptions, pipeline: &Pipeline) -> Result<Vec<(String, Problem)>, PipelineErrors> {
-    let mut wrong = Vec::new();
+/// Checks the pipeline, and every profile alone unless one was chosen; returns the outside files that they
+/// lack.
+fn check(options: &LoadOptions) -> Result<(Pipeline, Vec<(String, Problem)>), PipelineErrors> {
+    let checked = load(options, pipe_stages::kinds());
+    let (mut wrong, declared, total) = match &checked {
+        Ok(pipeline) => (Vec::new(), pipeline.declared_profiles.as_slice(), 0),
+        Err(errors) => (errors.problems.clone(), &*errors.profiles, errors.total),
+    };
+    let known = wrong.len();
+    let place = |problem: &Problem| problem.places.first().map(|(place, _)| place.to_string());
     let mut lacking = Vec::new();
-    let mut seen = BTreeSet::new();
-    let chosen = !options.profiles.is_empty();
-    for profile in pipeline.declared_profiles.iter().filter(|_| !chosen) {
+    // What is wrong without a profile is wrong with it, and told once.
+    let mut seen: BTreeSet<(String, Option<String>)> =
+        wrong.iter().map(|problem| (problem.message.clone(), place(problem))).collect();
+    let is_cut = total > known;
+    for profile in declared.iter().filter(|_| options.profiles.is_empty() && !is_cut) {
         let alone = LoadOptions { profiles: vec![profile.clone()], ..options.clone() };
         let Err(errors) = load(&alone, pipe_stages::kinds()) else { continue };
         for mut problem in errors.problems {
-            let place = problem.places.first().map(|(place, _)| place.to_string());
-            if !seen.insert((problem.message.clone(), place)) {
+            if !seen.insert((problem.message.clone(), place(&problem))) {
                 continue;
             }
             if problem.code == "missing_file" {
@@ -78,10 +83,17 @@ fn profiles(options: &LoadOptions, pipeline: &Pipeline) -> Result<Vec<(String, P
             }
         }
     }
-    if wrong.is_empty() {
-        Ok(lacking)
-    } else {
-        Err(PipelineErrors { file: options.file.clone(), total: wrong.len(), problems: wrong, outside: None })
+    let more = wrong.len() - known;
+    match checked {
+        Ok(pipeline) if more == 0 => Ok((pipeline, lacking)),
+        Ok(_) => Err(PipelineErrors {
+            file: options.file.clone(),
+            total: more,
+            problems: wrong,
+            outside: None,
+            profiles: Box::default(),
+        }),
+        Err(errors) => Err(PipelineErrors { total: total + more, problems: wrong, ..errors }),
     }
 }
 
@@ -122,6 +134,10 @@ fn pipeline_json(pipeline: &Pipeline, lacking: &[(String, Problem)]) -> Value {
 fn errors_json(errors: &PipelineErrors) -> Value {
     json!({
         "file": errors.file,
+        "name": null,
+        "stages": null,
+        "profiles": errors.profiles,
+        "notes": [],
         "problems": errors.problems.iter().map(problem_json).collect::<Vec<_>>(),
     })
 }

@@ -4,7 +4,7 @@ use std::{collections::HashMap, fmt::Write, process::ExitCode};
 
 use clap::{Args, ValueEnum};
 
-use super::{Failure, Globals, PipelineArgs};
+use super::{Failure, Globals, PipelineArgs, units::counted};
 use crate::pipeline::{Pipeline, Source, StageSpec};
 
 /// Show which stage feeds which
@@ -75,7 +75,7 @@ fn text(pipeline: &Pipeline) -> String {
     };
     let name_width = longest(|stage| stage.name.len(), 24);
     let kind_width = longest(|stage| stage.kind.name.len(), 16);
-    let mut out = format!("{}: {} stages\n\n", pipeline.name, pipeline.stages.len());
+    let mut out = format!("{}: {}\n\n", pipeline.name, counted(pipeline.stages.len(), "stage"));
     for stage in in_order(pipeline, &dag) {
         let start = format!("{:name_width$}  {:kind_width$}  ", stage.name, stage.kind.name);
         let indent = " ".repeat(name_width + kind_width + 4);

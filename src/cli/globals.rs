@@ -8,7 +8,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 
-use super::Failure;
+use super::{Failure, targets::quoted};
 use crate::root::project_root;
 
 /// Options that every verb takes.
@@ -22,6 +22,21 @@ pub struct Globals {
     /// When to use colours; `auto` heeds the terminal and `NO_COLOR`
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t)]
     pub color: When,
+}
+
+fn environment_root() -> Option<PathBuf> {
+    std::env::var_os("PIPE_ROOT").map(PathBuf::from).filter(|root| !root.as_os_str().is_empty())
+}
+
+fn root_option(root: &Path) -> String {
+    format!("--root {}", quoted(&root.display().to_string()))
+}
+
+/// `--root DIR` as words of a shell, where a verb that is given this pipeline file or none would not find
+/// the project `root` by itself.
+pub(super) fn root_words_for(root: &Path, file: Option<&Path>) -> Option<String> {
+    let is_found = project_root(environment_root().as_deref(), file).is_ok_and(|found| found == root);
+    (!is_found).then(|| root_option(root))
 }
 
 /// When to use colours.
@@ -48,6 +63,12 @@ impl Globals {
             let root = self.named_root().unwrap_or(Path::new("."));
             Failure::input(format!("cannot use `{}` as the project root: {err}", root.display()))
         })
+    }
+
+    /// `--root DIR` as it was given, as words of a shell; none where `PIPE_ROOT` says it.
+    pub(super) fn root_words(&self) -> Option<String> {
+        let root = self.root.as_ref().filter(|root| environment_root().as_ref() != Some(root))?;
+        Some(root_option(root))
     }
 
     /// Whether what goes to standard output is coloured.

@@ -23,6 +23,9 @@ pub(super) struct Note {
 
 impl Note {
     pub fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
+        if self.text.iter().all(|word| word.trim().is_empty()) {
+            return Err(Failure::input("the note is empty").help("write what to remember after the run"));
+        }
         let text = self.text(&mut history::open(globals)?, Timestamp::now())?;
         history::print(globals, &text)
     }

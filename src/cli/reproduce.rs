@@ -16,9 +16,11 @@ use super::{
     again::Again,
     device::{DeviceOption, Wants, any_asks_for_gpu},
     execute::{INTERRUPTED, join, request_until, run_anew, stop_on_signals},
+    globals::root_words_for,
     history::{self, json_text},
-    plan::{plan, plan_lines},
+    plan::{plan, plan_json, plan_lines},
     reasons,
+    targets::quoted,
     verify::{as_json, line, summary, tolerance, was_on_gpu},
     view,
 };
@@ -65,7 +67,7 @@ pub(super) struct Reproduce {
     #[arg(long, value_name = "NUMBER", default_value_t = 0.0, value_parser = tolerance)]
     tolerance: f64,
     /// Say what differs today and what would be computed, and run nothing
-    #[arg(short = 'n', long, conflicts_with_all = ["worktree", "json"])]
+    #[arg(short = 'n', long, conflicts_with = "worktree")]
     dry_run: bool,
     #[command(flatten)]
     device: DeviceOption,
@@ -107,15 +109,20 @@ impl Reproduce {
         let cache = Cache::open(&root.join("cache"));
         let mut request = request_until(&pipeline, wanted, force, self.jobs.map(NonZero::get))?;
         if self.dry_run {
-            globals.print(plan_lines(&plan(&request, &cache)?))?;
+            let plan = plan(&request, &cache)?;
+            if self.json {
+                let stages: Vec<Value> = plan.iter().map(plan_json).collect();
+                let document = json!({"run": id, "differences": differences, "stages": stages});
+                globals.print(json_text(&document))?;
+            } else {
+                globals.print(plan_lines(&plan))?;
+            }
             return Ok(ExitCode::SUCCESS);
         }
         let stop = Stop::default();
         stop_on_signals(&stop, || {});
         let _hold = join(&cache, &|text| globals.say(text))?;
-        let words = |words: [&str; 2]| words.map(str::to_owned).to_vec();
-        let reproduce = [words(["pipe", "reproduce"]), vec![id.to_string()]].concat();
-        let again = Again { base: reproduce, logs: words(["pipe", "logs"]), ..Again::default() };
+        let again = self.again(globals, id, &pipeline);
         let on_gpu = then.stages.iter().any(was_on_gpu);
         let wants = Wants { model: on_gpu, gpus: any_asks_for_gpu(&pipeline), told: true };
         let devices = self.device.find(wants)?;
@@ -143,6 +150,22 @@ impl Reproduce {
         } else {
             ExitCode::SUCCESS
         })
+    }
+
+    /// The command that a person would give again.
+    fn again(&self, globals: &Globals, id: RunId, pipeline: &Pipeline) -> Again {
+        let words = |words: [&str; 2]| words.map(str::to_owned).to_vec();
+        let mut base = [words(["pipe", "reproduce"]), vec![id.to_string()]].concat();
+        base.extend(globals.root_words());
+        base.extend(self.force.then(|| "--force".to_owned()));
+        let folder = self.worktree.as_ref().map(|folder| quoted(&folder.display().to_string()));
+        base.extend(folder.map(|folder| format!("--worktree {folder}")));
+        base.extend((self.tolerance > 0.0).then(|| format!("--tolerance {:e}", self.tolerance)));
+        base.extend(self.device.words());
+        base.extend(self.jobs.map(|jobs| format!("-j {jobs}")));
+        let mut logs = words(["pipe", "logs"]);
+        logs.extend(root_words_for(&pipeline.root, None));
+        Again { base, logs, ..Again::default() }
     }
 
     /// The project in a checkout of the recorded commit.

@@ -18,7 +18,9 @@ use super::{
         INTERRUPTED, all_cpus, closing, execute, headline, invocation, join, run_start, seconds_since,
         stop_on_signals, total_memory,
     },
-    expected, history,
+    expected,
+    globals::root_words_for,
+    history,
     late::Late,
     line::Line,
     lines,
@@ -249,18 +251,15 @@ impl Run {
     /// The command that a person would give again.
     fn again(&self, globals: &Globals, pipeline: &Pipeline) -> Again {
         let path = |path: &Path| quoted(&path.display().to_string());
-        let environment = std::env::var_os("PIPE_ROOT").map(PathBuf::from);
-        let root = globals.root.as_ref().filter(|root| environment.as_ref() != Some(root));
         let mut base = vec!["pipe".to_owned(), "run".to_owned(), path(&self.pipeline.file)];
-        base.extend(root.map(|root| format!("--root {}", path(root))));
+        base.extend(globals.root_words());
         base.extend(self.pipeline.profiles.iter().map(|name| format!("-p {}", quoted(name))));
         base.extend(self.pipeline.sets.iter().map(|set| format!("-s {}", quoted(set))));
         base.extend(self.jobs.map(|jobs| format!("-j {jobs}")));
         base.extend(self.device.words());
         base.extend(self.keep_going.then(|| "-k".to_owned()));
         let mut logs = vec!["pipe".to_owned(), "logs".to_owned()];
-        let is_found = globals.project_root(None).is_ok_and(|root| root == pipeline.root);
-        logs.extend((!is_found).then(|| format!("--root {}", path(&pipeline.root))));
+        logs.extend(root_words_for(&pipeline.root, None));
         let (selection, force) = (self.targets.selection_words(), self.targets.force_words());
         Again { base, selection, force, logs }
     }
@@ -283,10 +282,8 @@ impl Run {
         };
         if self.json {
             let stages: Vec<_> = records.iter().map(record_json).collect();
-            let mut document = json!({"run": run, "status": summary.status, "stages": stages});
-            if !expected.is_empty() {
-                document["expected"] = json!(expected);
-            }
+            let document =
+                json!({"run": run, "status": summary.status, "stages": stages, "expected": expected});
             return globals.print(format_args!("{document:#}\n"));
         }
         print(globals, cache, &summary.tables, &expected)

@@ -70,6 +70,8 @@ pub(super) struct Runs {
     csv: bool,
 }
 
+/// Numbers below this are whole in JSON, too, where they are whole: what comes after cannot be told.
+const WHOLE: f64 = (1_u64 << 53) as f64;
 /// What `--csv` has where no columns are named.
 const CSV: [&str; 12] = [
     "status", "started", "pipeline", "profile", "set", "seed", "ran", "cached", "failed", "seconds", "tag",
@@ -79,7 +81,12 @@ const CSV: [&str; 12] = [
 impl Runs {
     pub fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
         let selection = self.selection()?;
-        let text = self.text(&history::open(globals)?, selection, Timestamp::now())?;
+        let database = history::open(globals)?;
+        let mut named: Vec<&Column> = selection.columns.iter().collect();
+        named.extend(selection.sort.iter().map(|(column, _)| column));
+        selection.filter.iter().for_each(|filter| filter.columns(&mut |column| named.push(column)));
+        database.check_columns(&named)?;
+        let text = self.text(&database, selection, Timestamp::now())?;
         history::print(globals, &text)
     }
 
@@ -131,14 +138,17 @@ impl Runs {
         if self.csv {
             return Ok(comma_separated(&runs, &names));
         }
-        if runs.is_empty() {
-            return Ok(if is_filtered {
-                "no run meets this\n".into()
-            } else {
-                "no run is recorded yet; start with `pipe run FILE`\n".into()
-            });
+        if runs.is_empty() && !is_cut {
+            let text = if is_filtered { "no run meets this".to_owned() } else { db.why_none()? };
+            return Ok(text + "\n");
         }
-        let mut text = if names.is_empty() { overview(&runs, now) } else { chosen(&runs, &names, now) };
+        let mut text = if runs.is_empty() {
+            String::new()
+        } else if names.is_empty() {
+            overview(&runs, now)
+        } else {
+            chosen(&runs, &names, now)
+        };
         if is_cut {
             let rest = format!("the first {}; `pipe runs --all` lists every run", runs.len());
             text.push_str(&styled(DIM, &rest));
@@ -172,6 +182,8 @@ fn chosen(runs: &[(RunInfo, Vec<Cell>)], names: &[&str], now: Timestamp) -> Stri
             Cell::Nothing => "–".into(),
             Cell::Number(number) => measured(Some(*number)),
             Cell::Text(_) if matches!(*name, "started" | "when") => ago(run.started, now),
+            Cell::List(list) if list.is_empty() => "–".into(),
+            Cell::List(list) => shortened(&list.join(" "), 40),
             Cell::Text(text) => shortened(&text.split_whitespace().collect::<Vec<_>>().join(" "), 40),
         };
         table.row([run.run.to_string()].into_iter().chain(cells.iter().zip(names).map(cell)).collect());
@@ -184,8 +196,12 @@ fn json((run, cells): &(RunInfo, Vec<Cell>), names: &[&str]) -> Value {
     if !names.is_empty() {
         let cell = |cell: &Cell| match cell {
             Cell::Nothing => Value::Null,
+            Cell::Number(number) if number.fract() == 0.0 && number.abs() < WHOLE => {
+                Value::from(*number as i64)
+            }
             Cell::Number(number) => Value::from(*number),
             Cell::Text(text) => Value::from(text.as_str()),
+            Cell::List(list) => Value::from(list.as_slice()),
         };
         let columns = names.iter().zip(cells).map(|(name, found)| ((*name).to_owned(), cell(found)));
         value["columns"] = Value::Object(columns.collect::<Map<_, _>>());
@@ -201,6 +217,7 @@ fn comma_separated(runs: &[(RunInfo, Vec<Cell>)], names: &[&str]) -> String {
             Cell::Nothing => String::new(),
             Cell::Number(number) => number.to_string(),
             Cell::Text(text) => text.clone(),
+            Cell::List(list) => list.join(" "),
         };
         let cells: Vec<String> = [run.run.to_string()].into_iter().chain(cells.iter().map(cell)).collect();
         text.push_str(&history::csv_line(&cells));

@@ -13,7 +13,7 @@ use super::{
     metrics::{arrow, better, is_detail},
     reasons,
     table::{BAD, BOLD, Columns, DIM, style_of, styled},
-    units::{ago, counted, date_and_time, duration, measured, shortened, size},
+    units::{ago, counted, date_and_time, duration, measured, shortened, size, visible},
 };
 use crate::{
     record::{Outcome, Reason},
@@ -86,7 +86,7 @@ fn header(run: &RunInfo, now: Timestamp) -> String {
         },
     );
     let mut line = |name: &str, value: String| {
-        writeln!(text, "{}{value}", styled(DIM, &format!("{name:<10}"))).expect("a text grows");
+        writeln!(text, "{}{}", styled(DIM, &format!("{name:<10}")), visible(&value)).expect("a text grows");
     };
     line("command", format!("pipe {}", run.command.join(" ")));
     line("pipeline", format!("{} ({}), seed {}", run.pipeline, run.file.display(), run.seed));

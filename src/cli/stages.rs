@@ -154,7 +154,10 @@ fn write_ports(out: &mut String, ports: &Ports) {
             out.push_str(&wrapped(&format!("  NAME  {port_type}  "), 8, &format!("any number: {doc}")));
         }
     }
-    if ports.outputs.is_empty() {
+    // What is taken without a fixed list is named by parameters, and so is what is given.
+    if ports.outputs.is_empty() && matches!(ports.inputs, Inputs::Free { .. }) {
+        out.push_str("\nOutputs: those that its parameters name\n");
+    } else if ports.outputs.is_empty() {
         out.push_str("\nOutputs: none\n");
     } else {
         out.push_str("\nOutputs\n");

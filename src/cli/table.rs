@@ -8,6 +8,8 @@ use std::fmt::Write;
 use anstyle::{AnsiColor, Style};
 use unicode_width::UnicodeWidthStr;
 
+use super::units::begin;
+
 pub(crate) const BOLD: Style = Style::new().bold();
 pub(crate) const DIM: Style = Style::new().dimmed();
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
@@ -63,14 +65,14 @@ impl Columns {
         self.rows.push(cells);
     }
 
-    /// Cuts the cells of `column` by what the table is wider than `width`, but leaves `least` characters of each.
+    /// Cuts the cells of `column` by what the table is wider than `width`, but leaves `least` cells of each.
     pub fn shrink(&mut self, column: usize, width: usize, least: usize) {
         let widths: Vec<usize> = (0..self.headings.len()).map(|column| self.width(column)).collect();
         let whole = widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1);
         let limit = widths[column].saturating_sub(whole.saturating_sub(width)).max(least);
         for cell in self.rows.iter_mut().map(|row| &mut row[column]) {
             if cell.width() > limit {
-                *cell = cell.chars().take(limit - 1).chain(['…']).collect();
+                *cell = format!("{}…", begin(cell, limit - 1));
             }
         }
     }
@@ -168,6 +170,10 @@ mod tests {
         let text = anstream::adapter::strip_str(&wide.text()).to_string();
         assert_eq!(text, "RUN    TAGS\nrun_1  a tag and a …\n");
         assert!(text.lines().all(|line| line.chars().count() <= 20));
+        let mut wide = table("数据集数据集数据集");
+        wide.shrink(1, 20, 5);
+        let text = anstream::adapter::strip_str(&wide.text()).to_string();
+        assert_eq!(text, "RUN    TAGS\nrun_1  数据集数据集…\n");
         let mut fits = table("baseline");
         fits.shrink(1, 20, 5);
         assert!(fits.text().ends_with("baseline\n"));

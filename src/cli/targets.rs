@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use clap::Args;
 
-use super::Failure;
+use super::{Failure, globals::root_words_for};
 use crate::{
-    engine::{Force, Selection, matching},
+    engine::{Force, Selection},
     pipeline::Pipeline,
 };
 
@@ -37,8 +37,7 @@ impl Targets {
 
     /// The names of the selected stages; `None` for the whole pipeline.
     pub fn selected(&self, pipeline: &Pipeline) -> Result<Option<BTreeSet<String>>, Failure> {
-        let Self { only, from, until, .. } = self.clone();
-        Ok(Selection { only, from, until }.of(pipeline)?)
+        Ok(self.selection().of(pipeline)?)
     }
 
     /// The stages to run even if they have a result.
@@ -46,8 +45,13 @@ impl Targets {
         Ok(match self.force.as_slice() {
             [] => Force::None,
             patterns if patterns.iter().any(String::is_empty) => Force::All,
-            patterns => Force::Stages(matching(pipeline, "--force", patterns)?),
+            patterns => Force::Stages(self.selection().forced(pipeline, patterns)?),
         })
+    }
+
+    fn selection(&self) -> Selection {
+        let Self { only, from, until, .. } = self.clone();
+        Selection { only, from, until }
     }
 
     /// `--only`, `--from` and `--until` as words of a shell.
@@ -75,7 +79,12 @@ pub fn command_until(pipeline: &Pipeline, stages: &[String]) -> String {
     let sets = pipeline.sets.iter().map(|set| format!(" -s {}", quoted(set)));
     let until = stages.iter().map(|stage| format!(" --until {}", quoted(stage)));
     let options: String = profiles.chain(sets).chain(until).collect();
-    format!("pipe run {}{options}", quoted(&pipeline.file.display().to_string()))
+    // The file is known by its place below the root, which need not be the working directory.
+    let file = pipeline.root.join(&pipeline.file);
+    let root = root_words_for(&pipeline.root, Some(&file)).map(|root| format!(" {root}"));
+    let here = std::env::current_dir().and_then(|here| here.canonicalize()).unwrap_or_default();
+    let file = quoted(&file.strip_prefix(here).unwrap_or(&file).display().to_string());
+    format!("pipe run {file}{}{options}", root.unwrap_or_default())
 }
 
 /// `text` as one word of a shell.

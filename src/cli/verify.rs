@@ -37,7 +37,7 @@ Examples:
   pipe verify --cache --repair          and remove what is damaged, so that it is computed again")]
 pub(super) struct Verify {
     /// `run_12`, `12`, `@last`, `@last~1` or a tag
-    #[arg(required_unless_present = "cache")]
+    #[arg(required_unless_present_any = ["cache", "repair"])]
     run: Option<String>,
     /// Stages of the run [default: all]
     #[arg(value_name = "STAGE")]
@@ -49,7 +49,7 @@ pub(super) struct Verify {
     #[arg(long, conflicts_with_all = ["run", "stages", "tolerance", "dry_run", "jobs", "choice"])]
     cache: bool,
     /// Remove what is damaged, and results that need it, so that they are computed again
-    #[arg(long, requires = "cache")]
+    #[arg(long)]
     repair: bool,
     /// Say what would be computed, and compute nothing
     #[arg(short = 'n', long)]
@@ -72,6 +72,10 @@ pub(super) fn tolerance(text: &str) -> Result<f64, String> {
 
 impl Verify {
     pub fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
+        if self.repair && !self.cache {
+            let failure = Failure::input("`--repair` is for the cache, not for a run");
+            return Err(failure.help("write `pipe verify --cache --repair`"));
+        }
         match &self.run {
             Some(run) => self.verify(globals, run),
             None => verify_cache::check(globals, self.repair, self.json),

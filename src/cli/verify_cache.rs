@@ -26,8 +26,10 @@ type Users = Vec<(RunId, String)>;
 /// Hashes everything again and tells what is damaged; `repair` removes it.
 pub(super) fn check(globals: &Globals, repair: bool, as_json: bool) -> Result<ExitCode, Failure> {
     let root = globals.project_root(None)?;
-    let cache = Cache::open(&root.join("cache"));
-    let hold = join(&cache, &|text| globals.say(text))?;
+    let folder = root.join("cache");
+    let cache = Cache::open(&folder);
+    // Where there is no cache, none is made by looking.
+    let hold = folder.exists().then(|| join(&cache, &|text| globals.say(text))).transpose()?;
     let audit = cache.audit();
     drop(hold);
     let path = root.join("runs.db");

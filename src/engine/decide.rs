@@ -166,6 +166,7 @@ fn changed(
                         variable: variable.to_owned(),
                         old: text(old),
                         new: text(new),
+                        declared: (old.is_some() != new.is_some()).then_some(new.is_some()),
                         place: places.param(&spec.name, "env"),
                         since: run,
                     };

@@ -39,7 +39,7 @@ pub use repeat::{Found, Repeat};
 pub use reproduce::{changed, reproduced};
 pub use resources::Capacity;
 pub use schedule::run;
-pub use selection::{Selection, SelectionError, matching};
+pub use selection::{Selection, SelectionError};
 pub use verify::{Difference, Ready, Subject, Unchecked, Verification, Verified, prepare, verify};
 
 /// What is to be done.
@@ -207,7 +207,7 @@ pub enum EngineError {
 
 /// A stage that asks for more GPUs than there are.
 #[derive(Debug, Error)]
-#[error("stage `{stage}` needs {wanted} GPUs, this run has {given}")]
+#[error("stage `{stage}` needs {wanted} GPU{}, this run has {given}", if *wanted == 1 { "" } else { "s" })]
 pub struct TooFewGpus {
     /// The stage.
     pub stage: String,

@@ -47,6 +47,15 @@ pub enum SelectionError {
         #[help]
         help: Option<String>,
     },
+    /// What shall run although it has a result is not selected.
+    #[error("`--force={pattern}` names no stage that is selected")]
+    ForcedOutside {
+        /// The name or pattern.
+        pattern: String,
+        /// How to select it.
+        #[help]
+        help: String,
+    },
     /// Each option has stages, but they have none in common.
     #[error("no stage lies in {} at once", options.join(" and "))]
     Disjoint {
@@ -56,6 +65,32 @@ pub enum SelectionError {
 }
 
 impl Selection {
+    /// The stages that the names and patterns of `--force` mean; each must mean at least one that is selected.
+    pub fn forced(
+        &self,
+        pipeline: &Pipeline,
+        patterns: &[String],
+    ) -> Result<BTreeSet<String>, SelectionError> {
+        let selected = self.of(pipeline)?;
+        let mut forced = BTreeSet::new();
+        for pattern in patterns {
+            let found = matching(pipeline, "--force", std::slice::from_ref(pattern))?;
+            if selected.as_ref().is_some_and(|selected| selected.is_disjoint(&found)) {
+                let sorts = [("--only", &self.only), ("--from", &self.from), ("--until", &self.until)];
+                let mut given = sorts.iter().filter(|(_, patterns)| !patterns.is_empty());
+                let help = match (given.next(), given.next()) {
+                    (Some((option, _)), None) => {
+                        format!("add `{option} {pattern}`, or leave `--force={pattern}` out")
+                    }
+                    _ => format!("select it as well, or leave `--force={pattern}` out"),
+                };
+                return Err(SelectionError::ForcedOutside { pattern: pattern.clone(), help });
+            }
+            forced.extend(found);
+        }
+        Ok(forced)
+    }
+
     /// The names of the selected stages; `None` for the whole pipeline.
     pub fn of(&self, pipeline: &Pipeline) -> Result<Option<BTreeSet<String>>, SelectionError> {
         let dag = pipeline.dag();
@@ -83,7 +118,7 @@ impl Selection {
 }
 
 /// The stages that the names and patterns given with `option` mean; each must mean at least one.
-pub fn matching(
+fn matching(
     pipeline: &Pipeline,
     option: &'static str,
     patterns: &[String],

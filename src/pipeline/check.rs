@@ -1,10 +1,10 @@
 //! Checks a merged document against the kinds: a pure function from values to a pipeline or to
 //! everything that is wrong with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use indexmap::IndexMap;
-use pipe_stages::contract::{ParamProblem, Resolved, StageKind};
+use pipe_stages::contract::{ParamProblem, Ports, Resolved, StageKind};
 use serde_json::Value;
 
 use super::{
@@ -36,6 +36,8 @@ pub(super) struct Draft<'d> {
     /// The parameters as written.
     with: Option<&'d Node>,
     pub resolved: Option<Resolved>,
+    /// Its inputs and outputs where its parameters can be read, though something may be wrong with them.
+    pub ports: Option<Ports>,
     pub wanted: BTreeMap<String, Wanted>,
     resources: Resources,
     attempts: Attempts,
@@ -46,6 +48,10 @@ pub(super) struct Draft<'d> {
 const DOCUMENT_FIELDS: [&str; 6] = ["name", "seed", "vars", "stages", "expect", "profiles"];
 const STAGE_FIELDS: [&str; 7] = ["kind", "in", "with", "seed", "resources", "retry", "timeout"];
 const RESOURCE_FIELDS: [&str; 3] = ["cpus", "memory", "gpus"];
+/// Longest name of a stage or an input, in bytes: files are called by them.
+const LONGEST_NAME: usize = 200;
+/// The most that `retry` and the like can be.
+const MOST: u64 = 1 << 20;
 const OTHER_WORDS: [(&str, &str); 10] = [
     ("inputs", "in"),
     ("input", "in"),
@@ -83,6 +89,8 @@ fn complete(name: &str, draft: Draft<'_>, inputs: BTreeMap<String, Source>, seed
 
 pub(super) struct Checker<'a> {
     pub kinds: &'static [StageKind],
+    /// The stages of the file itself, before anything was laid over it.
+    pub written: &'a HashSet<String>,
     pub suggestions: &'a Suggestions,
     pub findings: Vec<Finding>,
 }
@@ -98,7 +106,12 @@ impl Checker<'_> {
         };
         self.known_fields(map.keys(), &DOCUMENT_FIELDS, "a pipeline", &[]);
         let name = map.get("name").and_then(|node| match node {
-            Node::Text(text) if !text.trim().is_empty() => Some(text.clone()),
+            Node::Text(text) if text.trim().contains(char::is_control) => {
+                let found = Finding::new("bad_name", "`name` is one line without control characters");
+                self.findings.push(found.at(Spot::value(&["name"])));
+                None
+            }
+            Node::Text(text) if !text.trim().is_empty() => Some(text.trim().to_owned()),
             other => {
                 self.wrong_type("name", other, "a text", &["name"]);
                 None
@@ -144,6 +157,7 @@ impl Checker<'_> {
             kind: None,
             with: None,
             resolved: None,
+            ports: None,
             wanted: BTreeMap::new(),
             resources: Resources::default(),
             attempts: Attempts::default(),
@@ -201,6 +215,7 @@ impl Checker<'_> {
             match kind.resolve(draft.with()) {
                 Ok(resolved) => draft.resolved = Some(resolved),
                 Err(problems) => {
+                    draft.ports = kind.ports(draft.with());
                     for problem in problems {
                         let found = self.parameter(name, kind, &problem);
                         self.findings.push(found);
@@ -219,9 +234,11 @@ impl Checker<'_> {
     ) -> Option<&'static StageKind> {
         let Some(kind) = kind else {
             let found = Finding::new("missing_kind", format!("stage `{stage}` has no `kind`"));
-            let others = stages.keys().map(String::as_str).filter(|name| *name != stage);
-            let near =
-                self.suggestions.nearest(stage, others).map(|name| format!("did you mean stage `{name}`?"));
+            // What only a profile or a setting speaks of may be meant for a stage that is there.
+            let others = stages.keys().map(String::as_str).filter(|name| self.written.contains(*name));
+            let is_laid_over = !self.written.contains(stage);
+            let near = self.suggestions.nearest(stage, others.filter(|_| is_laid_over));
+            let near = near.map(|name| format!("did you mean stage `{name}`?"));
             let help = near.or_else(|| Some("`pipe stages` lists the kinds".to_owned()));
             self.findings.push(found.at(Spot::key(&["stages", stage])).help(help));
             return None;
@@ -295,7 +312,13 @@ impl Checker<'_> {
             },
             Node::Number(number) => {
                 let message = format!("`timeout` is a time with a unit, not the number {number}");
-                Finding::new("wrong_type", message).help(format!("write `{number}s` or `{number}m`"))
+                let is_limit = number.as_f64().is_some_and(|number| number > 0.0);
+                let help = if is_limit {
+                    format!("write `{number}s` or `{number}m`")
+                } else {
+                    "it is more than none, such as `30m`; without `timeout` there is no limit".to_owned()
+                };
+                Finding::new("wrong_type", message).help(help)
             }
             other => {
                 self.wrong_type("timeout", other, "a time such as `30m`", path);
@@ -309,12 +332,15 @@ impl Checker<'_> {
     fn count(&mut self, node: &Node, least: u64, path: &[&str]) -> Option<usize> {
         if let Node::Number(number) = node
             && let Some(count) = number.as_u64()
-            && (least..=1 << 20).contains(&count)
+            && (least..=MOST).contains(&count)
         {
             return usize::try_from(count).ok();
         }
         let field = path.last().copied().unwrap_or_default();
-        self.wrong_type(field, node, &format!("a whole number from {least}"), path);
+        let is_more =
+            matches!(node, Node::Number(number) if number.as_f64().is_some_and(|it| it > MOST as f64));
+        let limit = if is_more { format!(" to {MOST}") } else { String::new() };
+        self.wrong_type(field, node, &format!("a whole number from {least}{limit}"), path);
         None
     }
 
@@ -328,6 +354,15 @@ impl Checker<'_> {
 
     /// Refuses a name that is not lowercase letters, digits and `_`.
     pub fn name(&mut self, name: &str, what: &str, spot: Spot) {
+        if name.len() > LONGEST_NAME {
+            let start: String = name.chars().take(20).collect();
+            let message = format!(
+                "{what} `{start}…` has a name of {} bytes, and {LONGEST_NAME} is the most",
+                name.len()
+            );
+            self.findings.push(Finding::new("bad_name", message).at(spot));
+            return;
+        }
         let mut chars = name.chars();
         let right = chars.next().is_some_and(|c| c.is_ascii_lowercase())
             && chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');

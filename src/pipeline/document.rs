@@ -6,7 +6,11 @@ use indexmap::IndexMap;
 use serde::de::{self, DeserializeSeed, EnumAccess, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::{marks, places::Text, problem::Finding};
+use super::{
+    marks,
+    places::{Part, Spot, Text},
+    problem::Finding,
+};
 
 /// Deepest nesting of lists and maps.
 const DEPTH: usize = 100;
@@ -23,6 +27,16 @@ pub(super) enum Node {
     Text(String),
     List(Vec<Node>),
     Map(IndexMap<String, Node>),
+    /// A number that nothing can be done with; [`read`] takes it out.
+    Unfit(Unfit),
+}
+
+/// Why nothing can be done with a number.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Unfit {
+    code: &'static str,
+    message: String,
+    help: Option<String>,
 }
 
 impl Node {
@@ -35,6 +49,7 @@ impl Node {
             Node::Text(text) => format!("the text `{}`", shorten(text)),
             Node::List(_) => "a list".into(),
             Node::Map(_) => "a map".into(),
+            Node::Unfit(_) => "no such number".into(),
         }
     }
 
@@ -54,7 +69,7 @@ impl Node {
 
     pub fn to_json(&self) -> Value {
         match self {
-            Node::Null => Value::Null,
+            Node::Null | Node::Unfit(_) => Value::Null,
             Node::Bool(value) => Value::Bool(*value),
             Node::Number(number) => Value::Number(number.clone()),
             Node::Text(text) => Value::String(text.clone()),
@@ -90,17 +105,19 @@ pub(super) fn shorten(text: &str) -> String {
 
 /// Reads a text.
 ///
-/// Keys written twice are reported with the document, which keeps the first of each.
+/// Keys written twice are reported with the document, which keeps the first of each; so are numbers that
+/// nothing can be done with, which it does not have.
 pub(super) fn read(text: &Arc<Text>) -> Result<(Node, Vec<Finding>), Finding> {
     if let Some(at) = too_deep(&text.content) {
         return Err(too_deep_at(text, at));
     }
     let reading =
         Reading { budget: Cell::new(EXPANDED), duplicate: Cell::new(false), refused: Cell::new(None) };
-    let node = reading
+    let mut node = reading
         .deserialize(serde_yaml::Deserializer::from_str(&text.content))
         .map_err(|err| refused(text, &err, &reading))?;
     let mut findings = Vec::new();
+    take_unfit(&mut node, &mut Vec::new(), &mut findings);
     if reading.duplicate.get() {
         for (key, first, second) in &text.marks().duplicates {
             findings.push(
@@ -118,6 +135,32 @@ pub(super) fn read(text: &Arc<Text>) -> Result<(Node, Vec<Finding>), Finding> {
         }
     }
     Ok((node, findings))
+}
+
+/// Puts nothing where a number stands that nothing can be done with, and reports it.
+fn take_unfit(node: &mut Node, path: &mut Vec<String>, findings: &mut Vec<Finding>) {
+    match node {
+        Node::Unfit(Unfit { code, message, help }) => {
+            let spot = Spot { path: path.clone(), part: Part::Value };
+            findings.push(Finding::new(code, std::mem::take(message)).at(spot).help(help.take()));
+            *node = Node::Null;
+        }
+        Node::List(items) => {
+            for (index, item) in items.iter_mut().enumerate() {
+                path.push(index.to_string());
+                take_unfit(item, path, findings);
+                path.pop();
+            }
+        }
+        Node::Map(map) => {
+            for (key, value) in map.iter_mut() {
+                path.push(key.clone());
+                take_unfit(value, path, findings);
+                path.pop();
+            }
+        }
+        Node::Null | Node::Bool(_) | Node::Number(_) | Node::Text(_) => {}
+    }
 }
 
 /// Where brackets nest too deep, if they do; brackets within texts and comments do not count.
@@ -147,6 +190,7 @@ fn refused(text: &Arc<Text>, err: &serde_yaml::Error, reading: &Reading) -> Find
         let range = match refusal.code {
             "tag" => text.marks().tag.clone(),
             "too_large" => text.marks().alias.clone(),
+            "not_a_map" => text.marks().no_merge.clone(),
             _ => None,
         };
         return refusal.bytes(text, range.unwrap_or(at..at + word), None);
@@ -164,7 +208,11 @@ fn refused(text: &Arc<Text>, err: &serde_yaml::Error, reading: &Reading) -> Find
         return too_large().bytes(text, text.marks().alias.clone().unwrap_or(one), None);
     }
     if message.contains("recursion limit exceeded") {
-        return too_deep_at(text, at);
+        let Some(alias) = text.marks().recursion.clone() else { return too_deep_at(text, at) };
+        let message = format!("`{}` stands inside of what it is the alias of", &text.content[alias.clone()]);
+        return Finding::new("recursion", message)
+            .bytes(text, alias, Some("this would go on without end"))
+            .help("write what is meant here, or mark a smaller part with the anchor".to_owned());
     }
     let message = format!("not valid YAML: {}", without_positions(&message));
     Finding::new("not_yaml", message).bytes(text, one, Some("noticed here"))
@@ -217,6 +265,11 @@ impl Reading {
         }
     }
 
+    fn unfit<E: de::Error>(&self, unfit: Unfit) -> Result<Node, E> {
+        self.spend(0)?;
+        Ok(Node::Unfit(unfit))
+    }
+
     fn refuse<E: de::Error>(&self, finding: Finding) -> E {
         let err = E::custom(&finding.message);
         self.refused.set(Some(finding));
@@ -263,20 +316,22 @@ impl<'de> Visitor<'de> for &Reading {
     }
 
     fn visit_i128<E: de::Error>(self, value: i128) -> Result<Node, E> {
-        Err(self.refuse(too_long_number(&value.to_string())))
+        self.unfit(too_long_number(&value.to_string()))
     }
 
     fn visit_u128<E: de::Error>(self, value: u128) -> Result<Node, E> {
-        Err(self.refuse(too_long_number(&value.to_string())))
+        self.unfit(too_long_number(&value.to_string()))
     }
 
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Node, E> {
         self.spend(0)?;
         match Number::from_f64(value) {
             Some(number) => Ok(Node::Number(number)),
-            None => {
-                Err(self.refuse(Finding::new("not_finite", format!("a number must be finite, not {value}"))))
-            }
+            None => self.unfit(Unfit {
+                code: "not_finite",
+                message: format!("a number must be finite, not {value}"),
+                help: None,
+            }),
         }
     }
 
@@ -318,6 +373,14 @@ impl<'de> Visitor<'de> for &Reading {
                             _ => None,
                         }));
                     }
+                    Node::List(list) => {
+                        let no_map = list.iter().enumerate().find(|(_, item)| item.as_map().is_none());
+                        let (at, item) = no_map.expect("lists of maps are merged");
+                        let (at, item) = (at + 1, item.describe());
+                        let message =
+                            format!("`<<` takes maps to copy from, and item {at} of its list is {item}");
+                        return Err(self.refuse(Finding::new("not_a_map", message)));
+                    }
                     other => {
                         let message = format!("`<<` takes a map to copy from, not {}", other.describe());
                         return Err(self.refuse(Finding::new("not_a_map", message)));
@@ -341,7 +404,10 @@ impl<'de> Visitor<'de> for &Reading {
     }
 }
 
-fn too_long_number(digits: &str) -> Finding {
-    Finding::new("number_too_large", format!("{digits} does not fit 64 bits"))
-        .help(format!("write it in quotes if it is a name: \"{digits}\""))
+fn too_long_number(digits: &str) -> Unfit {
+    Unfit {
+        code: "number_too_large",
+        message: format!("{digits} does not fit 64 bits"),
+        help: Some(format!("write it in quotes if it is a name: \"{digits}\"")),
+    }
 }

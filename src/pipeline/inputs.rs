@@ -272,8 +272,10 @@ fn taken_without(kind: &StageKind, with: &Value, port: &str) -> Option<(String, 
 
 /// Reports the inputs that the kind needs and the stage does not name.
 fn missing(name: &str, draft: &Draft<'_>, drafts: &IndexMap<String, Draft<'_>>, checker: &mut Checker<'_>) {
-    let Some(resolved) = &draft.resolved else { return };
-    match &resolved.ports.inputs {
+    let Some(ports) = draft.resolved.as_ref().map(|resolved| &resolved.ports).or(draft.ports.as_ref()) else {
+        return;
+    };
+    match &ports.inputs {
         Inputs::Fixed(ports) => {
             for port in ports.iter().filter(|port| !draft.wanted.contains_key(&port.name)) {
                 let message = format!("stage `{name}` lacks its input `{}` ({})", port.name, port.port_type);

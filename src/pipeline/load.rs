@@ -17,9 +17,10 @@ use super::{
     check::{Checked, Checker},
     document::{self, Node},
     outside, overlay,
-    places::{Layer, Part, Places, Spot, Text, Written, line_and_column},
+    places::{Layer, Part, Places, Spot, Text, Written},
     problem::{At, Finding, PipelineErrors, locate},
     suggest::Suggestions,
+    unused::{self, Added},
     variables::{self, Used},
 };
 use crate::{
@@ -73,7 +74,8 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
     let suggestions = Suggestions::default();
     let fail = |findings: Vec<Finding>, places: &Places| {
         let (problems, total) = locate(findings, places);
-        PipelineErrors { file: options.file.clone(), problems, total, outside: None }
+        let profiles = Box::default();
+        PipelineErrors { file: options.file.clone(), problems, total, outside: None, profiles }
     };
     let nowhere = Places::default();
     let text = read(&options.file, &suggestions).map_err(|found| fail(vec![found], &nowhere))?;
@@ -96,6 +98,7 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
         return Err(fail(vec![found.bytes(&text, 0..0, None)], &places));
     }
 
+    let written = stage_names(&document);
     let declared = profiles(&document, &suggestions, &mut findings);
     for name in &options.profiles {
         let over = document.get("profiles").and_then(|profiles| profiles.get(name)).cloned();
@@ -113,18 +116,24 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
         let found = Finding::new("unknown_profile", message).help(help);
         findings.push(found.bytes(&option, 0..name.len(), None));
     }
+    let mut added = Vec::new();
     for setting in &options.sets {
         match overlay::set(&mut document, setting, kinds, &suggestions) {
-            Ok(layer) => places.layers.push(layer),
+            Ok((layer, paths)) => {
+                added.extend(paths.into_iter().map(|path| (path, places.layers.len())));
+                places.layers.push(layer);
+            }
             Err(found) => findings.extend(found),
         }
     }
 
     let substituted = variables::substitute(&mut document, &suggestions);
-    let checked = check(&document, findings, substituted, &root, kinds, &suggestions);
+    let added = added.into_iter().map(|(path, layer)| (path, &places.layers[layer])).collect();
+    let laid = Laid { written: &written, added };
+    let checked = check(&document, findings, substituted, &laid, &root, kinds, &suggestions);
     let (Checked { name, seed, stages }, notes) = checked.map_err(|(found, outside)| {
         let outside = Some((root.clone(), outside));
-        PipelineErrors { outside, ..fail(found, &places) }
+        PipelineErrors { outside, profiles: declared.clone().into(), ..fail(found, &places) }
     })?;
     let stem = options.file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     Ok(Pipeline {
@@ -155,11 +164,12 @@ pub fn load_recorded(
     let document = Node::from_json(recorded.resolved);
     let text = Text::file(recorded.title.into(), format!("{:#}", recorded.resolved));
     let places = Places { layers: vec![Layer { text, written: Written::Document }] };
-    let checked = check(&document, Vec::new(), Default::default(), root, kinds, &suggestions);
+    let laid = Laid { written: &stage_names(&document), added: Vec::new() };
+    let checked = check(&document, Vec::new(), Default::default(), &laid, root, kinds, &suggestions);
     let (Checked { seed, stages, .. }, notes) = checked.map_err(|(found, outside)| {
         let (problems, total) = locate(found, &places);
         let outside = Some((root.to_path_buf(), outside));
-        PipelineErrors { file: recorded.title.into(), problems, total, outside }
+        PipelineErrors { file: recorded.title.into(), problems, total, outside, profiles: Box::default() }
     })?;
     Ok(Pipeline {
         file: recorded.file.to_path_buf(),
@@ -185,25 +195,43 @@ fn check(
     document: &Node,
     mut findings: Vec<Finding>,
     (used, wrong): (Used, Vec<Finding>),
+    laid: &Laid<'_>,
     root: &Path,
     kinds: &'static [StageKind],
     suggestions: &Suggestions,
 ) -> Known {
-    let mut checker = Checker { kinds, suggestions, findings: Vec::new() };
+    let mut checker = Checker { kinds, suggestions, written: laid.written, findings: Vec::new() };
     let checked = checker.document(document);
-    findings.extend(without_echoes(checker.findings, &wrong, &used));
+    let failed: Vec<&Finding> = findings.iter().chain(&wrong).collect();
+    let more = without_echoes(checker.findings, &failed, &used);
+    findings.extend(more);
     findings.extend(wrong);
     let mut notes = Vec::new();
     for stage in checked.stages.values() {
         let (missing, noted) = outside::look(root, stage, suggestions);
         findings.extend(missing);
         notes.extend(noted);
+        let (unknown, unused) = unused::look(stage, &laid.added, suggestions);
+        findings.extend(unknown);
+        notes.extend(unused);
     }
     if findings.is_empty() {
         return Ok((checked, notes));
     }
     name_variables(&mut findings, &used);
     Err((findings, checked.stages.values().flat_map(StageSpec::outside).cloned().collect()))
+}
+
+/// What was laid over a file, as far as messages have to know.
+struct Laid<'a> {
+    /// The stages of the file itself.
+    written: &'a HashSet<String>,
+    added: Added<'a>,
+}
+
+fn stage_names(document: &Node) -> HashSet<String> {
+    let stages = document.get("stages").and_then(Node::as_map);
+    stages.into_iter().flat_map(IndexMap::keys).cloned().collect()
 }
 
 fn resolved(document: &Node) -> Value {
@@ -235,20 +263,26 @@ fn read(path: &Path, suggestions: &Suggestions) -> Result<Arc<Text>, Finding> {
         return Err(Finding::new("too_large", message));
     }
     let text = String::from_utf8(bytes).map_err(|err| {
-        let valid = err.utf8_error().valid_up_to();
-        let known = String::from_utf8_lossy(&err.as_bytes()[..valid]).into_owned();
-        let (line, column) = line_and_column(&known, known.len());
-        Finding::new("not_text", format!("`{}` is not a text file in UTF-8", path.display()))
-            .help(format!("the first byte that is not is on line {line}, column {column}"))
+        let at = err.utf8_error().valid_up_to();
+        let shown = visible(&String::from_utf8_lossy(err.as_bytes()));
+        let shown = Text::file(path.to_path_buf(), shown);
+        let range = at..at + char::REPLACEMENT_CHARACTER.len_utf8();
+        Finding::new("not_text", format!("`{}` is not a text file in UTF-8", path.display())).bytes(
+            &shown,
+            range,
+            Some("the first byte that is not UTF-8"),
+        )
     })?;
     let text = text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned);
-    if let Some(at) = text.find(|c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t' | '\u{85}')) {
+    if let Some(at) = text.find(is_refused) {
         let found = Finding::new(
             "not_text",
             format!("`{}` holds control characters, so it is not YAML", path.display()),
         );
-        let (line, column) = line_and_column(&text, at);
-        return Err(found.help(format!("the first is on line {line}, column {column}")));
+        let end = at + text[at..].chars().next().map_or(0, char::len_utf8);
+        let label = format!("the first is U+{:04X}", text[at..].chars().next().map_or(0, u32::from));
+        let shown = Text::file(path.to_path_buf(), visible(&text));
+        return Err(found.bytes(&shown, at..end, Some(&label)));
     }
     let text = Text::file(path.to_path_buf(), text);
     // Readers of YAML disagree on what it means there, and nobody sees it.
@@ -258,6 +292,21 @@ fn read(path: &Path, suggestions: &Suggestions) -> Result<Arc<Text>, Finding> {
         return Err(found.bytes(&text, at..at + '\u{feff}'.len_utf8(), Some("here")).help(help));
     }
     Ok(text)
+}
+
+/// Whether YAML refuses this character.
+fn is_refused(c: char) -> bool {
+    c.is_control() && !matches!(c, '\n' | '\r' | '\t' | '\u{85}')
+}
+
+/// `text` with something visible, of as many bytes, in place of control characters.
+fn visible(text: &str) -> String {
+    let seen = |c: char| match c.len_utf8() {
+        _ if !is_refused(c) => c,
+        1 => '?',
+        _ => '¿',
+    };
+    text.chars().map(seen).collect()
 }
 
 /// The file that was probably meant by one that does not exist.
@@ -296,6 +345,10 @@ fn profiles(document: &Node, suggestions: &Suggestions, findings: &mut Vec<Findi
         })
         .collect();
     for (name, over) in profiles {
+        if name.contains(char::is_control) {
+            let message = "the name of a profile is one line without control characters";
+            findings.push(Finding::new("bad_name", message).at(Spot::key(&["profiles", name])));
+        }
         let spot = Spot::value(&["profiles", name]);
         let Some(map) = over.as_map() else {
             if *over != Node::Null {
@@ -322,13 +375,14 @@ fn profiles(document: &Node, suggestions: &Suggestions, findings: &mut Vec<Findi
     profiles.keys().cloned().collect()
 }
 
-/// Leaves out what follows from a variable that is wrong or could not be put in.
-fn without_echoes(mut findings: Vec<Finding>, wrong: &[Finding], used: &Used) -> Vec<Finding> {
+/// Leaves out what follows from a value that is wrong already, or from a variable that is or could not be
+/// put in.
+fn without_echoes(mut findings: Vec<Finding>, wrong: &[&Finding], used: &Used) -> Vec<Finding> {
     let path_of = |found: &Finding| match found.at.first() {
         Some((At::Spot(spot), _)) => Some(spot.path.clone()),
         _ => None,
     };
-    let failed: Vec<Vec<String>> = wrong.iter().filter_map(path_of).collect();
+    let failed: Vec<Vec<String>> = wrong.iter().filter_map(|found| path_of(found)).collect();
     if !failed.is_empty() {
         let follows = |path: &Vec<String>| {
             let variable = used.get(path).map(|name| vec!["vars".to_owned(), name.clone()]);

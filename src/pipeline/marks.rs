@@ -18,6 +18,10 @@ pub(super) struct Marks {
     pub tag: Option<Range<usize>>,
     /// The first place at which an alias such as `*base` stands.
     pub alias: Option<Range<usize>>,
+    /// The first alias inside of what its own anchor marks.
+    pub recursion: Option<Range<usize>>,
+    /// The first thing after `<<` that is no map, or the first such item of a list.
+    pub no_merge: Option<Range<usize>>,
 }
 
 #[derive(Debug)]
@@ -94,6 +98,9 @@ impl Marks {
                 Event::Alias(anchor) => {
                     marks.alias.get_or_insert(range.clone());
                     let node = anchors.get(&anchor).copied();
+                    if open.iter().any(|open| Some(open.node) == node) {
+                        marks.recursion.get_or_insert(range.clone());
+                    }
                     let node = node.unwrap_or_else(|| marks.add(Node::Scalar));
                     marks.attach(&mut open, node, range);
                 }
@@ -135,13 +142,26 @@ impl Marks {
             self.root.get_or_insert(node);
             return;
         };
+        let no_merge = match &self.nodes[node] {
+            Node::Scalar => Some(value.clone()),
+            Node::List(items) => {
+                let is_map = |node: usize| matches!(self.nodes[node], Node::Map(..));
+                items.iter().find(|(_, item)| !is_map(*item)).map(|(item, _)| item.clone())
+            }
+            Node::Map(..) => None,
+        };
         match &mut self.nodes[parent.node] {
             Node::Scalar => {}
             Node::List(items) => items.push((value, node)),
             Node::Map(entries, merged) => match parent.key.take() {
                 // A map or an alias as a key: refused when the values are read.
                 None => parent.key = Some((String::new(), value)),
-                Some((name, _)) if name == "<<" => merged.push(node),
+                Some((name, _)) if name == "<<" => {
+                    merged.push(node);
+                    if self.no_merge.is_none() {
+                        self.no_merge = no_merge;
+                    }
+                }
                 Some((name, key)) => match entries.get(&name) {
                     Some(first) => self.duplicates.push((name, first.key.clone(), key)),
                     None => {

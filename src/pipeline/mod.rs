@@ -20,6 +20,7 @@ mod places;
 mod problem;
 mod schema;
 mod suggest;
+mod unused;
 mod variables;
 mod words;
 

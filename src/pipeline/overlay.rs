@@ -11,6 +11,7 @@ use super::{
     places::{Layer, Text, Written},
     problem::Finding,
     suggest::Suggestions,
+    unused::new_values,
 };
 
 /// Words that `--set` reads as parts of the document; no stage can be called so.
@@ -80,13 +81,14 @@ fn without_nulls(node: Node) -> Node {
     }
 }
 
-/// Lays `PATH=VALUE` over the document and returns the layer that it makes.
+/// Lays `PATH=VALUE` over the document and returns the layer that it makes, with the paths of values where
+/// nothing was before.
 pub(super) fn set(
     document: &mut Node,
     setting: &str,
     kinds: &[StageKind],
     suggestions: &Suggestions,
-) -> Result<Layer, Vec<Finding>> {
+) -> Result<(Layer, Vec<Vec<String>>), Vec<Finding>> {
     let text = Text::option("--set", setting);
     let wrong = |code, message: String| Finding::new(code, message).bytes(&text, 0..setting.len(), None);
     let Some((left, right)) = setting.split_once('=') else {
@@ -104,7 +106,10 @@ pub(super) fn set(
     let value = document::read(&Text::option("--set", right));
     let value = match value {
         Ok((value, duplicates)) if duplicates.is_empty() => value,
-        Ok((_, duplicates)) => return Err(vec![wrong("duplicate_key", duplicates[0].message.clone())]),
+        Ok((_, mut found)) => {
+            let Finding { code, message, help, .. } = found.swap_remove(0);
+            return Err(vec![Finding::new(code, message).bytes(&text, value_at, None).help(help)]);
+        }
         Err(finding) => {
             let message = format!("the value of `{}`: {}", left.trim(), finding.message);
             return Err(vec![
@@ -115,9 +120,10 @@ pub(super) fn set(
     let path = resolve_path(document, &segments, kinds, suggestions)
         .map_err(|found| vec![found.bytes(&text, 0..left.len(), None)])?;
     nothing_in_the_way(document, &path).map_err(|found| vec![found.bytes(&text, 0..left.len(), None)])?;
+    let added = new_values(document, &path, &value);
     let over = path.iter().rev().fold(value, |node, key| Node::Map(IndexMap::from([(key.clone(), node)])));
     lay(document, over);
-    Ok(Layer { text, written: Written::Setting { path, value: value_at } })
+    Ok((Layer { text, written: Written::Setting { path, value: value_at } }, added))
 }
 
 /// The path of the document that the left side of a setting means.

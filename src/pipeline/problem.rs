@@ -38,6 +38,8 @@ pub struct PipelineErrors {
     pub total: usize,
     /// The project root, and what its stages would take from outside, as far as that could be read.
     pub outside: Option<(PathBuf, BTreeSet<Source>)>,
+    /// The profiles that the file declares, as far as it could be read.
+    pub profiles: Box<[String]>,
 }
 
 fn count(total: usize, shown: usize) -> String {

@@ -97,7 +97,7 @@ impl Work<'_> {
                     path.pop();
                 }
             }
-            Node::Null | Node::Bool(_) | Node::Number(_) => {}
+            Node::Null | Node::Bool(_) | Node::Number(_) | Node::Unfit(_) => {}
         }
     }
 
@@ -177,6 +177,6 @@ fn refers(node: &Node) -> bool {
         Node::Text(text) => text.contains("${vars."),
         Node::List(items) => items.iter().any(refers),
         Node::Map(map) => map.values().any(refers),
-        Node::Null | Node::Bool(_) | Node::Number(_) => false,
+        Node::Null | Node::Bool(_) | Node::Number(_) | Node::Unfit(_) => false,
     }
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::{Subject, dag::state};
 use crate::{
+    contrast,
     metrics::{arrow, better, is_detail},
     reasons,
     runs::{
@@ -90,15 +91,7 @@ pub(super) fn differences(comparison: &Comparison, subjects: &[Subject]) -> Mark
         let about = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(".");
         let what = difference.what.words();
         let name = if difference.what == What::Parameter { about } else { format!("{what} {about}") };
-        let values = difference.values.iter();
-        (
-            name,
-            values
-                .map(|value| {
-                    value.as_ref().map_or_else(|| "–".into(), |value| hash_or_value(difference.what, value))
-                })
-                .collect(),
-        )
+        (name, contrast::shortened(&difference.texts(), VALUE))
     });
     let rows: Vec<_> = rows.collect();
     if rows.is_empty() {
@@ -242,13 +235,6 @@ pub(super) fn parameters(subjects: &[Subject]) -> Markup {
     let rows =
         names.iter().map(|name| (name.clone(), flat.iter().map(|params| value(params, name)).collect()));
     by_run("Parameters", subjects, rows.collect())
-}
-
-fn hash_or_value(what: What, value: &Value) -> String {
-    match what {
-        What::Commit | What::Patch | What::Input => written(value).chars().take(12).collect(),
-        _ => written(value),
-    }
 }
 
 fn written(value: &Value) -> String {

@@ -28,8 +28,8 @@ const OWN: [(&str, &str); 15] = [
     ("started", "run.started"),
     ("pipeline", "run.pipeline"),
     ("file", "run.file"),
-    ("profile", "run.profiles"),
-    ("set", "run.sets"),
+    (PROFILE, "run.profiles"),
+    (SET, "run.sets"),
     ("seed", "run.seed"),
     ("ran", "run.ran"),
     ("cached", "run.cached"),
@@ -39,8 +39,13 @@ const OWN: [(&str, &str); 15] = [
     ("commit", "run.git_commit"),
     ("note", "(SELECT group_concat(text, ' ') FROM note WHERE note.run = run.id)"),
 ];
-/// Asked for among the tags, of which a run may have several.
+/// Of these a run may have several: as SQL, a JSON list, of which each is asked for.
+const LISTS: [&str; 3] = [TAG, PROFILE, SET];
 const TAG: &str = "tag";
+const PROFILE: &str = "profile";
+const SET: &str = "set";
+/// How a run can stand.
+const STATES: [&str; 5] = ["running", "done", "failed", "interrupted", "killed"];
 
 impl Column {
     /// The column called `name`, or what could have been meant.
@@ -68,20 +73,36 @@ impl Column {
         }
     }
 
+    /// Its name, for one of the run itself.
+    fn own(&self) -> Option<&'static str> {
+        match self {
+            Column::Own(at) => Some(OWN.get(*at).map_or(TAG, |(name, _)| name)),
+            Column::Of { .. } => None,
+        }
+    }
+
+    /// Whether a run may have several of it.
+    pub(super) fn is_list(&self) -> bool {
+        self.own().is_some_and(|name| LISTS.contains(&name))
+    }
+
+    /// The values that it can have, where these are few.
+    pub(super) fn values(&self) -> Option<&'static [&'static str]> {
+        (self.own() == Some("status")).then_some(&STATES[..])
+    }
+
     /// An expression for its value in `run`; `params` takes the texts it speaks of.
     pub(super) fn sql(&self, params: &mut Vec<String>) -> String {
         match self {
             Column::Own(at) => match OWN.get(*at) {
                 Some((_, sql)) => (*sql).to_owned(),
-                None => "(SELECT group_concat(name, ' ') FROM tag WHERE tag.run = run.id)".into(),
+                None => "(SELECT json_group_array(name) FROM \
+                         (SELECT name FROM tag WHERE tag.run = run.id ORDER BY name))"
+                    .into(),
             },
             Column::Of { stage, name } => {
                 let (stage, metric) = (bind(params, stage), bind(params, name));
-                let path = name.split('.').fold("$".to_owned(), |mut path, part| {
-                    write!(path, ".\"{}\"", part.replace('"', "")).expect("a text grows");
-                    path
-                });
-                let path = bind(params, &path);
+                let path = bind(params, &json_path(name));
                 format!(
                     "(SELECT coalesce(
                         (SELECT value FROM final_value WHERE execution = record.execution
@@ -95,6 +116,14 @@ impl Column {
     }
 }
 
+/// The dotted path `name` as SQLite's functions for JSON write it.
+pub(super) fn json_path(name: &str) -> String {
+    name.split('.').fold("$".to_owned(), |mut path, part| {
+        write!(path, ".\"{}\"", part.replace('"', "")).expect("a text grows");
+        path
+    })
+}
+
 /// Adds a text and returns what stands for it in SQL.
 fn bind(params: &mut Vec<String>, text: &str) -> String {
     params.push(text.to_owned());
@@ -102,6 +131,17 @@ fn bind(params: &mut Vec<String>, text: &str) -> String {
 }
 
 impl Filter {
+    /// Calls `found` with every column that it speaks of.
+    pub fn columns<'a>(&'a self, found: &mut impl FnMut(&'a Column)) {
+        match self {
+            Filter::Any(filters) | Filter::All(filters) => {
+                filters.iter().for_each(|filter| filter.columns(found));
+            }
+            Filter::Not(filter) => filter.columns(found),
+            Filter::Compare(column, ..) => found(column),
+        }
+    }
+
     /// The condition in SQL; what is not there meets none.
     pub(super) fn sql(&self, params: &mut Vec<String>) -> String {
         let list = |filters: &[Filter], word: &str, params: &mut Vec<String>| {
@@ -112,9 +152,10 @@ impl Filter {
             Filter::Any(filters) => list(filters, " OR ", params),
             Filter::All(filters) => list(filters, " AND ", params),
             Filter::Not(filter) => format!("NOT {}", filter.sql(params)),
-            Filter::Compare(Column::Own(at), operator, literal) if *at == OWN.len() => {
-                let one = comparison("name", operator_of_one(*operator), literal, params);
-                let exists = format!("EXISTS (SELECT 1 FROM tag WHERE tag.run = run.id AND {one})");
+            Filter::Compare(column, operator, literal) if column.is_list() => {
+                let list = column.sql(params);
+                let one = comparison("value", operator_of_one(*operator), literal, params);
+                let exists = format!("EXISTS (SELECT 1 FROM json_each({list}) WHERE {one})");
                 if *operator == Operator::Unequal { format!("NOT {exists}") } else { exists }
             }
             Filter::Compare(column, operator, literal) => {

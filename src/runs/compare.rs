@@ -18,7 +18,7 @@ use super::{
     pairing::{Pair, pair_stages},
     seeds::{Group, GroupRow, groups},
 };
-use crate::names::RunId;
+use crate::{contrast, names::RunId};
 
 /// Runs side by side, or the methods of one run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -53,6 +53,17 @@ pub struct Difference {
     pub name: String,
     /// Its value in each run; `None` where it does not exist.
     pub values: Vec<Option<Value>>,
+}
+
+impl Difference {
+    /// The values as people read them, one a run; hashes are short.
+    pub fn texts(&self) -> Vec<String> {
+        let missing = if self.what == What::Patch { "none" } else { "–" };
+        let values: Vec<Option<&Value>> = self.values.iter().map(Option::as_ref).collect();
+        let texts = contrast::texts(&values, missing);
+        let is_hash = matches!(self.what, What::Commit | What::Input | What::Patch);
+        texts.into_iter().map(|text| if is_hash { text.chars().take(12).collect() } else { text }).collect()
+    }
 }
 
 /// What can differ between runs.

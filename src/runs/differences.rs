@@ -9,7 +9,7 @@ use super::{
     compare::{Difference, What},
     pairing::Pair,
 };
-use crate::fingerprint::leaves;
+use crate::fingerprint::{is_told_below, leaves};
 
 pub(super) fn differences(runs: &[LoadedRun], pairs: &[Pair<'_>]) -> Vec<Difference> {
     let mut found = Found { count: runs.len(), list: Vec::new() };
@@ -79,7 +79,8 @@ fn stage_differences(found: &mut Found, runs: &[LoadedRun], pairs: &[Pair<'_>], 
         add(What::KindVersion, "", values(&|stage| Some(json!(stage.kind_version))));
         let flat: Vec<_> = pair.stages.iter().map(|stage| stage.map(|stage| leaves(&stage.params))).collect();
         let paths: BTreeSet<&String> = flat.iter().flatten().flat_map(BTreeMap::keys).collect();
-        for path in paths {
+        let sides: Vec<&BTreeMap<String, Value>> = flat.iter().flatten().collect();
+        for path in paths.into_iter().filter(|path| !is_told_below(path, &sides)) {
             let of = |params: &Option<BTreeMap<String, Value>>| params.as_ref()?.get(path).cloned();
             add(What::Parameter, path, flat.iter().map(of).collect());
         }

@@ -92,6 +92,15 @@ pub enum RunsError {
         #[help]
         help: String,
     },
+    /// No run has a metric or parameter of this name.
+    #[error("no run has `{name}`")]
+    UnknownColumn {
+        /// As the person wrote it.
+        name: String,
+        /// What may have been meant.
+        #[help]
+        help: String,
+    },
     /// The tag could be taken for something else.
     #[error("`{name}` cannot be a tag")]
     #[diagnostic(help(
@@ -140,6 +149,19 @@ pub enum RunsError {
         /// As the person wrote it.
         name: String,
         /// What may have been meant.
+        #[help]
+        help: String,
+    },
+    /// The stage has no result in the run.
+    #[error("stage `{stage}` has no result in {run}, where it {} {outcome}", if *outcome == "failed" { "has" } else { "was" })]
+    NoResult {
+        /// The run.
+        run: RunId,
+        /// The stage.
+        stage: String,
+        /// What became of it.
+        outcome: &'static str,
+        /// Where more is said.
         #[help]
         help: String,
     },

@@ -202,6 +202,19 @@ impl<'a> Reader<'a> {
                 "texts with blanks are written in quotes",
             ));
         }
+        if let Some(values) =
+            column.values().filter(|_| matches!(operator, Operator::Equal | Operator::Unequal))
+        {
+            let plain = if quoted { &value[1..value.len() - 1] } else { value };
+            if !values.contains(&plain) {
+                let near = values.iter().find(|known| strsim::osa_distance(known, plain) <= 2);
+                let help = match near {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("it can be {}", values.join(", ")),
+                };
+                return Err(self.wrong(value, format!("no run can have the {name} `{plain}`"), &help));
+            }
+        }
         self.at += value.len();
         let literal = match value.parse::<f64>() {
             _ if quoted => Literal::Text(value[1..value.len() - 1].to_owned()),

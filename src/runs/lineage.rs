@@ -15,7 +15,7 @@ use super::{LoadedRun, LoadedStage, Origin, RunInfo, RunsDb, RunsError, methods:
 use crate::{
     digest::{ActionKey, Digest},
     names::RunId,
-    record::Artifact,
+    record::{Artifact, Outcome},
 };
 
 /// Shortest beginning of a digest that is taken for one.
@@ -139,8 +139,16 @@ impl RunsDb {
             return by_digest(run, name).unwrap_or_else(|| Err(unknown(names(run, name))));
         };
         let Some(made) = &known.execution else {
-            let help = format!("`pipe logs {} {stage}` shows what it said", run.info.run);
-            return Err(unknown(format!("`{stage}` has no result in this run; {help}")));
+            let run = run.info.run;
+            let help = match known.outcome {
+                Outcome::Failed | Outcome::Interrupted => {
+                    format!("`pipe logs {run} {stage}` shows what it said")
+                }
+                _ => format!("`pipe show {run}` says why it was not run"),
+            };
+            let stage = stage.to_owned();
+            let outcome = known.outcome.word();
+            return Err(RunsError::NoResult { run, stage, outcome, help });
         };
         let what = match part {
             None => What::Result,

@@ -17,6 +17,7 @@ mod error;
 pub mod evidence;
 pub mod expected;
 pub mod filter;
+mod known;
 pub mod lineage;
 mod load;
 mod methods;

@@ -23,6 +23,17 @@ impl RunsDb {
         found.ok_or_else(|| self.unknown_run(name))
     }
 
+    /// Why no run is in sight, where none is.
+    pub fn why_none(&self) -> Result<String, RunsError> {
+        let is_removed = self.read(|conn| conn.prepare("SELECT 1 FROM run")?.exists([]))?;
+        Ok(if is_removed {
+            "every run is removed; `pipe runs --removed` lists them, `pipe restore RUN` brings one back"
+                .into()
+        } else {
+            "no run is recorded yet; start with `pipe run FILE`".into()
+        })
+    }
+
     pub(super) fn unknown_run(&self, name: &str) -> RunsError {
         let names = |sql| {
             self.read(|conn| {
@@ -39,7 +50,7 @@ impl RunsDb {
             .max_by(|a, b| a.0.total_cmp(&b.0));
         let help = match (near, latest.as_slice()) {
             (Some((_, tag)), _) => format!("did you mean the tag `{tag}`?"),
-            (None, []) => "no run is recorded yet; start with `pipe run FILE`".into(),
+            (None, []) => self.why_none().unwrap_or_default(),
             (None, [only]) => format!("there is one run, {only}; `@last` means it"),
             (None, latest) => format!(
                 "the latest are {}; write `run_12`, `12`, `@last`, `@last~1` or a tag",

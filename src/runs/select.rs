@@ -30,6 +30,8 @@ pub enum Cell {
     Number(f64),
     /// A text.
     Text(String),
+    /// Several texts, or none.
+    List(Vec<String>),
 }
 
 impl RunsDb {
@@ -75,8 +77,11 @@ impl RunsDb {
             let mut rows = query.raw_query();
             while let Some(row) = rows.next()? {
                 let info = read::run_info(row)?;
-                let cells = (0..selection.columns.len()).map(|at| {
+                let cells = selection.columns.iter().enumerate().map(|(at, column)| {
                     Ok(match row.get(read::RUN_COLUMN_COUNT + at)? {
+                        Value::Text(_) if column.is_list() => {
+                            Cell::List(read::json(row, read::RUN_COLUMN_COUNT + at)?)
+                        }
                         Value::Integer(number) => Cell::Number(number as f64),
                         Value::Real(number) => Cell::Number(number),
                         Value::Text(text) => Cell::Text(text),

@@ -92,9 +92,9 @@ pub(super) fn all(conn: &Connection) -> rusqlite::Result<Labels> {
     Ok((tags, notes))
 }
 
-/// The run that has the tag `name`; a run that was removed has none for now.
+/// The run that has the tag `name`, also one that was removed.
 pub(super) fn tagged(conn: &Connection, name: &str) -> rusqlite::Result<Option<RunId>> {
-    let find = "SELECT run FROM tag JOIN run ON run.id = tag.run WHERE name = ? AND removed IS NULL";
+    let find = "SELECT run FROM tag WHERE name = ?";
     conn.prepare_cached(find)?.query_row([name], |row| row.get(0).map(RunId)).optional()
 }
 

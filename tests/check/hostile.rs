@@ -42,18 +42,28 @@ fn a_file_that_is_not_yaml_is_refused_at_the_place() {
       :    `-- noticed here
       `----
     "#);
-    insta::assert_snapshot!(refused(b"name: caf\xe9\n"), @r#"
-    x `pipelines/a.yaml` is not a text file in UTF-8
-    help: the first byte that is not is on line 1, column 10
-    "#);
-    insta::assert_snapshot!(refused([b"\x89PNG\r\n\x1a\n".as_slice(), &[0; 99]].concat()), @r#"
-    x `pipelines/a.yaml` is not a text file in UTF-8
-    help: the first byte that is not is on line 1, column 1
-    "#);
+    insta::assert_snapshot!(refused(b"name: caf\xe9\n"), @r"
+     x `pipelines/a.yaml` is not a text file in UTF-8
+      ,-[pipelines/a.yaml:1:10]
+    1 | name: caf�
+      :          |
+      :          `-- the first byte that is not UTF-8
+      `----
+    ");
+    let err = refused([b"\x89PNG\r\n\x1a\n".as_slice(), &[0; 99]].concat());
+    assert!(err.contains("not a text file in UTF-8") && err.contains("a.yaml:1:1]"), "{err}");
+    assert!(!err.contains(['\0', '\x1a']), "{err:?}");
     let err = refused("stages:\u{feff}name:\n");
     assert!(err.contains("U+FEFF stands inside the file") && err.contains("a.yaml:1:8"), "{err}");
     assert!(refused("a: 1\n---\nb: 2\n").contains("more than one YAML document"));
-    assert!(refused("name: \0\n").contains("control characters"));
+    insta::assert_snapshot!(refused("name: \x1b[31m\n"), @r"
+     x `pipelines/a.yaml` holds control characters, so it is not YAML
+      ,-[pipelines/a.yaml:1:7]
+    1 | name: ?[31m
+      :       |
+      :       `-- the first is U+001B
+      `----
+    ");
     assert!(refused("just words").contains("a pipeline must be a map"));
     assert!(refused("name: !include x\n").contains("tags such as `!name` mean nothing here"));
 }
@@ -166,4 +176,31 @@ fn ten_thousand_stages_in_a_chain_are_checked_and_a_cycle_of_them_is_told_briefl
     let err = refused(chain("s0"));
     assert!(err.contains("the stages form a cycle: `s0` takes from `s1`"), "{err}");
     assert!(err.contains("and so on over 9991 more"), "{err}");
+}
+
+#[test]
+fn an_alias_inside_of_what_it_stands_for_is_named() {
+    let err = refused("stages: &s\n  a: *s\n");
+    insta::assert_snapshot!(err, @r"
+     x `*s` stands inside of what it is the alias of
+      ,-[pipelines/a.yaml:2:6]
+    2 |   a: *s
+      :      ^|
+      :       `-- this would go on without end
+      `----
+     help: write what is meant here, or mark a smaller part with the anchor
+    ");
+}
+
+#[test]
+fn what_is_merged_and_is_no_map_is_named_at_its_place() {
+    let file = "base: &a { kind: gpt2 }\nstages:\n  a:\n    <<: [*a, 3]\n";
+    insta::assert_snapshot!(refused(file), @r"
+     x `<<` takes maps to copy from, and item 2 of its list is the number 3
+      ,-[pipelines/a.yaml:4:14]
+    4 |     <<: [*a, 3]
+      :              ^
+      `----
+    ");
+    assert!(refused("stages: { a: { <<: 3 } }").contains("`<<` takes a map to copy from, not the number 3"));
 }

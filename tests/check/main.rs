@@ -75,6 +75,8 @@ fn problems_are_json_for_programs() {
     insta::assert_snapshot!(ended.out, @r#"
     {
       "file": "pipelines/a.yaml",
+      "name": null,
+      "notes": [],
       "problems": [
         {
           "code": "unknown_kind",
@@ -89,7 +91,12 @@ fn problems_are_json_for_programs() {
             }
           ]
         }
-      ]
+      ],
+      "profiles": [
+        "short",
+        "local"
+      ],
+      "stages": null
     }
     "#);
     let right: serde_json::Value = serde_json::from_str(&Lab::new(RIGHT).check(&["--json"]).out).unwrap();

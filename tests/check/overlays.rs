@@ -61,6 +61,19 @@ fn every_profile_is_checked_without_being_chosen() {
 }
 
 #[test]
+fn what_is_wrong_with_the_pipeline_and_with_its_profiles_is_told_at_once() {
+    let err = Lab::new(
+        "stages: { a: { kind: gpt2, with: { init: random } } }
+profiles: { q: { stages: { a: { with: { n_layers: 3 } } } }, r: { expct: null } }
+",
+    )
+    .refused(&[]);
+    assert!(err.contains("a profile has no field `expct`"), "{err}");
+    assert!(err.contains("with profile `q`: kind `gpt2` has no parameter `n_layers`"), "{err}");
+    assert!(err.contains("2 problems"), "{err}");
+}
+
+#[test]
 fn what_a_profile_removes_is_missed_where_it_is_used() {
     let lab = Lab::new(format!("{RIGHT}  bare: {{ stages: {{ weights: null, trunc: null }} }}\n"));
     insta::assert_snapshot!(lab.refused(&["--profile", "bare"]), @r#"

@@ -335,3 +335,72 @@ stages:
         assert!(err.contains(said), "{said}\n{err}");
     }
 }
+
+#[test]
+fn a_number_that_nothing_can_be_done_with_hides_no_other_problem() {
+    let err = Lab::new(
+        "seed: 99999999999999999999999
+stages:
+  w: { kind: gpt2, with: { init: random, n_layer: .inf } }
+  b: { kind: nope }
+",
+    )
+    .refused(&[]);
+    for wanted in [
+        "99999999999999999999999 does not fit 64 bits",
+        "a.yaml:1:7",
+        "a number must be finite, not inf",
+        "a.yaml:3:51",
+        "unknown kind `nope`",
+        "3 problems",
+    ] {
+        assert!(err.contains(wanted), "`{wanted}` is not in\n{err}");
+    }
+}
+
+#[test]
+fn every_placeholder_that_means_nothing_is_told() {
+    let err = Lab::new("stages: { a: { kind: shell, with: { command: 'cat {in.y} {params.x} {out.z}' } } }")
+        .refused(&[]);
+    for wanted in ["speaks of input `y`", "`{params.x}`", "`{out.z}`", "3 problems"] {
+        assert!(err.contains(wanted), "`{wanted}` is not in\n{err}");
+    }
+}
+
+#[test]
+fn a_stage_without_a_kind_is_meant_for_another_only_where_a_profile_speaks_of_it() {
+    let err = Lab::new("stages: { a: {}, b: { kind: gpt2, with: { init: random } } }").refused(&[]);
+    assert!(err.contains("`pipe stages` lists the kinds"), "{err}");
+    let file = "stages: { train: { kind: gpt2, with: { init: random } } }
+profiles: { short: { stages: { trian: { with: { n_layer: 2 } } } } }
+";
+    let err = Lab::new(file).refused(&[]);
+    assert!(err.contains("did you mean stage `train`?"), "{err}");
+}
+
+#[test]
+fn limits_of_attempts_are_named() {
+    let said = |field: &str| {
+        Lab::new(format!("stages: {{ a: {{ kind: gpt2, with: {{ init: random }}, {field} }} }}")).refused(&[])
+    };
+    let retry = said("retry: 100000000000");
+    assert!(retry.contains("a whole number from 0 to 1048576, not the number 100000000000"), "{retry}");
+    let timeout = said("timeout: -3");
+    assert!(timeout.contains("it is more than none, such as `30m`") && !timeout.contains("-3s"), "{timeout}");
+}
+
+#[test]
+fn names_that_a_terminal_or_a_file_system_cannot_take_are_refused() {
+    let file = "name: \"x\\e[31m\"\nstages: { a: { kind: gpt2, with: { init: random } } }";
+    let err = Lab::new(file).refused(&[]);
+    assert!(err.contains("`name` is one line without control characters"), "{err}");
+    let long = "x".repeat(256);
+    let file = format!(
+        "stages: {{ a: {{ kind: shell, with: {{ command: 'echo > {{out.{long}}}', outputs: [{long}] }} }} }}"
+    );
+    let err = Lab::new(file).refused(&[]);
+    assert!(err.contains("output 1 has a name of 256 bytes, and 200 is the most"), "{err}");
+    let file = format!("stages: {{ {long}: {{ kind: gpt2, with: {{ init: random }} }} }}");
+    let err = Lab::new(file).refused(&[]);
+    assert!(err.contains("has a name of 256 bytes"), "{err}");
+}

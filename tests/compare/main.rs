@@ -3,6 +3,7 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod differences;
 mod evidence;
 mod expected;
 mod figures;

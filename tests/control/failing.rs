@@ -3,7 +3,7 @@
 use crate::lab::Lab;
 
 const TWO_FAIL: &str = "stages:
-  bad: { kind: shell, with: { command: 'exit 3', outputs: [y] } }
+  bad: { kind: shell, with: { command: 'exit 3 # {out.y}', outputs: [y] } }
   after: { kind: shell, in: { x: bad }, with: { command: 'cp {in.x} {out.y}', outputs: [y] } }
   deep: { kind: shell, in: { x: after }, with: { command: 'cp {in.x} {out.y}', outputs: [y] } }
   worse: { kind: shell, with: { command: 'exit 4' } }

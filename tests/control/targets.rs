@@ -115,6 +115,15 @@ fn force_runs_what_it_names_and_nothing_outside_of_the_selection() {
 }
 
 #[test]
+fn force_of_a_stage_that_is_not_selected_is_an_error() {
+    let lab = diamond();
+    let said = lab.run(&["--until", "left", "--force=right"]).ends_with_code(2);
+    assert!(said.stderr.contains("`--force=right` names no stage that is selected"), "{}", said.stderr);
+    assert!(said.stderr.contains("add `--until right`"), "{}", said.stderr);
+    lab.run(&["--until", "left", "--force=r*"]).success();
+}
+
+#[test]
 fn a_name_or_pattern_that_nothing_matches_is_an_error_with_the_nearest_name() {
     let lab = diamond();
     for option in ["--only", "--from", "--until"] {

@@ -74,7 +74,7 @@ fn eventful() -> Vec<Value> {
     with: { command: 'echo 1 > {out.y}; echo \"{\\\"loss\\\": 0.5}\" > {metrics}', outputs: [y], metrics: m.json }
   reviews: { kind: sample_reviews, with: { train: 20, test: 20 } }
   tokens: { kind: tokenize, in: { reviews: reviews.train } }
-  fails: { kind: shell, retry: 1, with: { command: 'echo broken; exit 3', outputs: [y] } }
+  fails: { kind: shell, retry: 1, with: { command: 'echo broken; exit 3 # {out.y}', outputs: [y] } }
 ",
     );
     lab.write("x", "x");

@@ -21,7 +21,7 @@ fn the_log_the_place_and_the_command_are_told() {
     let lab = Lab::new(
         "name: p
 stages:
-  bad: { kind: shell, with: { command: 'seq -f \"line %g\" 30; exit 3', outputs: [y] } }
+  bad: { kind: shell, with: { command: 'seq -f \"line %g\" 30; exit 3 # {out.y} {params.a}', outputs: [y] } }
 ",
     );
     let said = lab.run(&["-s", "bad.params={a: 'b c'}"]).ends_with_code(1);
@@ -47,8 +47,7 @@ stages:
 #[test]
 fn what_an_exit_code_or_a_signal_means_is_told() {
     let told = |command: &str| {
-        let text =
-            format!("stages: {{ bad: {{ kind: shell, with: {{ command: '{command}', outputs: [y] }} }} }}");
+        let text = format!("stages: {{ bad: {{ kind: shell, with: {{ command: '{command}' }} }} }}");
         Lab::new(&text).run(&[]).ends_with_code(1).stderr
     };
     let missing = told("surely-no-such-program");
@@ -105,5 +104,12 @@ fn the_commands_work_from_the_folder_where_they_are_told() {
     let stderr = String::from_utf8(output.stderr).unwrap();
     let root = lab.path(".").canonicalize().unwrap();
     let log = format!("log pipe logs --root {} run_2 bad\n", root.display());
+    assert!(stderr.contains(&log), "{log}{stderr}");
+
+    // A root that was named has to be named again.
+    let mut command = lab.command(&["run", file.to_str().unwrap(), "--root", root.to_str().unwrap()]);
+    let output = command.current_dir(elsewhere.path()).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let log = format!("log pipe logs --root {} run_3 bad\n", root.display());
     assert!(stderr.contains(&log), "{log}{stderr}");
 }

@@ -166,7 +166,7 @@ fn what_is_hashed_is_shown() {
 #[test]
 fn a_failed_stage_fits_and_its_command_stays_whole() {
     let lab = Lab::new(
-        "stages: { bad: { kind: shell, with: { command: 'seq -s \" and \" 100; exit 3', outputs: [y] } } }",
+        "stages: { bad: { kind: shell, with: { command: 'seq -s \" and \" 100; exit 3 # {params.one} {params.another} {out.y}', outputs: [y] } } }",
     );
     let sets = ["-s", "bad.params.one=1", "-s", "bad.params.another=2", "-s", "bad.env=[HOME]"];
     let mut terminal = Terminal::run(&lab, &sets, &[], (60, 24));

@@ -115,7 +115,7 @@ fn what_the_run_does_not_have_is_refused_with_what_may_be_meant() {
     lab.edit("sort {in.text}", "false");
     lab.run(&[]).ends_with_code(1);
     let said = lab.pipe(&["lineage", "@last", "count.lines"]).ends_with_code(2).stderr;
-    assert!(said.contains("`count` has no result in this run"), "{said}");
+    assert!(said.contains("stage `count` has no result in run_2, where it was skipped"), "{said}");
 }
 
 #[test]
@@ -135,4 +135,21 @@ fn a_long_chain_is_drawn_as_far_as_it_fits_and_told_whole() {
     assert!(said.contains("… `--json` has what is before it"), "{said}");
     assert_eq!(said.matches("  shell v").count(), 30, "{said}");
     assert!(said.lines().all(|line| line.chars().count() <= 100), "{said}");
+}
+
+#[test]
+fn a_stage_without_a_result_is_said_to_have_none_and_where_to_look() {
+    let lab = Lab::new(
+        "stages:
+  bad: { kind: shell, with: { command: 'exit 1 # {out.y}', outputs: [y] } }
+  after: { kind: shell, in: { x: bad }, with: { command: 'cp {in.x} {out.y}', outputs: [y] } }
+",
+    );
+    lab.run(&[]).ends_with_code(1);
+    let said = lab.pipe(&["lineage", "run_1", "bad"]).ends_with_code(2).stderr;
+    assert!(said.contains("stage `bad` has no result in run_1, where it has failed"), "{said}");
+    assert!(said.contains("`pipe logs run_1 bad` shows what it said"), "{said}");
+    let said = lab.pipe(&["lineage", "run_1", "after.y"]).ends_with_code(2).stderr;
+    assert!(said.contains("stage `after` has no result in run_1, where it was skipped"), "{said}");
+    assert!(said.contains("`pipe show run_1` says why it was not run"), "{said}");
 }

@@ -114,6 +114,9 @@ fn a_failure_is_told_and_what_needs_it_was_not_reached() {
     let said = lab.pipe(&["reproduce", "run_1"]).ends_with_code(1);
     assert!(said.stdout.contains("failed       sort"), "{}", said.stdout);
     assert!(said.stdout.contains("failed       count  it was not reached"), "{}", said.stdout);
+    assert!(said.stderr.contains("again pipe reproduce run_1\n"), "{}", said.stderr);
+    let said = lab.pipe(&["reproduce", "run_1", "--force", "-j", "1"]).ends_with_code(1);
+    assert!(said.stderr.contains("again pipe reproduce run_1 --force -j 1\n"), "{}", said.stderr);
 }
 
 #[test]
@@ -149,6 +152,10 @@ fn how_code_differs_from_the_record_is_said_first() {
     assert!(lines[0].starts_with("commit: ") && lines[0].ends_with(" today"), "{}", said.stderr);
     assert!(lines[1].starts_with("uncommitted changes: patch ") && lines[1].ends_with("none today"));
     assert!(said.stdout.contains("run     count"), "{}", said.stdout);
+    let json = lab.pipe(&["reproduce", "run_1", "-n", "--json"]).success().stdout;
+    let told: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(told["differences"][0]["what"], "commit");
+    assert_eq!(told["stages"][1]["verdict"], "run", "{json}");
     assert_eq!(lab.ask::<i64>("SELECT count(*) FROM run"), 1, "a dry run is no run");
 }
 

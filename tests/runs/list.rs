@@ -52,7 +52,7 @@ fn a_condition_asks_for_metrics_parameters_and_what_a_run_is() {
         ("status = done and seed = 1337 and pipeline = 'toy'", vec!["3", "2", "1"]),
         ("run > 1 and run != run_3", vec!["2"]),
         ("started = 2020-03-01 and started < 2020-03-01T14:30", vec!["2", "1"]),
-        ("eval.nothing != 1 or eval.accuracy = x", vec![]),
+        ("lora.mode != 1 and eval.accuracy = x", vec![]),
     ] {
         assert_eq!(meet(&lab, condition), runs, "{condition}");
     }
@@ -115,10 +115,88 @@ fn a_removed_run_is_out_of_sight_until_it_is_restored() {
     );
     assert_eq!(listed(&lab), ["1"]);
     assert!(said(&lab, &["show", "@last"]).starts_with("run_1"));
-    assert_eq!(pipe(&lab, &["show", "best"]).status.code(), Some(2), "its tag means nothing for now");
+    assert!(said(&lab, &["show", "best"]).starts_with("run_2"), "its tag stays its own");
     assert!(said(&lab, &["runs", "--removed"]).contains("run_3"));
-    assert_eq!(said(&lab, &["restore", "2", "3"]), "run_2 is back\nrun_3 is back\n");
+    assert_eq!(said(&lab, &["restore", "best", "3"]), "run_2 is back\nrun_3 is back\n");
     assert_eq!(said(&lab, &["restore", "2"]), "run_2 was not removed\n");
     assert_eq!(listed(&lab), ["3", "2", "1"]);
     assert!(said(&lab, &["show", "best"]).starts_with("run_2"));
+}
+
+#[test]
+fn metrics_and_parameters_that_no_run_has_are_refused_with_what_was_meant() {
+    let lab = ranks();
+    for (words, wanted) in [
+        (["--where", "lora.rnk = 3"], ["no run has `lora.rnk`", "did you mean `lora.rank`?"]),
+        (["--sort", "-eval.acuracy"], ["no run has `eval.acuracy`", "did you mean `eval.accuracy`?"]),
+        (["--columns", "lra.rank"], ["no run has `lra.rank`", "did you mean `lora.rank`?"]),
+        (["--columns", "lora.deep.r"], ["no run has `lora.deep.r`", "did you mean `lora.deep.er`?"]),
+        (["--where", "status = don"], ["no run can have the status `don`", "did you mean `done`?"]),
+        (["--where", "status != x"], ["the status `x`", "running, done, failed, interrupted, killed"]),
+    ] {
+        let output = pipe(&lab, &[&["runs"], &words[..]].concat());
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{words:?}");
+        wanted.iter().for_each(|wanted| assert!(text.contains(wanted), "`{wanted}` is not in\n{text}"));
+    }
+    said(&lab, &["runs", "--where", "status ~ don"]);
+    said(&lab, &["runs", "--columns", "lora.deep"]);
+    let empty = Lab::new();
+    said(&empty, &["runs", "--columns", "lora.rank"]);
+}
+
+#[test]
+fn profiles_and_settings_are_asked_for_one_by_one_and_are_lists_in_json() {
+    let mut lab = Lab::new();
+    let mut start = Lab::start("toy.yaml");
+    (start.profiles, start.sets) = (vec!["demo".into(), "short".into()], vec!["lora.rank=16".into()]);
+    let lora = stage("lora", "train", json!({ "rank": 16, "lr": 0.5 }));
+    lab.run_as(start, std::slice::from_ref(&lora));
+    lab.run(&[lora]);
+    said(&lab, &["tag", "1", "best"]);
+    for (condition, runs) in [
+        ("profile = demo", vec!["1"]),
+        ("profile = short and profile ~ em", vec!["1"]),
+        ("profile != demo", vec!["2"]),
+        ("set = 'lora.rank=16'", vec!["1"]),
+        ("set ~ rank", vec!["1"]),
+        ("profile = dem", vec![]),
+    ] {
+        assert_eq!(meet(&lab, condition), runs, "{condition}");
+    }
+    let columns = "profile,set,tag,lora.rank,lora.lr";
+    let told: Value = serde_json::from_str(&said(&lab, &["runs", "--json", "--columns", columns])).unwrap();
+    assert_eq!(
+        told[1]["columns"],
+        json!({ "profile": ["demo", "short"], "set": ["lora.rank=16"], "tag": ["best"], "lora.rank": 16, "lora.lr": 0.5 })
+    );
+    insta::assert_snapshot!(said(&lab, &["runs", "--columns", columns]), @"
+    RUN    profile     set           tag   lora.rank  lora.lr
+    run_2  –           –             –            16  0.50000
+    run_1  demo short  lora.rank=16  best         16  0.50000
+    ");
+}
+
+#[test]
+fn an_empty_list_says_why_it_is_empty() {
+    let lab = ranks();
+    assert_eq!(said(&lab, &["runs", "--limit", "0"]), "the first 0; `pipe runs --all` lists every run\n");
+    said(&lab, &["rm", "1", "2", "3"]);
+    let removed =
+        "every run is removed; `pipe runs --removed` lists them, `pipe restore RUN` brings one back";
+    assert_eq!(said(&lab, &["runs"]), format!("{removed}\n"));
+    let output = pipe(&lab, &["show", "@last"]);
+    let text = String::from_utf8(output.stderr).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text.contains("`pipe runs --removed` lists them"), "{text}");
+    assert_eq!(said(&Lab::new(), &["runs"]), "no run is recorded yet; start with `pipe run FILE`\n");
+}
+
+#[test]
+fn an_empty_note_is_refused_and_a_note_is_shown_as_it_was_written() {
+    let lab = ranks();
+    assert_eq!(pipe(&lab, &["note", "1", " "]).status.code(), Some(2));
+    said(&lab, &["note", "1", "warm", "up", "\u{1b}[31m"]);
+    // What would colour a terminal is shown instead.
+    assert!(said(&lab, &["show", "1"]).contains("warm up \\u{1b}[31m ("));
+    assert!(said(&lab, &["runs"]).contains("“warm up \\u{1b}[31m”"));
 }

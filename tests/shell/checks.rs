@@ -44,4 +44,45 @@ fn wrong_parameters_are_told() {
     holds(&said("", "command: 'true', env: ['A=1']"), &["`A=1` is no environment variable"]);
     holds(&said("", "command: 'true', metrics: report"), &["`report` is neither an output nor"]);
     holds(&said("", "command: 'true', metrics: m.json"), &["put `{metrics}` into `command`"]);
+    holds(
+        &said("", "command: 'echo > {out.a}', outputs: [a, p]"),
+        &["not told where to write output `p`", "put `{out.p}` into `command`", "p.yaml:5:53"],
+    );
+}
+
+#[test]
+fn an_output_that_is_the_metrics_may_be_named_by_them() {
+    let lab = Lab::new(
+        "stages: { a: { kind: shell, with: { command: 'echo {} > {metrics}', outputs: [m], metrics: m } } }",
+    );
+    lab.pipe(&["check", "pipelines/p.yaml"]).success();
+}
+
+const TRAIN: &str = "stages:
+  train:
+    kind: shell
+    with: { command: 'echo {params.acc} {params.deep} > {out.o}', params: { acc: 1, deep: { x: 1 }, old: 2 }, outputs: [o] }
+";
+
+#[test]
+fn a_setting_that_no_command_takes_is_an_error_with_what_was_meant() {
+    let lab = Lab::new(TRAIN);
+    let told = lab.run(&["--set", "train.params.acx=0.7"]).ends_with_code(2).stderr;
+    holds(
+        &told,
+        &["the command of stage `train` has no parameter `acx`", "did you mean `train.params.acc`?", "^"],
+    );
+    let told = lab.run(&["--set", "train.params={ other: 1 }"]).ends_with_code(2).stderr;
+    holds(&told, &["has no parameter `other`", "`{params.other}`"]);
+    for taken in ["acc=2", "deep.y=2", "old=3"] {
+        lab.run(&["--set", &format!("train.params.{taken}")]).success();
+    }
+    let command = "train.command=echo {params.new} > {out.o}";
+    lab.run(&["--set", command, "--set", "train.params.new=1"]).success();
+}
+
+#[test]
+fn a_parameter_that_no_command_takes_is_mentioned() {
+    let said = Lab::new(TRAIN).pipe(&["check", "pipelines/p.yaml"]).success();
+    insta::assert_snapshot!(said.stderr, @"note: pipelines/p.yaml:4:101: the command of stage `train` takes no `{params.old}`: the parameter decides reruns alone");
 }

@@ -138,7 +138,7 @@ fn a_failed_command_tells_its_code_and_last_lines_and_its_log_has_all_it_printed
     with: { command: 'false; echo never' }
   silent:
     kind: shell
-    with: { command: 'true', outputs: [model] }
+    with: { command: 'true # {out.model}', outputs: [model] }
 ",
     );
     let failed = lab.run(&["--only", "bad"]).ends_with_code(1);

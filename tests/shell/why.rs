@@ -151,3 +151,72 @@ fn names_of_files_are_kept_for_results_that_are_kept() {
     lab.write("data/a.txt", "other");
     assert!(why(&lab, "count").contains("in.data: changed a.txt in data"), "{}", why(&lab, "count"));
 }
+
+/// What `why` says of stage `work` whose `in` and `with` were changed from the first to the second.
+fn why_changed(before: [&str; 2], after: [&str; 2]) -> String {
+    let pipeline = |[inputs, with]: [&str; 2]| {
+        format!("stages:\n  work: {{ kind: shell, in: {{ {inputs} }}, with: {{ {with}, outputs: [o] }} }}\n")
+    };
+    let lab = Lab::new(&pipeline(before));
+    lab.write("note.txt", "a note");
+    lab.run(&[]).success();
+    lab.write("pipelines/p.yaml", pipeline(after));
+    why(&lab, "work")
+}
+
+#[test]
+fn a_long_command_is_shown_around_what_differs() {
+    let numbers = (1..=100).map(|number| number.to_string()).collect::<Vec<_>>().join(" ");
+    let with = |rate: &str| format!("command: 'echo {numbers} --lr {rate} {numbers} > {{out.o}}'");
+    insta::assert_snapshot!(why_changed(["", &with("0.1")], ["", &with("0.2")]), @"
+    work: will run
+      with.command: …9 100 --lr 0.1 1 2 3 4 5 6 7 8 9 10 11… → …9 100 --lr 0.2 1 2 3 4 5 6 7 8 9 10 11… (pipelines/p.yaml:2:42)
+      since run_1
+    ");
+}
+
+#[test]
+fn a_number_that_became_a_text_is_told_by_its_quotes() {
+    let with = |x: &str| format!("command: 'echo {{params.x}} > {{out.o}}', params: {{ x: {x} }}");
+    insta::assert_snapshot!(why_changed(["", &with("1")], ["", &with("'1'")]), @r#"
+    work: will run
+      with.params.x: 1 → "1" (pipelines/p.yaml:2:90)
+      since run_1
+    "#);
+}
+
+#[test]
+fn a_first_parameter_is_one_change() {
+    let (without, with) = ("command: 'echo > {out.o}'", "command: 'echo > {out.o}', params: { x: 1 }");
+    insta::assert_snapshot!(why_changed(["", without], ["", with]), @"
+    work: will run
+      with.params.x: none → 1 (pipelines/p.yaml:2:79)
+      since run_1
+    ");
+}
+
+#[test]
+fn inputs_that_came_and_went_are_named() {
+    let with = "command: 'echo > {out.o}'";
+    let note = "n: { file: note.txt }";
+    insta::assert_snapshot!(why_changed([note, with], ["", with]), @"
+    work: will run
+      input `n` was removed
+      since run_1
+    ");
+    insta::assert_snapshot!(why_changed(["", with], [note, with]), @"
+    work: will run
+      input `n` was added (note.txt)
+      since run_1
+    ");
+}
+
+#[test]
+fn a_variable_that_is_newly_declared_is_one_change_also_when_it_is_not_set() {
+    let (without, with) = ("command: 'echo > {out.o}'", "command: 'echo > {out.o}', env: [PIPE_TEST_UNSET]");
+    insta::assert_snapshot!(why_changed(["", without], ["", with]), @"
+    work: will run
+      environment PIPE_TEST_UNSET: not declared → unset (pipelines/p.yaml:2:69)
+      since run_1
+    ");
+}

@@ -78,3 +78,19 @@ fn damage_behind_an_unchanged_stat_is_believed_no_more_once_it_was_found() {
     assert_eq!(again.stages("done"), ["a"], "{}", again.stderr);
     lab.pipe(&["verify", "--cache"]).success();
 }
+
+#[test]
+fn repair_of_a_run_is_refused_with_the_command_that_was_meant() {
+    let lab = Lab::new(CHAIN);
+    for words in [&["verify", "--repair"][..], &["verify", "@last", "--repair"]] {
+        let said = lab.pipe(words).ends_with_code(2);
+        assert!(said.stderr.contains("write `pipe verify --cache --repair`"), "{}", said.stderr);
+    }
+}
+
+#[test]
+fn a_folder_without_a_cache_has_none_afterwards() {
+    let lab = Lab::new(CHAIN);
+    lab.pipe(&["verify", "--cache"]).success();
+    assert!(!lab.path("cache").exists());
+}

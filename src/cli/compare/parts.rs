@@ -6,7 +6,7 @@ use pipe_stages::contract::Better;
 use super::{
     bins,
     sheet::{Part, Sheet, Table, name, word},
-    words::{finding, p_value, subject, thousands, verdict, written},
+    words::{finding, p_value, subject, thousands, verdict},
 };
 use crate::{
     cli::{
@@ -14,6 +14,7 @@ use crate::{
         metrics::{arrow, is_detail},
         units::{ago, counted, difference, measured, shortened},
     },
+    contrast,
     runs::{
         LoadedRun,
         compare::{Comparison, Difference, MetricRow, Verdict, What},
@@ -116,20 +117,21 @@ fn differences(comparison: &Comparison, all: bool) -> Table {
         runs.map(|(at, run)| (run.clone(), vec![at])).collect()
     };
     let limit = if all { usize::MAX } else { (56 / columns.len().max(2)).max(12) };
-    let cell = |difference: &Difference, places: &[usize]| {
-        let mut values: Vec<String> = Vec::new();
+    let cell = |written: &[String], places: &[usize]| {
+        let mut values: Vec<&str> = Vec::new();
         for at in places {
-            let value = written(difference.what, difference.values[*at].as_ref());
-            if !values.contains(&value) {
-                values.push(value);
+            if !values.contains(&written[*at].as_str()) {
+                values.push(&written[*at]);
             }
         }
-        shortened(&values.join(", "), limit)
+        values.join(", ")
     };
     let is_seed = |difference: &Difference| matches!(difference.what, What::Seed | What::StageSeed);
     let rows = comparison.differences.iter().filter(|difference| !(by_group && is_seed(difference)));
     let rows = rows.map(|difference| {
-        let cells = columns.iter().map(|(_, places)| cell(difference, places));
+        let written = difference.texts();
+        let cells: Vec<String> = columns.iter().map(|(_, places)| cell(&written, places)).collect();
+        let cells = contrast::shortened(&cells, limit);
         let limit = if all { usize::MAX } else { 40 };
         [shortened(&subject(difference), limit)].into_iter().chain(cells).collect()
     });

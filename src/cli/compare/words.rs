@@ -1,7 +1,5 @@
 //! What differences are called, and what evidence comes to, in words.
 
-use serde_json::Value;
-
 use crate::{
     cli::units::shortened,
     runs::{
@@ -31,20 +29,6 @@ pub(super) fn subject(difference: &Difference) -> String {
         what if difference.stage.is_none() => what.words().into(),
         What::Source => format!("{} takes", dotted(".")),
         what => format!("{} {}", what.words(), dotted(".")),
-    }
-}
-
-/// The value of something that differs.
-pub(super) fn written(what: What, value: Option<&Value>) -> String {
-    match (what, value) {
-        (What::Patch, None) => "none".into(),
-        (_, None) => "–".into(),
-        (What::Commit | What::Input | What::Patch, Some(Value::String(hash))) => {
-            hash.chars().take(12).collect()
-        }
-        (_, Some(Value::String(text))) => text.split_whitespace().collect::<Vec<_>>().join(" "),
-        (_, Some(Value::Null)) => "null".into(),
-        (_, Some(value)) => value.to_string(),
     }
 }
 

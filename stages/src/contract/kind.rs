@@ -24,6 +24,7 @@ pub struct StageKind {
     /// Whether it runs a model, on all cores and on a GPU where one is given.
     pub runs_model: bool,
     resolve: fn(Value) -> Result<Resolved, Vec<ParamProblem>>,
+    ports: fn(Value) -> Option<Ports>,
     schema: fn() -> schemars::Schema,
     metrics: fn() -> &'static [MetricDoc],
     run: fn(Value, &mut StageCx<'_>) -> Result<(), StageError>,
@@ -75,6 +76,7 @@ impl StageKind {
             draws: S::DRAWS,
             runs_model: S::RUNS_MODEL,
             resolve: resolve::<S>,
+            ports: ports::<S>,
             schema: || schemars::schema_for!(S::Params),
             metrics: S::metrics,
             run: run::<S>,
@@ -84,6 +86,12 @@ impl StageKind {
     /// Reads parameters (a JSON object, or null for none), reporting every problem at once.
     pub fn resolve(&self, with: Value) -> Result<Resolved, Vec<ParamProblem>> {
         (self.resolve)(with)
+    }
+
+    /// The inputs and outputs that parameters give which can be read, also where [`Self::resolve`] finds
+    /// something wrong with them.
+    pub fn ports(&self, with: Value) -> Option<Ports> {
+        (self.ports)(with)
     }
 
     /// The JSON Schema of the parameters, with their documentation and defaults.
@@ -107,6 +115,10 @@ fn run<S: Stage>(params: Value, cx: &mut StageCx<'_>) -> Result<(), StageError> 
         StageError::new(format!("the parameters do not fit kind `{}`", S::KIND)).because(err)
     })?;
     S::run(params, cx)
+}
+
+fn ports<S: Stage>(with: Value) -> Option<Ports> {
+    serde_json::from_value(with).ok().map(|params| S::ports(&params))
 }
 
 /// Reads the parameters of `S`; each wrong one is noted and taken out until the rest can be read.

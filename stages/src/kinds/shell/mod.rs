@@ -37,6 +37,9 @@ pub const PASSED_ON: [&str; 14] = [
     "CONDA_PREFIX",
 ];
 
+/// Longest name of an output or a file of metrics, in bytes: a file system takes no more than 255.
+const LONGEST_NAME: usize = 200;
+
 /// Runs a command.
 pub struct Shell;
 
@@ -127,12 +130,23 @@ impl Stage for Shell {
         }
         for (at, name) in params.outputs.iter().enumerate() {
             let path = format!("outputs.{at}");
-            if !is_name(name) {
+            if name.len() > LONGEST_NAME {
+                let message = format!(
+                    "output {} has a name of {} bytes, and {LONGEST_NAME} is the most",
+                    at + 1,
+                    name.len()
+                );
+                problems.push(ParamProblem::new(&path, message));
+            } else if !is_name(name) {
                 let message =
                     format!("output `{name}` must be named with letters a-z, digits and `_`, a letter first");
                 problems.push(ParamProblem::new(&path, message));
             } else if params.outputs[..at].contains(name) {
                 problems.push(ParamProblem::new(&path, format!("output `{name}` is named twice")));
+            } else if !is_told(params, name) {
+                let message = format!("the command is not told where to write output `{name}`");
+                let help = format!("put `{{out.{name}}}` into `command` where the path belongs");
+                problems.push(ParamProblem::new(&path, message).help(help));
             }
         }
         for (at, name) in params.env.iter().enumerate() {
@@ -184,10 +198,56 @@ fn is_name(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
 }
 
+/// Whether the command is given the path of this output.
+fn is_told(params: &Params, output: &str) -> bool {
+    let is_metrics = params.metrics.as_deref() == Some(output);
+    params
+        .command
+        .placeholders()
+        .any(|(name, _)| name.strip_prefix("out.") == Some(output) || (is_metrics && name == "metrics"))
+}
+
+/// The names of `params` that no placeholder of `command` takes, dotted where they lie in maps: the command
+/// cannot know their values.
+///
+/// `params` are the parameters of a stage of this kind.
+pub fn unused_params(params: &Value) -> Vec<String> {
+    let Ok(params) = serde_json::from_value::<Params>(params.clone()) else { return Vec::new() };
+    let taken: Vec<&str> =
+        params.command.placeholders().filter_map(|(name, _)| name.strip_prefix("params.")).collect();
+    let mut unused = Vec::new();
+    for (name, value) in &params.params {
+        leaves(name, value, &mut |path| {
+            let is_taken = taken.iter().any(|taken| {
+                path.strip_prefix(taken).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            });
+            if !is_taken {
+                unused.push(path.to_owned());
+            }
+        });
+    }
+    unused
+}
+
+/// Calls `found` with the dotted path of every value at or below `path` that is no map.
+fn leaves(path: &str, value: &Value, found: &mut impl FnMut(&str)) {
+    match value {
+        Value::Object(map) if !map.is_empty() => {
+            map.iter().for_each(|(key, value)| leaves(&format!("{path}.{key}"), value, found));
+        }
+        _ => found(path),
+    }
+}
+
 fn check_metrics(params: &Params) -> Option<ParamProblem> {
     let name = params.metrics.as_ref()?;
     if params.outputs.contains(name) {
         return None;
+    }
+    if name.len() > LONGEST_NAME {
+        let message =
+            format!("the name of the file has {} bytes, and {LONGEST_NAME} is the most", name.len());
+        return Some(ParamProblem::new("metrics", message));
     }
     let is_file = [".json", ".csv"].iter().any(|end| name.len() > end.len() && name.ends_with(end))
         && !name.contains(['/', '\0']);

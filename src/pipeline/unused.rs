@@ -1,0 +1,71 @@
+//! Parameters of commands that no placeholder takes: the command cannot know them.
+
+use pipe_stages::{
+    contract::Stage,
+    kinds::shell::{Shell, unused_params},
+};
+
+use super::{
+    StageSpec,
+    document::Node,
+    places::{Layer, Spot, Written},
+    problem::Finding,
+    suggest::Suggestions,
+};
+
+/// What settings have put where the file has nothing: dotted paths, each with the layer that did.
+pub(super) type Added<'a> = Vec<(Vec<String>, &'a Layer)>;
+
+/// The values of `over` at which `document` has nothing, by their paths; `path` is where `over` is laid.
+pub(super) fn new_values(document: &Node, path: &[String], over: &Node) -> Vec<Vec<String>> {
+    if let Node::Map(map) = over {
+        let below = |(key, value): (&String, &Node)| {
+            new_values(document, &[path, std::slice::from_ref(key)].concat(), value)
+        };
+        return map.iter().flat_map(below).collect();
+    }
+    let before = path.iter().try_fold(document, |node, key| node.get(key));
+    if before.is_none() && *over != Node::Null { vec![path.to_vec()] } else { Vec::new() }
+}
+
+/// What is wrong with the parameters that settings have added to `stage`, and what is worth knowing of those
+/// that are written in the file.
+pub(super) fn look(
+    stage: &StageSpec,
+    added: &Added<'_>,
+    suggestions: &Suggestions,
+) -> (Vec<Finding>, Vec<Finding>) {
+    let (mut wrong, mut notes) = (Vec::new(), Vec::new());
+    if stage.kind.name != Shell::KIND || top_level(&stage.params).next().is_none() {
+        return (wrong, notes);
+    }
+    let unused = unused_params(&stage.params);
+    for name in &unused {
+        let spot = Spot::key(&["stages", &stage.name, "with", "params"]).below(name);
+        let setting = added.iter().find(|(path, _)| *path == spot.path);
+        let Some((_, Layer { text, written: Written::Setting { value, .. } })) = setting else {
+            let message = format!(
+                "the command of stage `{}` takes no `{{params.{name}}}`: the parameter decides reruns alone",
+                stage.name
+            );
+            notes.push(Finding::new("unused_parameter", message).at(spot));
+            continue;
+        };
+        let message = format!("the command of stage `{}` has no parameter `{name}`", stage.name);
+        let others = top_level(&stage.params).filter(|other| !unused.contains(other)).collect::<Vec<_>>();
+        let near = suggestions.nearest(name, others.iter().map(String::as_str));
+        let help = match near {
+            Some(near) => format!("did you mean `{}.params.{near}`?", stage.name),
+            None => format!("it would be given to the command by `{{params.{name}}}`"),
+        };
+        let found = Finding::new("unknown_parameter", message).help(help);
+        wrong.push(found.bytes(text, 0..value.start.saturating_sub(1), None));
+    }
+    (wrong, notes)
+}
+
+/// The names of a command's own parameters.
+fn top_level(params: &serde_json::Value) -> impl Iterator<Item = String> {
+    let map = params.get("params").and_then(serde_json::Value::as_object);
+    map.into_iter().flatten().map(|(name, _)| name.clone())
+}

@@ -1,0 +1,24 @@
+//! What differed is seen to differ, however long or alike the values are.
+
+use crate::lab::Lab;
+
+#[test]
+fn long_values_are_shown_around_their_difference_and_types_by_their_quotes() {
+    let numbers = (1..=50).map(|number| number.to_string()).collect::<Vec<_>>().join(" ");
+    let pipeline = |rate: &str, x: &str| {
+        format!(
+            "stages: {{ a: {{ kind: shell, with: {{ command: 'echo {numbers} --lr {rate} {numbers} {{params.x}} > {{out.o}}', {x}outputs: [o] }} }} }}\n"
+        )
+    };
+    let lab = Lab::new(&pipeline("0.1", "params: { x: 1 }, "));
+    lab.run(&[]).success();
+    lab.write("pipelines/p.yaml", pipeline("0.2", "params: { x: '1' }, "));
+    lab.run(&[]).success();
+    let said = lab.pipe(&["compare", "1", "2"]).success().stdout;
+    let differed = said.split("\n\n").find(|part| part.starts_with("WHAT DIFFERED")).unwrap();
+    insta::assert_snapshot!(differed, @r#"
+    WHAT DIFFERED  run_1                         run_2
+    a.command      …0 --lr 0.1 1 2 3 4 5 6 7 8…  …0 --lr 0.2 1 2 3 4 5 6 7 8…
+    a.params.x     1                             "1"
+    "#);
+}
