@@ -9,6 +9,7 @@
 //! from one thread, to whoever shows or records them.
 
 mod decide;
+mod loans;
 mod perform;
 mod plan;
 mod repeat;

@@ -78,3 +78,18 @@ fn damage_behind_an_unchanged_stat_is_believed_no_more_once_it_was_found() {
     assert_eq!(again.stages("done"), ["a"], "{}", again.stderr);
     lab.pipe(&["verify", "--cache"]).success();
 }
+
+#[test]
+fn what_is_no_object_is_named_and_collecting_removes_it() {
+    let lab = Lab::new(CHAIN);
+    lab.run(&[]).success();
+    let stray = object(&lab, "first\n").with_extension("gz");
+    fs::write(&stray, "packed").unwrap();
+    let said = lab.pipe(&["verify", "--cache"]).success().stdout;
+    assert!(said.starts_with(&format!("stray {}  no object", stray.display())), "{said}");
+    assert!(said.ends_with("2 objects of 2 results hashed, 18 B: all whole\n"), "{said}");
+    let said = lab.pipe(&["gc"]).success().stdout;
+    assert!(said.contains("removed 1 leftover of killed runs, 6 B"), "{said}");
+    assert!(!stray.exists());
+    assert_eq!(lab.run(&[]).success().stages("cached"), ["a", "b"]);
+}
