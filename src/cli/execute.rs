@@ -51,7 +51,7 @@ pub fn execute(
     let mut view = View::new(progress, about, &headline);
     let mut recorder = Recorder::new(database, cache, run, pipeline);
     let mut records = Vec::new();
-    let ended = with_explainer(pipeline, &history, Some(run), |explainer| {
+    let ended = with_explainer(pipeline, cache, &history, Some(run), |explainer| {
         engine::run(request, &tools, explainer, &mut |event| {
             view.observe(&event);
             recorder.observe(&event);

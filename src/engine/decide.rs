@@ -80,7 +80,10 @@ pub(super) fn decide(
     let key = action_key(&hashed);
     let verdict = match tools.cache.get(key) {
         _ if request.forces(&spec.name) => Decision::Run(vec![Reason::Forced]),
-        Lookup::Hit(hit) => Decision::Cached(hit),
+        Lookup::Hit(mut hit) => {
+            hit.run = (explainer.computed_in)(key, &hit);
+            Decision::Cached(hit)
+        }
         Lookup::Lost(what) => Decision::Run(vec![Reason::ResultLost { what }]),
         Lookup::Miss => match (explainer.previous)(spec) {
             None => Decision::Run(vec![Reason::NeverRun]),
