@@ -20,7 +20,7 @@ use super::{
     plan::{plan, plan_lines},
     reasons,
     verify::{as_json, line, summary, tolerance, was_on_gpu},
-    view,
+    view::{self, Progress},
 };
 use crate::{
     cache::Cache,
@@ -111,7 +111,8 @@ impl Reproduce {
             return Ok(ExitCode::SUCCESS);
         }
         let stop = Stop::default();
-        stop_on_signals(&stop, || {});
+        let running = stop.clone();
+        stop_on_signals(&stop, move || Progress::Auto.stopping(&running));
         let _hold = join(&cache, &|text| globals.say(text))?;
         let words = |words: [&str; 2]| words.map(str::to_owned).to_vec();
         let reproduce = [words(["pipe", "reproduce"]), vec![id.to_string()]].concat();
