@@ -90,8 +90,8 @@ pub(super) fn perform(task: &Task<'_>, tools: &Tools<'_>, notify: &dyn Fn(Notice
                 if tools.stop.is_requested() {
                     break Ending::Interrupted;
                 }
-                let first_line = error.lines().next().unwrap_or_default();
-                log.append(&format!("attempt {attempts} failed: {first_line}\nretry {attempts} of {of}\n"));
+                let what = first_words(&error);
+                log.append(&format!("attempt {attempts} failed: {what}\nretry {attempts} of {of}\n"));
                 notify(Notice::Retrying { retry: attempts, of, error });
                 attempts += 1;
             }
@@ -340,6 +340,12 @@ fn with_written(ending: Option<Ending>, written: &[&str], task: &Task<'_>) -> En
 /// An input with what it is taken from, such as `` `x` (`data.o`) ``.
 fn named(task: &Task<'_>, port: &str) -> String {
     format!("`{port}` (`{}`)", task.spec.inputs[port])
+}
+
+/// What an error says before it quotes a log: its first line, without the announcement of others.
+pub fn first_words(error: &str) -> &str {
+    let line = error.lines().next().unwrap_or_default();
+    line.strip_suffix(':').map_or(line, |line| line.rsplit_once("; ").map_or(line, |(what, _)| what))
 }
 
 fn failed(error: &dyn Error) -> Ending {
