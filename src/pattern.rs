@@ -61,6 +61,19 @@ pub fn matching_files(root: &Path, pattern: &str) -> Result<Vec<PathBuf>, Patter
     Ok(found)
 }
 
+/// The first of `files` below `root`, be they there or not, that `pattern` names.
+pub fn names_one_of<'f>(root: &Path, pattern: &str, files: &[&'f str]) -> Option<&'f str> {
+    let (folder, rest) = split(pattern);
+    let matcher = GlobBuilder::new(rest).literal_separator(true).build().ok()?.compile_matcher();
+    let base = root.join(folder);
+    let base = base.canonicalize().unwrap_or(base);
+    let is_named = |file: &&&str| {
+        let file = root.join(file);
+        file.strip_prefix(&base).is_ok_and(|below| matcher.is_match(below))
+    };
+    files.iter().find(is_named).copied()
+}
+
 /// The folders that a pattern begins with, and the rest of it from the first segment with a
 /// special character on (the last segment at least).
 fn split(pattern: &str) -> (&str, &str) {

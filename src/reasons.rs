@@ -60,7 +60,11 @@ pub(super) fn words(reason: &Reason) -> String {
         Reason::ResultLost { what } => format!("its result was lost: {what}"),
         Reason::Satisfied { since, device } => {
             let device = device.as_deref().map(|device| format!(", on {}", short_device(device)));
-            format!("has the result of {since}{}", device.unwrap_or_default())
+            let result = since.map_or_else(
+                || "has a result from elsewhere".to_owned(),
+                |since| format!("has the result of {since}"),
+            );
+            format!("{result}{}", device.unwrap_or_default())
         }
         Reason::SameBytes { stages } => format!("{} ran but wrote the same bytes", list(stages)),
         Reason::Blocked { by } => format!("needs {by}, which failed"),
@@ -195,9 +199,10 @@ mod tests {
             Reason::Retried { attempts: 3 },
             Reason::Forced,
             Reason::ResultLost { what: "object 12ab… is missing".into() },
-            Reason::Satisfied { since: RunId(3), device: None },
-            Reason::Satisfied { since: RunId(3), device: Some("cpu (AVX2, 2 threads)".into()) },
-            Reason::Satisfied { since: RunId(3), device: Some("cuda (NVIDIA H100 80GB HBM3)".into()) },
+            Reason::Satisfied { since: Some(RunId(3)), device: None },
+            Reason::Satisfied { since: None, device: None },
+            Reason::Satisfied { since: Some(RunId(3)), device: Some("cpu (AVX2, 2 threads)".into()) },
+            Reason::Satisfied { since: Some(RunId(3)), device: Some("cuda (NVIDIA H100 80GB HBM3)".into()) },
             Reason::SameBytes { stages: vec!["a".into(), "b".into()] },
             Reason::Blocked { by: "lora".into() },
             Reason::NotSelected { stage: "lora".into() },
@@ -227,6 +232,7 @@ mod tests {
         forced
         its result was lost: object 12ab… is missing
         has the result of run_3
+        has a result from elsewhere
         has the result of run_3, on cpu
         has the result of run_3, on cuda (NVIDIA H100 80GB HBM3)
         a and b ran but wrote the same bytes

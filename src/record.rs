@@ -351,8 +351,8 @@ pub enum Reason {
     },
     /// A result with the same key exists.
     Satisfied {
-        /// The run that computed it.
-        since: RunId,
+        /// The run that computed it; `None` if it came with a cache from elsewhere.
+        since: Option<RunId>,
         /// What a model was computed on.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         device: Option<String>,

@@ -48,6 +48,8 @@ pub struct Audit {
     pub flawed: BTreeMap<Digest, (Damage, Vec<ActionKey>)>,
     /// Files among the results that are none.
     pub unreadable: Vec<PathBuf>,
+    /// What lies among the objects and is none. Nothing needs it, and collecting removes it.
+    pub strays: Vec<PathBuf>,
 }
 
 impl Audit {
@@ -94,7 +96,10 @@ pub(super) fn audit(folder: &Path, index: &Index) -> Audit {
         }
     }
     let unreadable = results::unreadable(folder).filter(|file| !is_unfinished(file)).collect();
-    Audit { results: needs.len(), objects: sizes.len(), bytes: sizes.values().sum(), flawed, unreadable }
+    let mut strays: Vec<PathBuf> = objects::strays(folder).collect();
+    strays.sort_unstable();
+    let bytes = sizes.values().sum();
+    Audit { results: needs.len(), objects: sizes.len(), bytes, flawed, unreadable, strays }
 }
 
 /// Whether a file may be one that another `pipe` is writing just now: those have no ending.

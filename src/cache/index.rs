@@ -117,7 +117,7 @@ impl Index {
                 Ok(serde_json::from_str(&outputs).ok().and_then(|outputs| {
                     Some(Hit {
                         execution: row.get(0).ok()?,
-                        run: crate::names::RunId(row.get(1).ok()?),
+                        run: Some(crate::names::RunId(row.get(1).ok()?)),
                         device: row.get(2).ok()?,
                         outputs,
                     })

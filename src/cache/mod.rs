@@ -17,6 +17,7 @@ mod audit;
 mod collect;
 mod hold;
 mod index;
+mod loan;
 mod manifests;
 mod objects;
 mod orphans;
@@ -52,6 +53,7 @@ pub use audit::{Audit, Damage};
 pub use collect::{Contents, Removal, StoredResult, removal};
 pub use hold::Hold;
 pub use index::Mark;
+pub use loan::Loan;
 pub use outside::Outside;
 pub use scratch::{Claim, Scratch};
 pub use stamps::Stamps;
@@ -114,8 +116,8 @@ pub enum Lookup {
 pub struct Hit {
     /// The execution that gave it.
     pub execution: String,
-    /// The run that executed it.
-    pub run: crate::names::RunId,
+    /// The run that executed it; `None` where that is known to be one of another history.
+    pub run: Option<crate::names::RunId>,
     /// What it computed on.
     pub device: Option<String>,
     /// The outputs.
@@ -127,7 +129,7 @@ impl Hit {
     pub fn of(execution: &Execution) -> Self {
         Self {
             execution: execution.id.clone(),
-            run: execution.run,
+            run: Some(execution.run),
             device: execution.device.clone(),
             outputs: execution.outputs.clone(),
         }

@@ -3,9 +3,16 @@
 use std::{
     fs::{self, File},
     io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
 
+use rustix::{
+    fs::{CWD, RenameFlags, renameat_with},
+    io::Errno,
+};
+use tempfile::NamedTempFile;
 use walkdir::WalkDir;
 
 use super::{CacheError, stat::Stat};
@@ -13,6 +20,9 @@ use crate::digest::Digest;
 
 /// Files from this size on are hashed by all cores through a memory map.
 const LARGE: u64 = 1 << 20;
+/// How long before it came an object says that it was last written: every later write shows in that
+/// time, also one within the same tick of the clock and one to a file system that rounds.
+const BEFORE: Duration = Duration::from_mins(1);
 
 /// Where the bytes of `digest` lie below the cache's folder.
 pub(super) fn path(folder: &Path, digest: Digest) -> PathBuf {
@@ -33,43 +43,98 @@ pub(super) fn hash_file(file: &Path) -> io::Result<Digest> {
 
 /// Moves `file` into the store under its hash; `sync` forces it to the disk first.
 ///
-/// An object that is there already and `is_right` by its stat stays: a stage may be reading it, and
-/// some programs refuse a file that is replaced meanwhile.
+/// A whole object that is there already stays: a stage may be reading it, which would take another
+/// file in its place for a change, and some programs refuse a file that is replaced meanwhile.
+/// `is_right` tells from its stat that it is whole.
 pub(super) fn keep(
     folder: &Path,
     file: &Path,
     sync: bool,
     is_right: impl Fn(Digest, Stat) -> bool,
 ) -> Result<(Digest, Stat), CacheError> {
+    make_its_own(file)?;
     let digest = hash_file(file).map_err(CacheError::io("read", file))?;
     let target = path(folder, digest);
-    if let Ok(stat) = Stat::of(&target)
-        && is_right(digest, stat)
-    {
+    let whole = || {
+        let stat = Stat::of(&target).ok()?;
+        let is_whole = is_right(digest, stat) || hash_file(&target).is_ok_and(|found| found == digest);
+        is_whole.then_some(stat)
+    };
+    if let Some(stat) = whole() {
         fs::remove_file(file).map_err(CacheError::io("remove", file))?;
         return Ok((digest, stat));
     }
     let shelf = target.parent().expect("an object lies in a folder");
     fs::create_dir_all(shelf).map_err(CacheError::io("create", shelf))?;
-    if sync {
-        File::open(file).and_then(|file| file.sync_all()).map_err(CacheError::io("write", file))?;
-    }
+    let written = File::open(file).and_then(|file| {
+        // Where times cannot be set, a write shows as long as the clock moves on.
+        let _ = file.set_modified(SystemTime::now() - BEFORE);
+        if sync { file.sync_all() } else { Ok(()) }
+    });
+    written.map_err(CacheError::io("write", file))?;
     let mut permissions = fs::metadata(file).map_err(CacheError::io("read", file))?.permissions();
     permissions.set_readonly(true);
     fs::set_permissions(file, permissions).map_err(CacheError::io("write", file))?;
-    // Replaces an object of the same name, which may be damaged.
-    fs::rename(file, &target).map_err(CacheError::io("write", &target))?;
+    match renameat_with(CWD, file, CWD, &target, RenameFlags::NOREPLACE) {
+        Ok(()) => {}
+        // Another stage has just kept the same bytes, or what lies there is damaged.
+        Err(Errno::EXIST) if let Some(stat) = whole() => {
+            fs::remove_file(file).map_err(CacheError::io("remove", file))?;
+            return Ok((digest, stat));
+        }
+        // Damaged, or a file system that cannot tell.
+        Err(_) => fs::rename(file, &target).map_err(CacheError::io("write", &target))?,
+    }
     let stat = Stat::of(&target).map_err(CacheError::io("read", &target))?;
     Ok((digest, stat))
+}
+
+/// Puts a copy in place of a link, of either kind, to a file that has another name too: who writes
+/// there would write into the object.
+fn make_its_own(file: &Path) -> Result<(), CacheError> {
+    let found = fs::symlink_metadata(file).map_err(CacheError::io("read", file))?;
+    if found.is_file() && found.nlink() <= 1 {
+        return Ok(());
+    }
+    let folder = file.parent().expect("an output lies in a folder");
+    let copy = NamedTempFile::new_in(folder).map_err(CacheError::io("write to", folder))?;
+    fs::copy(file, &copy).map_err(CacheError::io("copy", file))?;
+    copy.persist(file).map_err(|err| CacheError::io("write", file)(err.error))?;
+    Ok(())
+}
+
+/// What lies among the objects and is none, such as what `gzip` made of an object that a stage gave it.
+pub(super) fn strays(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = WalkDir::new(folder.join("objects")).min_depth(1).max_depth(2).into_iter();
+    let is_stray = |entry: &walkdir::DirEntry| match entry.depth() {
+        1 => !entry.file_type().is_dir(),
+        _ => digest_of(entry).is_none() || !entry.file_type().is_file(),
+    };
+    entries.filter_map(Result::ok).filter(is_stray).map(walkdir::DirEntry::into_path)
+}
+
+/// The digest that an entry of a shelf is named for.
+fn digest_of(entry: &walkdir::DirEntry) -> Option<Digest> {
+    let shelf = entry.path().parent()?.file_name()?.to_str()?;
+    format!("{shelf}{}", entry.file_name().to_str()?).parse().ok()
 }
 
 /// All objects with their sizes.
 pub(super) fn all(folder: &Path) -> impl Iterator<Item = (Digest, u64)> {
     let entries =
         WalkDir::new(folder.join("objects")).min_depth(2).max_depth(2).into_iter().filter_map(Result::ok);
-    entries.filter_map(|entry| {
-        let shelf = entry.path().parent()?.file_name()?.to_str()?;
-        let digest = format!("{shelf}{}", entry.file_name().to_str()?).parse().ok()?;
-        Some((digest, entry.metadata().ok()?.len()))
-    })
+    entries.filter_map(|entry| Some((digest_of(&entry)?, entry.metadata().ok()?.len())))
+}
+
+/// Removes what lies at `path`, whatever it is.
+pub(super) fn remove(path: &Path) -> Result<(), CacheError> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(there) if there.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(err) => Err(err),
+    };
+    match removed {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => Err(CacheError::io("remove", path)(err)),
+        _ => Ok(()),
+    }
 }

@@ -40,6 +40,11 @@ impl Stat {
         std::fs::metadata(path).map(|metadata| Self::from(&metadata))
     }
 
+    /// Whether neither contents nor place can differ: only attributes or the number of links do.
+    pub fn differs_in_time_of_change_alone(&self, other: &Self) -> bool {
+        Self { changed: other.changed, ..*self } == *other
+    }
+
     /// Its numbers, one after another.
     pub fn to_bytes(self) -> [u8; Self::BYTES] {
         let numbers = [self.size, self.modified as u64, self.changed as u64, self.inode, self.device]

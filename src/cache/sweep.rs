@@ -4,13 +4,13 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use walkdir::WalkDir;
 
-use super::{CacheError, Scratch, results};
+use super::{CacheError, Scratch, objects, results};
 use crate::digest::ActionKey;
 
 /// What killed runs left behind, or what of it was removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Leftovers {
-    /// Folders of stages that were not finished, and files that are no result.
+    /// Folders of stages that were not finished, and files that are no result and no object.
     pub count: usize,
     /// What they take up, bytes.
     pub bytes: u64,
@@ -47,11 +47,11 @@ pub(super) fn sweep(
             swept.bytes += bytes;
         }
     }
-    for file in results::unreadable(folder) {
+    for path in results::unreadable(folder).chain(objects::strays(folder)) {
         swept.count += 1;
-        swept.bytes += fs::metadata(&file).map_or(0, |metadata| metadata.len());
+        swept.bytes += size(&path);
         if really {
-            fs::remove_file(&file).map_err(CacheError::io("remove", &file))?;
+            objects::remove(&path)?;
         }
     }
     Ok(swept)

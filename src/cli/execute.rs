@@ -1,6 +1,6 @@
 //! Carries a run out: shows it, records it, and says how it ended.
 
-use std::{path::Path, thread};
+use std::{path::Path, thread, time::Duration};
 
 use anstyle::AnsiColor;
 use jiff::Timestamp;
@@ -27,6 +27,8 @@ use crate::{
 
 /// Exit code of a run that was stopped by Ctrl-C, as shells have it.
 pub const INTERRUPTED: u8 = 130;
+/// How long a run may take to end whose stages were killed.
+const GRACE: Duration = Duration::from_millis(300);
 
 /// Runs what is asked for, with `cuda` for models on a GPU and `database` to record it in.
 pub fn execute(
@@ -51,7 +53,7 @@ pub fn execute(
     let mut view = View::new(progress, about, &headline);
     let mut recorder = Recorder::new(database, cache, run, pipeline);
     let mut records = Vec::new();
-    let ended = with_explainer(pipeline, &history, Some(run), |explainer| {
+    let ended = with_explainer(pipeline, cache, &history, Some(run), |explainer| {
         engine::run(request, &tools, explainer, &mut |event| {
             view.observe(&event);
             recorder.observe(&event);
@@ -119,14 +121,16 @@ pub fn join(cache: &Cache, say: &dyn Fn(&str)) -> Result<Hold, Failure> {
     cache.join(&mut wait).map_err(|err| Failure::error(err).exit(1))
 }
 
-/// The first Ctrl-C stops the stages and records the run, and calls `stopped`; a second one ends
-/// at once.
+/// The first Ctrl-C stops the stages and records the run, and calls `stopped`; a second one kills
+/// them and ends, at most [`GRACE`] later.
 pub fn stop_on_signals(stop: &Stop, stopped: impl Fn() + Send + 'static) {
     let stop = stop.clone();
     // A handler can be set once in a process; one run is one process.
     let _ = ctrlc::set_handler(move || {
         if stop.is_requested() {
             stop.kill();
+            // What ends by itself now leaves records and a clean terminal.
+            thread::sleep(GRACE);
             std::process::exit(i32::from(INTERRUPTED));
         }
         stop.request();

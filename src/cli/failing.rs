@@ -13,6 +13,8 @@ use crate::{
 
 /// How many lines of a log are shown.
 pub const LOG_LINES: usize = 20;
+/// How many characters of a line are shown; the log has all of them.
+const LONGEST_LINE: usize = 400;
 
 /// A stage that failed.
 pub struct Failing<'a> {
@@ -64,8 +66,8 @@ impl Failing<'_> {
             (count, _) => Some(format!("the last {count} lines of its log:")),
         };
         let told = |text: &&str| match room {
-            Some(room) => textwrap::wrap(text, room).iter().map(ToString::to_string).collect(),
-            None => vec![(*text).to_owned()],
+            Some(room) => textwrap::wrap(&short(text), room).iter().map(ToString::to_string).collect(),
+            None => vec![short(text)],
         };
         let said =
             |part: &[&str]| part.iter().flat_map(told).map(|text| Line::indented().say(text)).collect();
@@ -83,12 +85,21 @@ pub fn log_end(log: &str) -> Vec<String> {
     lines[lines.len().saturating_sub(LOG_LINES)..].iter().map(|line| printable(line)).collect()
 }
 
-/// What is left of a line when what moves the cursor and colours the text is taken away.
+/// What is left of a line when what moves the cursor and colours the text is taken away, and what is
+/// too long.
 fn printable(line: &str) -> String {
     // A progress bar is drawn over and over on one line.
     let latest = line.trim_end().rsplit('\r').next().unwrap_or_default();
     let text = anstream::adapter::strip_str(latest).to_string();
-    text.replace('\t', "    ").chars().filter(|c| !c.is_control()).collect()
+    short(&text.replace('\t', "    ").chars().filter(|c| !c.is_control()).collect::<String>())
+}
+
+/// The beginning of a line that nobody would read to its end.
+fn short(line: &str) -> String {
+    match line.char_indices().nth(LONGEST_LINE) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.to_owned(),
+    }
 }
 
 /// The lines of `error` that are the last ones of `log`.
@@ -156,6 +167,15 @@ mod tests {
         assert!(told.contains("its last lines:\n            line 11\n"), "{told}");
         assert!(told.contains("  line 30\n          help: see there\n"), "{told}");
         assert_eq!(told.matches("line 30").count(), 1, "{told}");
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_cut_and_still_said_once() {
+        let (quoted, logged) = ("0".repeat(4_096), "0".repeat(65_536));
+        let told = told(&format!("the command ended; its last lines:\n{quoted}"), &logged, None);
+        let cut = format!("            {}…\n", "0".repeat(LONGEST_LINE));
+        assert!(told.contains(&format!("its last lines:\n{cut}")), "{told}");
+        assert_eq!(told.matches("000…").count(), 1, "{told}");
     }
 
     #[test]

@@ -87,7 +87,7 @@ fn text(lineage: &Lineage, width: usize) -> String {
     let mut text = String::new();
     if let Some(first) = lineage.steps.first() {
         writeln!(text, "{}", first.stage).expect("a text grows");
-        branches(&mut text, lineage, first, 0, "", &mut BTreeSet::from([first.execution.as_str()]));
+        branches(&mut text, lineage, first, 0, "", &mut BTreeSet::from([0]));
     }
     writeln!(text, "\n{}", styled(BOLD, "STAGES")).expect("a text grows");
     for step in &lineage.steps {
@@ -104,13 +104,13 @@ fn text(lineage: &Lineage, width: usize) -> String {
 }
 
 /// The inputs of `step` and what they came from, a line each; what is shown above is not shown again.
-fn branches<'l>(
+fn branches(
     text: &mut String,
-    lineage: &'l Lineage,
-    step: &'l Step,
+    lineage: &Lineage,
+    step: &Step,
     level: usize,
     indent: &str,
-    shown: &mut BTreeSet<&'l str>,
+    shown: &mut BTreeSet<usize>,
 ) {
     if level == DEEPEST && !step.inputs.is_empty() {
         writeln!(text, "{indent}└─ … `--json` has what is before it").expect("a text grows");
@@ -121,14 +121,14 @@ fn branches<'l>(
         let (branch, below) = if is_last { ("└─", "   ") } else { ("├─", "│  ") };
         let line = format!("{} {}", source(lineage, input), styled(DIM, &input.digest.short()));
         let next = match &input.from {
-            Source::Step { at, .. } => Some(&lineage.steps[*at]),
+            Source::Step { at, .. } => Some((*at, &lineage.steps[*at])),
             _ => None,
         };
-        let is_new = next.is_none_or(|next| shown.insert(&next.execution));
+        let is_new = next.is_none_or(|(at, _)| shown.insert(at));
         let above =
-            if is_new || next.is_some_and(|next| next.inputs.is_empty()) { "" } else { ", see above" };
+            if is_new || next.is_some_and(|(_, next)| next.inputs.is_empty()) { "" } else { ", see above" };
         writeln!(text, "{indent}{branch} {}: {line}{above}", input.port).expect("a text grows");
-        if let (Some(next), true) = (next, is_new) {
+        if let (Some((_, next)), true) = (next, is_new) {
             branches(text, lineage, next, level + 1, &format!("{indent}{below}"), shown);
         }
     }
@@ -198,13 +198,15 @@ fn dot(lineage: &Lineage) -> String {
     let mut out = "digraph lineage {\n  node [shape=box, style=rounded];\n".to_owned();
     let mut line = |text: String| writeln!(out, "  {text};").expect("a text grows");
     let mut outside = BTreeSet::new();
+    // Two stages that computed the same have the same execution.
+    let name = |step: &Step| quoted(&format!("{} {}", step.stage, step.execution));
     for step in &lineage.steps {
         let run = step.computed_by.map_or_else(|| "elsewhere".to_owned(), |run| run.to_string());
         let label = quoted(&format!("{}\n{} v{}, {run}", step.stage, step.kind, step.kind_version));
-        line(format!("{} [label={}]", quoted(&step.execution), label.replace('\n', "\\n")));
+        line(format!("{} [label={}]", name(step), label.replace('\n', "\\n")));
         for input in &step.inputs {
             let from = match &input.from {
-                Source::Step { execution, .. } => quoted(execution),
+                Source::Step { at, .. } => name(&lineage.steps[*at]),
                 _ => {
                     let id = quoted(&input.digest.to_string());
                     if outside.insert(input.digest) {
@@ -214,7 +216,7 @@ fn dot(lineage: &Lineage) -> String {
                     id
                 }
             };
-            line(format!("{from} -> {} [label={}]", quoted(&step.execution), quoted(&input.port)));
+            line(format!("{from} -> {} [label={}]", name(step), quoted(&input.port)));
         }
     }
     out + "}\n"

@@ -12,7 +12,7 @@ use super::{
     view::About,
 };
 use crate::{
-    engine::{Found, RunEvent},
+    engine::{Found, RunEvent, first_words},
     metrics::{better, is_detail},
     record::{Execution, Outcome, Reason, StageRecord},
 };
@@ -58,8 +58,7 @@ impl<'a> Lines<'a> {
                 vec![self.stage("waiting", AnsiColor::Yellow, stage, &text)]
             }
             RunEvent::Retrying { stage, retry, of, error } => {
-                let error = error.lines().next().unwrap_or_default();
-                let text = format!("retry {retry} of {of}: {error}");
+                let text = format!("retry {retry} of {of}: {}", first_words(error));
                 vec![self.stage("retrying", AnsiColor::Yellow, stage, &text)]
             }
             RunEvent::Finished { record, execution, differs } => {

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::{Failure, reasons, targets::command_until};
 use crate::{
-    cache::Cache,
+    cache::{Cache, Hit},
+    digest::ActionKey,
     engine::{self, Earlier, Explainer, PlanError, Planned, Request, Tools, Verdict},
     exec::{ProcessExecutor, Stop},
     fingerprint::Fingerprint,
@@ -20,13 +21,15 @@ pub fn plan(request: &Request<'_>, cache: &Cache) -> Result<Vec<Planned>, Failur
     let pipeline = request.pipeline;
     let (executor, stop) = (ProcessExecutor::new(PathBuf::new(), &[]), Stop::default());
     let tools = Tools { cache, executor: &executor, stop: &stop, root: &pipeline.root };
-    planned(pipeline, |explainer| engine::plan(request, &tools, explainer))?.map_err(|err| match &err {
-        PlanError::NotSelected { needed } => {
-            let command = command_until(pipeline, needed);
-            Failure::from(err).help(format!("`{command}` computes what is missing"))
-        }
-        PlanError::Cache(_) => err.into(),
-    })
+    planned(pipeline, cache, |explainer| engine::plan(request, &tools, explainer))?.map_err(
+        |err| match &err {
+            PlanError::NotSelected { needed } => {
+                let command = command_until(pipeline, needed);
+                Failure::from(err).help(format!("`{command}` computes what is missing"))
+            }
+            PlanError::Cache(_) => err.into(),
+        },
+    )
 }
 
 /// A line for each stage.
@@ -53,9 +56,11 @@ pub fn plan_json(plan: &Planned) -> Value {
     json!({"stage": plan.stage, "verdict": verdict_word(plan.verdict), "reasons": plan.reasons})
 }
 
-/// Calls `task` with what explains reruns: the runs in `history`, up to `before` if given.
+/// Calls `task` with what explains reruns: the runs in `history`, up to `before` if given, and what
+/// `cache` says of results.
 pub fn with_explainer<T>(
     pipeline: &Pipeline,
+    cache: &Cache,
     history: &RunsDb,
     before: Option<RunId>,
     task: impl FnOnce(&Explainer<'_>) -> T,
@@ -76,16 +81,24 @@ pub fn with_explainer<T>(
         let found = history.previous(&pipeline.file, &spec.name, before).ok()?.or_else(|| renamed(spec))?;
         Some(Earlier { run: found.run, fingerprint: Fingerprint::parse(&found.hashed)? })
     };
-    task(&Explainer { previous: &previous })
+    let computed_in = |key: ActionKey, hit: &Hit| {
+        let recorded = || cache.execution(key).filter(|execution| execution.id == hit.execution);
+        history.computed_in(&hit.execution, recorded).ok().flatten()
+    };
+    task(&Explainer { previous: &previous, computed_in: &computed_in })
 }
 
 /// Calls `task` like [`with_explainer`], also where no run was ever recorded.
-pub fn planned<T>(pipeline: &Pipeline, task: impl FnOnce(&Explainer<'_>) -> T) -> Result<T, Failure> {
+pub fn planned<T>(
+    pipeline: &Pipeline,
+    cache: &Cache,
+    task: impl FnOnce(&Explainer<'_>) -> T,
+) -> Result<T, Failure> {
     let path = pipeline.root.join("runs.db");
     if path.exists() {
         let history = RunsDb::open_existing(&path)?;
-        Ok(with_explainer(pipeline, &history, None, task))
+        Ok(with_explainer(pipeline, cache, &history, None, task))
     } else {
-        Ok(task(&Explainer { previous: &|_| None }))
+        Ok(task(&Explainer { previous: &|_| None, computed_in: &|_, _| None }))
     }
 }

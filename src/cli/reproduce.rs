@@ -22,7 +22,7 @@ use super::{
     reasons,
     targets::quoted,
     verify::{as_json, line, summary, tolerance, was_on_gpu},
-    view,
+    view::{self, Progress},
 };
 use crate::{
     cache::Cache,
@@ -120,7 +120,8 @@ impl Reproduce {
             return Ok(ExitCode::SUCCESS);
         }
         let stop = Stop::default();
-        stop_on_signals(&stop, || {});
+        let running = stop.clone();
+        stop_on_signals(&stop, move || Progress::Auto.stopping(&running));
         let _hold = join(&cache, &|text| globals.say(text))?;
         let again = self.again(globals, id, &pipeline);
         let on_gpu = then.stages.iter().any(was_on_gpu);

@@ -87,7 +87,8 @@ impl Run {
             return self.run_on_changes(globals, &stop);
         }
         if !self.dry_run {
-            stop_on_signals(&stop, || {});
+            let (progress, running) = (self.progress, stop.clone());
+            stop_on_signals(&stop, move || progress.stopping(&running));
         }
         let mut starting = self.starting();
         let is_told_in_lines = !self.dry_run && !self.json && self.progress != Progress::Json;
@@ -144,7 +145,9 @@ impl Run {
     /// Runs, and runs again on every change until Ctrl-C.
     fn run_on_changes(&self, globals: &Globals, stop: &Stop) -> Result<ExitCode, Failure> {
         let (mut watch, wake) = Watch::new(&self.pipeline.file)?;
+        let (progress, running) = (self.progress, stop.clone());
         stop_on_signals(stop, move || {
+            progress.stopping(&running);
             let _ = wake.send(Wake::Stop);
         });
         loop {

@@ -13,7 +13,8 @@ use super::{
     history, reasons,
     table::{BAD, GOOD, WARN, styled},
     units::list,
-    verify_cache, view,
+    verify_cache,
+    view::{self, Progress},
 };
 use crate::{
     cache::Cache,
@@ -90,7 +91,8 @@ impl Verify {
         let cache = Cache::open(&root.join("cache"));
         let _hold = join(&cache, &|text| globals.say(text))?;
         let stop = Stop::default();
-        stop_on_signals(&stop, || {});
+        let running = stop.clone();
+        stop_on_signals(&stop, move || Progress::Plain.stopping(&running));
         let on_gpu = stages.iter().any(|stage| was_on_gpu(stage));
         let wants = Wants { model: on_gpu && !self.dry_run, gpus: false, told: true };
         let devices = if self.dry_run { Devices::default() } else { self.device.find(wants)? };

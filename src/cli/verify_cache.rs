@@ -8,7 +8,7 @@ use super::{
     Failure, Globals,
     execute::join,
     gc, history,
-    table::{BAD, styled},
+    table::{BAD, DIM, styled},
     units::{counted, size},
 };
 use crate::{
@@ -69,6 +69,10 @@ fn told(audit: &Audit, users: &[Users], repair: bool) -> String {
     });
     let results = audit.unreadable.iter();
     let results = results.map(|file| format!("{} result {}\n", styled(BAD, "damaged"), file.display()));
+    let strays = audit.strays.iter().map(|path| {
+        let path = path.display();
+        format!("{} {path}  no object: a command left it there, `pipe gc` removes it\n", styled(DIM, "stray"))
+    });
     let flaws = audit.flawed.len() + audit.unreadable.len();
     let verdict = match flaws {
         0 => "all whole".to_owned(),
@@ -81,7 +85,7 @@ fn told(audit: &Audit, users: &[Users], repair: bool) -> String {
         counted(audit.results, "result"),
         size(audit.bytes)
     );
-    objects.chain(results).chain([format!("{hashed}: {verdict}\n")]).collect()
+    objects.chain(results).chain(strays).chain([format!("{hashed}: {verdict}\n")]).collect()
 }
 
 fn document(audit: &Audit, users: &[Users], repair: bool) -> Value {
@@ -96,6 +100,7 @@ fn document(audit: &Audit, users: &[Users], repair: bool) -> Value {
         "bytes": audit.bytes,
         "flawed": flawed.collect::<Vec<_>>(),
         "unreadable": audit.unreadable,
+        "strays": audit.strays,
         "repaired": repair,
     })
 }

@@ -3,11 +3,17 @@
 
 use std::{io::IsTerminal, path::Path, process::ExitCode, rc::Rc, time::Duration};
 
-use anstyle::Style;
+use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
 
 use super::{
-    Failure, Globals, again::Again, late::Late, line::Line, lines::Lines, live::Live, progress::Events,
+    Failure, Globals,
+    again::Again,
+    late::Late,
+    line::{Line, bold},
+    lines::Lines,
+    live::Live,
+    progress::Events,
 };
 use crate::{
     engine::{Capacity, RunEvent, Summary},
@@ -108,6 +114,14 @@ impl Progress {
         }
     }
 
+    /// Says at once that Ctrl-C was heard, where stages run that may take a while to end; a live view
+    /// says so itself.
+    pub fn stopping(self, stop: &Stop) {
+        if self != Progress::Json && !self.is_live() && !stop.running().is_empty() {
+            print(&stopping());
+        }
+    }
+
     fn is_live(self) -> bool {
         let is_dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
         self == Progress::Auto && !is_dumb && std::io::stderr().is_terminal()
@@ -155,6 +169,12 @@ impl<'a> View<'a> {
             }
         }
     }
+}
+
+/// What is said when Ctrl-C was pressed while stages run.
+pub fn stopping() -> Line {
+    let text = "what runs is asked to end; Ctrl-C again kills it";
+    Line::new("stopping", bold(AnsiColor::Yellow)).say(text)
 }
 
 /// Prints a line of talk.

@@ -55,14 +55,15 @@ impl Why {
         };
         let (executor, stop) = (ProcessExecutor::new("".into(), &[]), Stop::default());
         let tools = Tools { cache: &cache, executor: &executor, stop: &stop, root: &pipeline.root };
-        let plans = planned(&pipeline, |explainer| engine::plan(&request, &tools, explainer))??;
+        let plans = planned(&pipeline, &cache, |explainer| engine::plan(&request, &tools, explainer))??;
         let plan =
             plans.into_iter().find(|plan| plan.stage == self.stage).expect("the stage that was asked for");
         let verdict = if plan.verdict == Verdict::Run { "run" } else { "cached" };
+        let since = if let Verdict::Cached(since) = plan.verdict { since } else { None };
         let known = plan.key.filter(|_| plan.verdict != Verdict::Run).and_then(|key| cache.execution(key));
         if self.json {
             let execution = known.map(|made| {
-                json!({"run": made.run, "stage": made.stage, "started": made.started,
+                json!({"run": since, "stage": made.stage, "started": made.started,
                        "seconds": made.duration, "device": made.device})
             });
             let document = json!({"stage": plan.stage, "verdict": verdict, "reasons": plan.reasons,

@@ -29,6 +29,8 @@ pub(super) struct Decided {
     pub key: ActionKey,
     /// Where the bytes of every input lie.
     pub inputs: BTreeMap<String, PathBuf>,
+    /// Inputs that stages wrote, by what their bytes are.
+    pub objects: Vec<(String, Digest)>,
     /// Inputs that no stage wrote, to be looked at again once the stage has run.
     pub outside: Vec<(String, Outside)>,
     /// Whether it has to run.
@@ -54,12 +56,13 @@ pub(super) fn decide(
 ) -> Result<Decided, CacheError> {
     let mut digests = BTreeMap::new();
     let mut inputs = BTreeMap::new();
-    let mut outside = Vec::new();
+    let (mut objects, mut outside) = (Vec::new(), Vec::new());
     for (port, source) in &spec.inputs {
         let (digest, path) = match source {
-            Source::Output { stage, port } => {
+            Source::Output { stage, port: from } => {
                 let digest =
-                    output(known, stage, port).expect("a stage is decided once its inputs are known");
+                    output(known, stage, from).expect("a stage is decided once its inputs are known");
+                objects.push((port.clone(), digest));
                 (digest, tools.cache.object(digest))
             }
             other => {
@@ -77,7 +80,10 @@ pub(super) fn decide(
     let key = action_key(&hashed);
     let verdict = match tools.cache.get(key) {
         _ if request.forces(&spec.name) => Decision::Run(vec![Reason::Forced]),
-        Lookup::Hit(hit) => Decision::Cached(hit),
+        Lookup::Hit(mut hit) => {
+            hit.run = (explainer.computed_in)(key, &hit);
+            Decision::Cached(hit)
+        }
         Lookup::Lost(what) => Decision::Run(vec![Reason::ResultLost { what }]),
         Lookup::Miss => match (explainer.previous)(spec) {
             None => Decision::Run(vec![Reason::NeverRun]),
@@ -90,7 +96,7 @@ pub(super) fn decide(
             }
         },
     };
-    Ok(Decided { hashed, key, inputs, outside, verdict })
+    Ok(Decided { hashed, key, inputs, objects, outside, verdict })
 }
 
 /// The reasons that can be given for `spec` while stages it takes from have yet to run.

@@ -9,6 +9,7 @@
 //! from one thread, to whoever shows or records them.
 
 mod decide;
+mod loans;
 mod perform;
 mod plan;
 mod repeat;
@@ -25,8 +26,8 @@ use pipe_stages::contract::Event;
 use thiserror::Error;
 
 use crate::{
-    cache::{Cache, CacheError},
-    digest::Digest,
+    cache::{Cache, CacheError, Hit},
+    digest::{ActionKey, Digest},
     exec::{Executor, Stop},
     fingerprint::Fingerprint,
     names::RunId,
@@ -34,6 +35,7 @@ use crate::{
     record::{Execution, Outcome, Reason, RunStatus, StageRecord},
 };
 
+pub use perform::first_words;
 pub use plan::{PlanError, Planned, Verdict, plan};
 pub use repeat::{Found, Repeat};
 pub use reproduce::{changed, reproduced};
@@ -91,6 +93,9 @@ pub struct Tools<'a> {
 pub struct Explainer<'a> {
     /// The latest result of this stage, also if it had another name.
     pub previous: &'a dyn Fn(&StageSpec) -> Option<Earlier>,
+    /// The run that computed this result of the key; `None` if it is one of another history, where
+    /// the number that the result names is another run's.
+    pub computed_in: &'a dyn Fn(ActionKey, &Hit) -> Option<RunId>,
 }
 
 /// A result of an earlier run to compare with.

@@ -10,7 +10,11 @@ use std::{
 use jiff::Timestamp;
 use pipe_stages::contract::{Device, Event, Job};
 
-use super::{Tools, decide::Decided};
+use super::{
+    Tools,
+    decide::Decided,
+    loans::{self, Flawed, Loans},
+};
 use crate::{
     cache::{CacheError, Claim, Hit, Lookup},
     exec::{Exit, Launch, OutOfMemory, end_of, meaning_of_signal},
@@ -86,8 +90,8 @@ pub(super) fn perform(task: &Task<'_>, tools: &Tools<'_>, notify: &dyn Fn(Notice
                 if tools.stop.is_requested() {
                     break Ending::Interrupted;
                 }
-                let first_line = error.lines().next().unwrap_or_default();
-                log.append(&format!("attempt {attempts} failed: {first_line}\nretry {attempts} of {of}\n"));
+                let what = first_words(&error);
+                log.append(&format!("attempt {attempts} failed: {what}\nretry {attempts} of {of}\n"));
                 notify(Notice::Retrying { retry: attempts, of, error });
                 attempts += 1;
             }
@@ -114,6 +118,13 @@ fn attempt(
         claim.finish().map_err(|err| failed(&err))?;
         return Ok(Ending::Satisfied(hit));
     }
+    let loans = match Loans::of(&task.decided.objects, tools.cache) {
+        Ok(loans) => loans,
+        Err(flawed) => {
+            claim.abandon().map_err(|err| failed(&err))?;
+            return Ok(not_whole(task, &flawed));
+        }
+    };
     let (kind, stage) = (task.spec.kind.name, &task.spec.name);
     let Decided { key, hashed, .. } = &task.decided;
     let mut execution = Execution::begun(&id, *key, hashed.clone(), kind, stage, task.run);
@@ -135,19 +146,23 @@ fn attempt(
             notify(Notice::Reported(execution.id.clone(), event));
         });
         log.append(&end_of(&launch.output, LOG_KEPT));
+        let written = loans.written(tools.cache).map_err(|err| failed(&err))?;
         let finished = result.map_err(|err| failed(&err))?;
-        if finished.exit == Exit::Stopped {
-            claim.abandon().map_err(|err| failed(&err))?;
-            return Ok(Ending::Interrupted);
+        let ending = match finished.exit {
+            Exit::Code(0) => None,
+            Exit::Stopped => Some(Ending::Interrupted),
+            Exit::TimedOut => {
+                let ending = Ending::Failed { exit_code: None, error: out_of_time(task), may_retry: true };
+                Some(on_full_disk(ending, &claim))
+            }
+            exit => Some(on_full_disk(exit_failure(exit, failure, &memory), &claim)),
+        };
+        if !written.is_empty() {
+            // What its checkpoint was made of is not certain.
+            claim.finish().map_err(|err| failed(&err))?;
+            return Ok(with_written(ending, &written, task));
         }
-        if finished.exit != Exit::Code(0) {
-            let ending = match finished.exit {
-                Exit::TimedOut => {
-                    Ending::Failed { exit_code: None, error: out_of_time(task), may_retry: true }
-                }
-                exit => exit_failure(exit, failure, &memory),
-            };
-            let ending = on_full_disk(ending, &claim);
+        if let Some(ending) = ending {
             claim.abandon().map_err(|err| failed(&err))?;
             return Ok(ending);
         }
@@ -157,7 +172,7 @@ fn attempt(
     execution.cpu = finished.cpu;
     execution.peak_memory = finished.peak_memory;
     if let Some((port, outside)) = task.decided.outside.iter().find(|(_, outside)| outside.has_changed()) {
-        claim.abandon().map_err(|err| failed(&err))?;
+        claim.finish().map_err(|err| failed(&err))?;
         let error = format!(
             "input `{port}` (`{}`) changed while the stage ran, so its result was not kept; run again",
             outside.path.display()
@@ -301,6 +316,36 @@ fn on_full_disk(ending: Ending, claim: &Claim) -> Ending {
         }
         other => other,
     }
+}
+
+/// What is to be told of a stage that cannot start since an input is lost by now.
+fn not_whole(task: &Task<'_>, Flawed { port, damage }: &Flawed) -> Ending {
+    let (input, damage) = (named(task, port), damage.word());
+    let error = format!("input {input} is {damage} in the cache by now: run again, which computes it again");
+    Ending::Failed { exit_code: None, error, may_retry: false }
+}
+
+/// How a stage ended whose inputs somebody wrote to: it has no result, whatever it says itself.
+fn with_written(ending: Option<Ending>, written: &[&str], task: &Task<'_>) -> Ending {
+    let told = loans::told(&written.iter().map(|port| named(task, port)).collect::<Vec<_>>());
+    match ending {
+        Some(Ending::Interrupted) => Ending::Interrupted,
+        Some(Ending::Failed { exit_code, error, .. }) => {
+            Ending::Failed { exit_code, error: format!("{error}\n{told}"), may_retry: false }
+        }
+        _ => Ending::Failed { exit_code: None, error: told, may_retry: false },
+    }
+}
+
+/// An input with what it is taken from, such as `` `x` (`data.o`) ``.
+fn named(task: &Task<'_>, port: &str) -> String {
+    format!("`{port}` (`{}`)", task.spec.inputs[port])
+}
+
+/// What an error says before it quotes a log: its first line, without the announcement of others.
+pub fn first_words(error: &str) -> &str {
+    let line = error.lines().next().unwrap_or_default();
+    line.strip_suffix(':').map_or(line, |line| line.rsplit_once("; ").map_or(line, |(what, _)| what))
 }
 
 fn failed(error: &dyn Error) -> Ending {

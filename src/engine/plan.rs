@@ -29,8 +29,8 @@ pub struct Planned {
 pub enum Verdict {
     /// It would, unless stages before it turn out to write the bytes that an earlier run wrote.
     Run,
-    /// A result exists, computed by this run.
-    Cached(RunId),
+    /// A result exists, computed by this run; without one, elsewhere.
+    Cached(Option<RunId>),
     /// It could not, unless stages before it turn out to write the bytes that an earlier run wrote.
     Skip,
 }

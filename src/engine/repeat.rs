@@ -45,8 +45,8 @@ pub struct Repeat {
 pub struct Found {
     /// Its name.
     pub stage: String,
-    /// The run.
-    pub since: RunId,
+    /// The run; `None` if the result came with a cache from elsewhere.
+    pub since: Option<RunId>,
     /// What it computed on, for a stage that runs a model.
     pub device: Option<String>,
 }
@@ -67,7 +67,7 @@ impl Repeat {
 
     /// Whether the run made any of its results.
     pub fn has_made(&self) -> bool {
-        self.stages.iter().any(|found| found.since == self.run)
+        self.stages.iter().any(|found| found.since == Some(self.run))
     }
 
     /// Remembers that `run`, which began at `began`, found all of it, looking at the cache since `mark`.

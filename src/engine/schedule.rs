@@ -359,7 +359,8 @@ impl<'r, 'o> Schedule<'r, 'o> {
                 self.has_result(&spec.name, execution.outputs.clone());
                 self.finish(record, Some(execution), differs);
             }
-            Ending::Satisfied(hit) => {
+            Ending::Satisfied(mut hit) => {
+                hit.run = (self.explainer.computed_in)(running.key, &hit);
                 self.satisfied(spec, running.key, running.started, hit.clone());
                 satisfied_by = Some(hit);
             }
@@ -407,8 +408,8 @@ impl<'r, 'o> Schedule<'r, 'o> {
     }
 
     /// Says of a stage that has the result of the run `since` which stages before it ran nevertheless.
-    fn without_effect(&self, spec: &StageSpec, since: RunId) -> Vec<Reason> {
-        if since == self.request.run {
+    fn without_effect(&self, spec: &StageSpec, since: Option<RunId>) -> Vec<Reason> {
+        if since == Some(self.request.run) {
             // A twin of this run ran on the same bytes: they may be new.
             return Vec::new();
         }

@@ -17,6 +17,7 @@ use pipe_stages::{
 use super::{
     Tools,
     decide::look_outside,
+    loans::{self, Loans},
     perform::{Ending, Log, attempt_id, exit_failure, note, told_error},
 };
 use crate::{
@@ -59,6 +60,7 @@ pub struct Ready<'a> {
     fingerprint: Fingerprint,
     key: ActionKey,
     inputs: BTreeMap<String, PathBuf>,
+    objects: Vec<(String, Digest)>,
     outside: Vec<(String, Outside, Source)>,
 }
 
@@ -148,7 +150,7 @@ pub fn prepare<'a>(
         Unchecked::Unknown(format!("its parameters do not fit any more: {}", messages.join("; ")))
     })?;
     let mut now = Fingerprint { version: kind.version, with: resolved.hashed, ..fingerprint.clone() };
-    let (mut inputs, mut outside) = (BTreeMap::new(), Vec::new());
+    let (mut inputs, mut objects, mut outside) = (BTreeMap::new(), Vec::new(), Vec::new());
     for (port, digest) in &fingerprint.inputs {
         let lost = |what: String| Unchecked::Input { port: port.clone(), what };
         if let Some(source) = Source::outside(&run.resolved, &stage.stage, port) {
@@ -160,6 +162,7 @@ pub fn prepare<'a>(
             if let Some(damage) = tools.cache.flaw(*digest) {
                 return Err(lost(format!("{} in the cache", damage.word())));
             }
+            objects.push((port.clone(), *digest));
             inputs.insert(port.clone(), tools.cache.object(*digest));
         }
     }
@@ -172,7 +175,7 @@ pub fn prepare<'a>(
         }
     }
     if changed.is_empty() {
-        Ok(Ready { stage, runs_model: kind.runs_model, origin, fingerprint, key, inputs, outside })
+        Ok(Ready { stage, runs_model: kind.runs_model, origin, fingerprint, key, inputs, objects, outside })
     } else {
         Err(Unchecked::Changed(changed))
     }
@@ -195,6 +198,13 @@ fn compute(
     claim: &Claim,
     id: &str,
 ) -> Result<Verified, CacheError> {
+    let loans = match Loans::of(&ready.objects, tools.cache) {
+        Ok(loans) => loans,
+        Err(flawed) => {
+            let what = format!("{} in the cache", flawed.damage.word());
+            return Ok(Verified::Unchecked(Unchecked::Input { port: flawed.port, what }));
+        }
+    };
     let job = job(ready, claim, how)?;
     let gpus: Vec<String> = how.gpu.iter().filter(|_| job.device == Device::Cuda).cloned().collect();
     let launch = Launch {
@@ -213,6 +223,11 @@ fn compute(
     let finished = tools.executor.execute(&launch, tools.stop, &mut |event| {
         note(&mut again, &event, &mut Log::default(), &mut failure);
     });
+    let written = loans.written(tools.cache)?;
+    if !written.is_empty() {
+        let written: Vec<String> = written.into_iter().map(|port| format!("`{port}`")).collect();
+        return Ok(Verified::Failed(loans::told(&written)));
+    }
     match finished {
         Err(ref err @ (ExecError::Io { .. } | ExecError::Unfit { .. })) => {
             return Ok(Verified::Failed(told_error(err)));

@@ -56,9 +56,9 @@ impl<'a> Ending<'a> {
         Some(why)
     }
 
-    /// Why the group was made to end, if it was.
+    /// Why the group was made to end, if it was: asked to, or killed before it could be asked.
     pub fn reason(&self) -> Option<Exit> {
-        self.asked.map(|(_, why)| why)
+        self.asked.map(|(_, why)| why).or_else(|| self.stop.is_killed().then_some(Exit::Stopped))
     }
 
     /// Sends a signal to the whole group; it may have ended already.

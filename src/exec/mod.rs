@@ -111,6 +111,7 @@ pub struct Stop(Arc<Running>);
 #[derive(Debug, Default)]
 struct Running {
     is_stopping: AtomicBool,
+    is_killed: AtomicBool,
     /// The process group of each stage that runs.
     groups: Mutex<Vec<(String, Pid)>>,
 }
@@ -129,9 +130,15 @@ impl Stop {
     /// Kills every process that a stage has started, for those who cannot wait until they end.
     pub fn kill(&self) {
         self.request();
+        self.0.is_killed.store(true, Ordering::SeqCst);
         for (_, group) in self.groups().iter() {
             let _ = kill_process_group(*group, Signal::KILL);
         }
+    }
+
+    /// Whether somebody could not wait.
+    pub fn is_killed(&self) -> bool {
+        self.0.is_killed.load(Ordering::SeqCst)
     }
 
     /// The stages whose processes run, and the process group of each.

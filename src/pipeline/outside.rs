@@ -1,12 +1,18 @@
 //! Whether the files that a pipeline takes from outside are there.
 
 use std::{
+    ffi::OsStr,
     fs,
     path::{Component, Path},
 };
 
 use super::{Source, StageSpec, places::Spot, problem::Finding, suggest::Suggestions};
-use crate::pattern::{PatternError, matching_files};
+use crate::pattern::{PatternError, matching_files, names_one_of};
+
+/// What `pipe` itself writes in a project, during each run.
+const OWN: [&str; 4] = ["cache/v1", "runs.db", "runs.db-wal", "runs.db-shm"];
+/// Files that are among it in every project, by which a pattern is known that names some of it.
+const OWN_FILES: [&str; 5] = ["cache/v1/index.db", "cache/v1/lock", "runs.db", "runs.db-wal", "runs.db-shm"];
 
 /// Looks at every file, folder and pattern that `stage` takes: what is missing, and what ties
 /// the pipeline to this machine.
@@ -24,7 +30,7 @@ pub(super) fn look(
             Source::Glob(pattern) => ("glob", Path::new(pattern)),
         };
         let spot = Spot::value(&["stages", &stage.name, "in", port, what]);
-        if let Some(found) = problem(root, source, suggestions) {
+        if let Some(found) = own(root, source).or_else(|| problem(root, source, suggestions)) {
             missing.push(found.at(spot.clone()));
         }
         let outside = path.components().any(|part| part == Component::ParentDir);
@@ -35,6 +41,46 @@ pub(super) fn look(
         }
     }
     (missing, notes)
+}
+
+/// What is wrong with a source that holds what `pipe` itself writes: it is another one after every run.
+fn own(root: &Path, source: &Source) -> Option<Finding> {
+    if let Source::File(path) | Source::Dir(path) = source
+        && leads_elsewhere(path)
+    {
+        return None;
+    }
+    // A folder that is not there has no other name.
+    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let root = real(root);
+    let owned = OWN.map(|own| (own, root.join(own)));
+    let (what, own) = match source {
+        Source::Output { .. } => return None,
+        Source::File(path) => {
+            let file = real(&root.join(path));
+            (format!("`{}`", path.display()), owned.iter().find(|(_, own)| file.starts_with(own))?.0)
+        }
+        Source::Dir(path) => {
+            let folder = real(&root.join(path));
+            let overlaps = |own: &Path| own.starts_with(&folder) || folder.starts_with(own);
+            (format!("`{}`", path.display()), owned.iter().find(|(_, own)| overlaps(own))?.0)
+        }
+        Source::Glob(pattern) => (format!("`{pattern}`"), names_one_of(&root, pattern, &OWN_FILES)?),
+    };
+    let message = match source {
+        Source::File(_) => format!("{what} is written by `pipe` itself during each run"),
+        _ => format!("{what} holds `{own}`, which `pipe` itself writes during each run"),
+    };
+    let help = "name only what the stage reads: a folder or pattern beside `cache/` and `runs.db`".to_owned();
+    Some(Finding::new("own_files", message).help(help))
+}
+
+/// Whether a path leads to nothing of ours by its names alone, without a look at the disk.
+fn leads_elsewhere(path: &Path) -> bool {
+    let mut parts = path.components();
+    let is_ours = |name: &OsStr| OWN.iter().any(|own| Path::new(own).starts_with(name));
+    matches!(parts.next(), Some(Component::Normal(name)) if !is_ours(name))
+        && parts.all(|part| matches!(part, Component::Normal(_)))
 }
 
 fn problem(root: &Path, source: &Source, suggestions: &Suggestions) -> Option<Finding> {

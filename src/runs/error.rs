@@ -218,13 +218,34 @@ impl RunsError {
 
 /// Why the system takes no data for `path`, if it does not.
 fn refusal(path: &Path) -> Option<io::Error> {
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    for place in [folder, path] {
-        match access(place, Access::WRITE_OK) {
+    if let Err(RunsError::File { source, .. }) = is_writable(path) {
+        return Some(source);
+    }
+    let room = statvfs(folder_of(path)).ok()?;
+    (room.f_bavail * room.f_frsize < NEEDED).then(|| Errno::NOSPC.into())
+}
+
+/// Whether the database at `path` can be written, with the files that SQLite has beside it; the error
+/// names the one that cannot.
+pub(super) fn is_writable(path: &Path) -> Result<(), RunsError> {
+    let beside = |ending: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(ending);
+        PathBuf::from(name)
+    };
+    let places = [folder_of(path).to_owned(), path.to_owned(), beside("-wal"), beside("-shm")];
+    for (number, place) in places.into_iter().enumerate() {
+        match access(&place, Access::WRITE_OK) {
             Err(Errno::NOENT) | Ok(()) => {}
-            Err(errno) => return Some(errno.into()),
+            Err(errno) => {
+                let path = if number == 0 { path.to_owned() } else { place };
+                return Err(RunsError::File { what: "write", path, source: errno.into() });
+            }
         }
     }
-    let room = statvfs(folder).ok()?;
-    (room.f_bavail * room.f_frsize < NEEDED).then(|| Errno::NOSPC.into())
+    Ok(())
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

@@ -4,7 +4,7 @@
 //! input comes from. Where that stage is not in the run's records (`--only`), whatever run is known
 //! to have written the same bytes is followed instead.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry};
+use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map, hash_map::Entry};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension};
@@ -109,6 +109,8 @@ pub enum Source {
         at: usize,
         /// Its name.
         execution: String,
+        /// What the stage is called: two stages that computed the same have the same execution.
+        stage: String,
         /// The output.
         port: String,
     },
@@ -213,7 +215,7 @@ impl RunsDb {
             return Ok(found);
         }
         let Some((run, stage)) = self.read(|conn| writer(conn, digest))? else { return Ok(Source::Unknown) };
-        if let Entry::Vacant(new) = tracing.runs.entry(run) {
+        if let btree_map::Entry::Vacant(new) = tracing.runs.entry(run) {
             new.insert(Recorded::new(self.load(run)?));
         }
         Ok(tracing.output(run, &stage, digest).unwrap_or(Source::Unknown))
@@ -223,8 +225,9 @@ impl RunsDb {
 /// A lineage that is being followed.
 struct Tracing {
     runs: BTreeMap<RunId, Recorded>,
-    /// The steps by their executions.
-    known: HashMap<String, usize>,
+    /// The steps by their executions and what the stage is called: where a stage leaves its input as it
+    /// was, one behind it that computes the same has the same execution.
+    known: HashMap<(String, String), usize>,
     steps: Vec<Step>,
 }
 
@@ -247,7 +250,7 @@ impl Tracing {
         let at = self.step(run, stage)?;
         let step = &self.steps[at];
         let port = step.outputs.iter().find(|output| output.digest == digest)?.port.clone();
-        Some(Source::Step { at, execution: step.execution.clone(), port })
+        Some(Source::Step { at, execution: step.execution.clone(), stage: step.stage.clone(), port })
     }
 
     /// The place of the step that gave `stage` its result in `run`; it is added if it is new.
@@ -255,11 +258,11 @@ impl Tracing {
         let recorded = &self.runs[&run];
         let stage = &recorded.run.stages[*recorded.places.get(stage)?];
         let made = stage.execution.as_ref()?;
-        if let Some(at) = self.known.get(&made.id) {
-            return Some(*at);
-        }
         let at = self.steps.len();
-        self.known.insert(made.id.clone(), at);
+        match self.known.entry((made.id.clone(), stage.stage.clone())) {
+            Entry::Occupied(known) => return Some(*known.get()),
+            Entry::Vacant(new) => new.insert(at),
+        };
         self.steps.push(step(run, stage, made));
         Some(at)
     }

@@ -69,9 +69,11 @@ impl RunsDb {
     /// Opens the database at `path`, creating it when there is none.
     ///
     /// One of an older version is migrated, after a copy was put beside it
-    /// (`runs.db.v1.bak`); one of a newer version is an error.
+    /// (`runs.db.v1.bak`); one of a newer version is an error. What cannot be written is not opened:
+    /// SQLite would leave files beside it that cannot be written either, and nobody could go on.
     pub fn open(path: &Path) -> Result<Self, RunsError> {
         let failed = |source| RunsError::database(path, source);
+        error::is_writable(path)?;
         let mut conn = Connection::open(path).map_err(failed)?;
         conn.busy_timeout(PATIENCE).map_err(failed)?;
         // A killed `pipe` loses nothing with NORMAL; a power cut may lose the last transactions, never more.

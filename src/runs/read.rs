@@ -7,12 +7,12 @@ use rusqlite::{Connection, OptionalExtension, Row, types::Type};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Note, RunsDb, RunsError, Selection, packed, tags, words::status_from};
+use super::{Note, RunsDb, RunsError, Selection, packed, tags, words::status_from, write::seen_by};
 use crate::{
     digest::{ActionKey, Digest},
     names::RunId,
     process,
-    record::RunStatus,
+    record::{Execution, RunStatus},
 };
 
 /// How a run stands.
@@ -147,6 +147,26 @@ impl RunsDb {
             found.map(|run| with_labels(conn, run)).transpose()
         })?;
         found.ok_or_else(|| self.unknown_run(&run.to_string()))
+    }
+
+    /// The run that computed the execution called `id`; `None` if it was one of another database.
+    ///
+    /// `recorded` gives what the cache has of it, for one that is not in the database yet.
+    pub fn computed_in(
+        &self,
+        id: &str,
+        recorded: impl FnOnce() -> Option<Execution>,
+    ) -> Result<Option<RunId>, RunsError> {
+        self.read(|conn| {
+            let known = conn
+                .prepare_cached("SELECT run FROM execution WHERE name = ?")?
+                .query_row([id], |row| row.get::<_, Option<i64>>(0))
+                .optional()?;
+            match known {
+                Some(run) => Ok(run.map(RunId)),
+                None => recorded().map_or(Ok(None), |execution| seen_by(conn, &execution)),
+            }
+        })
     }
 
     /// The latest result that satisfied a stage called `stage` in a run of `file`, else of any file.

@@ -237,13 +237,7 @@ fn keep_patch(tx: &Connection, git: Option<&GitState>) -> rusqlite::Result<Optio
 
 fn record_execution(tx: &Connection, execution: &Execution) -> rusqlite::Result<()> {
     let started = time_text(execution.started);
-    // The number of a run means nothing in another `runs.db`, nor after this one was made anew.
-    let seen_by = tx
-        .prepare_cached(
-            "SELECT id FROM run WHERE id = ?1 AND started <= ?2 AND (ended IS NULL OR ended >= ?2)",
-        )?
-        .query_row((execution.run.0, &started), |row| row.get::<_, i64>(0))
-        .optional()?;
+    let seen_by = seen_by(tx, execution)?.map(|run| run.0);
     tx.prepare_cached(
         "INSERT INTO execution (name, key, hashed, kind, stage, run, started, duration, cpu, peak_memory, device)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -281,6 +275,16 @@ fn record_execution(tx: &Connection, execution: &Execution) -> rusqlite::Result<
         ))?;
     }
     Ok(())
+}
+
+/// The run that executed `execution`, if it is one of this database: the number of a run means nothing
+/// in another `runs.db`, nor after this one was made anew.
+pub(super) fn seen_by(conn: &Connection, execution: &Execution) -> rusqlite::Result<Option<RunId>> {
+    conn.prepare_cached(
+        "SELECT id FROM run WHERE id = ?1 AND started <= ?2 AND (ended IS NULL OR ended >= ?2)",
+    )?
+    .query_row((execution.run.0, time_text(execution.started)), |row| row.get(0).map(RunId))
+    .optional()
 }
 
 fn execution_number(conn: &Connection, id: &str) -> rusqlite::Result<Option<i64>> {

@@ -404,3 +404,31 @@ fn names_that_a_terminal_or_a_file_system_cannot_take_are_refused() {
     let err = Lab::new(file).refused(&[]);
     assert!(err.contains("has a name of 256 bytes"), "{err}");
 }
+
+#[test]
+fn what_pipe_itself_writes_is_no_input() {
+    let pipeline = |source: &str| {
+        let command = "with: { command: 'ls {in.d} > {out.o}', outputs: [o] }";
+        Lab::new(format!("stages:\n  a: {{ kind: shell, in: {{ d: {{ {source} }} }}, {command} }}\n"))
+    };
+    for (source, own) in [
+        ("dir: .", "`.` holds `cache/v1`"),
+        ("dir: pipelines/..", "holds `cache/v1`"),
+        ("dir: cache", "`cache` holds `cache/v1`"),
+        ("glob: '**/*'", "`**/*` holds `cache/v1/index.db`"),
+        ("glob: '*.db'", "`*.db` holds `runs.db`"),
+        ("file: runs.db", "`runs.db` is written by `pipe` itself"),
+        ("dir: cache/v1/objects", "`cache/v1/objects` holds `cache/v1`"),
+    ] {
+        let err = pipeline(source).refused(&[]);
+        assert!(err.contains(own) && err.contains("pipelines/a.yaml:2:"), "{source}:\n{err}");
+        assert!(err.contains("name only what the stage reads"), "{source}:\n{err}");
+    }
+    for source in ["dir: data", "glob: 'data/**/*'", "glob: '*.txt'", "file: cache/README.md"] {
+        let lab = pipeline(source);
+        for file in ["data/a.txt", "b.txt", "cache/README.md"] {
+            lab.write(file, "x");
+        }
+        assert_eq!(lab.check(&[]).code, 0, "{source}: {}", lab.check(&[]).err);
+    }
+}

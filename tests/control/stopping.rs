@@ -1,6 +1,9 @@
 //! Ctrl-C, SIGTERM, and two runs in one folder.
 
-use std::process::Child;
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Stdio},
+};
 
 use rustix::process::Signal;
 
@@ -59,10 +62,14 @@ fn a_second_ctrl_c_ends_at_once_and_leaves_no_process() {
   deaf: { kind: shell, with: { command: 'trap \"\" TERM; sleep 321 & while :; do sleep 322; done' } }
 ",
     );
-    let mut pipe = lab.start_until(&[], "running deaf");
+    let mut command = lab.command(&["run", "pipelines/p.yaml"]);
+    let mut pipe = command.stderr(Stdio::piped()).spawn().unwrap();
     wait_until("two sleeps", || sleeping(&lab) == 2);
     send(Signal::INT, number(&pipe));
-    // It waits for the command, which ignores that it was asked to end.
+    // It waits for the command, which ignores that it was asked to end, and says so.
+    let mut lines = BufReader::new(pipe.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let told = lines.find(|line| line.contains("stopping")).unwrap();
+    assert_eq!(told, " stopping what runs is asked to end; Ctrl-C again kills it");
     send(Signal::INT, number(&pipe));
     assert_eq!(pipe.wait().unwrap().code(), Some(130));
     wait_until("the end of what it started", || sleeping(&lab) == 0);

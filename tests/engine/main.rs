@@ -128,7 +128,7 @@ impl Lab {
         let stop = Stop::default();
         let tools = Tools { cache: &cache, executor: &executor, stop: &stop, root: self.folder.path() };
         let previous = |stage: &StageSpec| self.earlier.borrow().get(&stage.name).cloned();
-        task(&request, &tools, &Explainer { previous: &previous })
+        task(&request, &tools, &Explainer { previous: &previous, computed_in: &|_, hit| hit.run })
     }
 
     fn run(&self) -> Ran {
@@ -167,7 +167,7 @@ impl Lab {
     fn plan(&self, options: &Options<'_>) -> Vec<String> {
         let line = |plan: Planned| match plan.verdict {
             Verdict::Run => format!("{}: run {:?}", plan.stage, plan.reasons),
-            Verdict::Cached(run) => format!("{}: cached {run}", plan.stage),
+            Verdict::Cached(run) => format!("{}: cached {}", plan.stage, run.unwrap()),
             Verdict::Skip => format!("{}: skip {:?}", plan.stage, plan.reasons),
         };
         self.planned(options).into_iter().map(line).collect()
@@ -224,7 +224,10 @@ fn a_stage_that_writes_the_same_bytes_stops_the_change_there() {
     let ran = lab.run();
     assert_eq!(ran.stages(Outcome::Ran), ["first", "greeting"]);
     let reasons = format!("{:?}", ran.records["all"].reasons);
-    assert_eq!(reasons, r#"[SameBytes { stages: ["first"] }, Satisfied { since: RunId(1), device: None }]"#);
+    assert_eq!(
+        reasons,
+        r#"[SameBytes { stages: ["first"] }, Satisfied { since: Some(RunId(1)), device: None }]"#
+    );
 }
 
 #[test]

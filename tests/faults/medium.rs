@@ -120,3 +120,38 @@ fn on_a_full_disk_what_is_finished_stays_and_once_there_is_room_the_same_command
     assert!(record.contains("runs.db`") && record.contains("No space left on device"), "{said}");
     assert!(part(&said, "and again").contains("nothing to do, 2 cached"), "{said}");
 }
+
+#[test]
+fn a_run_that_a_read_only_database_refuses_leaves_nothing_in_the_way_of_the_next() {
+    let lab = Lab::new(CHAIN);
+    let text = "exec 2>&1; here=$PWD
+        if test $(id -u) = 0; then chown -R 65534:65534 $here; as='setpriv --reuid=65534 --regid=65534 --clear-groups'; fi
+        $as true || exit; $as test -x $PIPE || exit
+        $as $PIPE run pipelines/p.yaml; $as chmod a-w runs.db
+        echo '== refused'; $as $PIPE run pipelines/p.yaml; echo \"code $?\"; ls runs.db*
+        echo '== read'; $as $PIPE runs; echo \"code $?\"; ls runs.db*
+        $as chmod u+w runs.db
+        echo '== again'; $as $PIPE run pipelines/p.yaml; echo \"code $?\"
+        $as touch runs.db-shm; $as chmod a-w runs.db-shm
+        echo '== left by others'; $as $PIPE run pipelines/p.yaml; echo \"code $?\"";
+    let output = Command::new("sh")
+        .args(["-c", text])
+        .current_dir(lab.path("."))
+        .env("PIPE", env!("CARGO_BIN_EXE_pipe"))
+        .env_remove("PIPE_ROOT")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    if !said.contains("==") {
+        eprintln!("skipped: nobody cannot run the binary here");
+        return;
+    }
+    let refused = part(&said, "refused");
+    assert!(refused.contains("Permission denied") && refused.contains("code 2"), "{said}");
+    assert!(refused.ends_with("code 2\nruns.db\n"), "nothing lies beside it: {said}");
+    let read = part(&said, "read");
+    assert!(read.contains("run_1") && read.ends_with("code 0\nruns.db\n"), "{said}");
+    assert!(part(&said, "again").contains("code 0"), "{said}");
+    let left = part(&said, "left");
+    assert!(left.contains("runs.db-shm`") && left.contains("code 2"), "the file is named: {said}");
+}

@@ -17,7 +17,7 @@ use rustix::{
 
 use crate::{
     first_word::endless,
-    lab::{EXPERIMENT, Lab, send},
+    lab::{EXPERIMENT, Lab, send, wait_until},
 };
 
 /// A run of `pipelines/p.yaml` on a terminal of its own.
@@ -221,4 +221,23 @@ fn a_terminal_that_can_do_nothing_and_a_person_who_wants_lines_get_lines() {
         let text = String::from_utf8_lossy(&terminal.written).into_owned();
         assert!(text.contains("  running lora          no earlier result\r\n"), "{text}");
     }
+}
+
+#[test]
+fn ctrl_c_is_answered_at_once_and_a_second_one_leaves_the_terminal_clean() {
+    let lab = Lab::new(
+        "stages:
+  deaf: { kind: shell, with: { command: 'trap \"\" TERM INT HUP; touch begun; while :; do sleep 0.05; done' } }
+",
+    );
+    let mut terminal = Terminal::run(&lab, &[], &[], (80, 24));
+    terminal.until(&["running deaf"]);
+    wait_until("the stage", || lab.path("begun").exists());
+    let pipe = i32::try_from(terminal.pipe.id()).unwrap();
+    send(Signal::INT, pipe);
+    terminal.until(&["stopping what runs is asked to end; Ctrl-C again kills it", "running deaf"]);
+    send(Signal::INT, pipe);
+    let rows = terminal.end();
+    assert!(!rows.iter().any(|row| row.contains("running")), "{rows:?}");
+    assert_eq!(terminal.emulator.screen().cursor_position().1, 0);
 }

@@ -153,3 +153,37 @@ fn a_stage_without_a_result_is_said_to_have_none_and_where_to_look() {
     assert!(said.contains("stage `after` has no result in run_1, where it was skipped"), "{said}");
     assert!(said.contains("`pipe show run_1` says why it was not run"), "{said}");
 }
+
+#[test]
+fn a_stage_that_leaves_its_input_as_it_was_does_not_hide_what_is_before_it() {
+    let lab = Lab::new(
+        "stages:
+  load:  { kind: shell, in: { f: { file: data.txt } }, with: { command: 'cat {in.f} > {out.o}', outputs: [o] } }
+  clean: { kind: shell, in: { x: load }, with: { command: 'sort -u {in.x} > {out.o}', outputs: [o] } }
+  again: { kind: shell, in: { x: clean }, with: { command: 'sort -u {in.x} > {out.o}', outputs: [o] } }
+",
+    );
+    lab.write("data.txt", "a\nb\n");
+    lab.run(&[]).success();
+    let said = lab.pipe(&["lineage", "@last", "again"]).success().stdout;
+    let tree: Vec<&str> = said.lines().skip(2).take_while(|line| !line.is_empty()).collect();
+    let short = &digest("a\nb\n")[..12];
+    assert_eq!(
+        tree,
+        [
+            "again",
+            &format!("└─ x: clean.o {short}"),
+            &format!("   └─ x: load.o {short}"),
+            &format!("      └─ f: file data.txt {short}"),
+        ]
+    );
+    let lineage = json(&lab, &["@last", "again"]);
+    let stages: Vec<&Value> =
+        lineage["steps"].as_array().unwrap().iter().map(|step| &step["stage"]).collect();
+    assert_eq!(stages, ["again", "clean", "load"]);
+    assert_eq!(step(&lineage, "again")["inputs"][0]["from"]["step"]["stage"], "clean");
+    let dot = lab.pipe(&["lineage", "@last", "again", "--dot"]).success().stdout;
+    let edges: Vec<(&str, &str)> = dot.lines().filter_map(|line| line.split_once(" -> ")).collect();
+    assert_eq!(edges.len(), 3, "{dot}");
+    assert!(edges.iter().all(|(from, to)| !to.starts_with(from.trim())), "{dot}");
+}

@@ -170,7 +170,7 @@ pub fn execution(run: RunId, stage: &Stage, started: Timestamp) -> Execution {
 
 pub fn record(stage: &Stage, execution: &Execution, found: bool, started: Timestamp) -> StageRecord {
     let reason =
-        if found { Reason::Satisfied { since: execution.run, device: None } } else { Reason::NeverRun };
+        if found { Reason::Satisfied { since: Some(execution.run), device: None } } else { Reason::NeverRun };
     StageRecord {
         stage: stage.name.into(),
         kind: stage.kind.into(),

@@ -26,7 +26,7 @@ fn ten_thousand(lab: &mut Lab) -> Vec<StageRecord> {
             key: Some(made.key()),
             outcome: Outcome::Cached,
             execution: Some(execution.id),
-            reasons: vec![Reason::Satisfied { since: first, device: None }],
+            reasons: vec![Reason::Satisfied { since: Some(first), device: None }],
             started: noon(),
             duration: 0.000_01,
             exit_code: None,

@@ -5,6 +5,7 @@ mod lab;
 
 mod checks;
 mod example;
+mod inputs;
 mod processes;
 #[cfg(target_os = "linux")]
 mod sandbox;

@@ -220,3 +220,30 @@ fn a_variable_that_is_newly_declared_is_one_change_also_when_it_is_not_set() {
       since run_1
     ");
 }
+
+#[test]
+fn a_result_of_a_history_that_is_gone_is_from_elsewhere() {
+    let lab = Lab::new(
+        "stages: { a: { kind: shell, with: { command: 'echo {params.x} > {out.o}', outputs: [o], params: { x: 1 } } } }",
+    );
+    for x in ["1", "2", "3"] {
+        lab.run(&["--set", &format!("a.params.x={x}")]).success();
+    }
+    fs::remove_file(lab.path("runs.db")).unwrap();
+    let elsewhere = "a  has a result from elsewhere";
+    let three = ["--set", "a.params.x=3"];
+    let plan = lab.run(&["--set", "a.params.x=3", "-n"]).success().stdout;
+    assert!(plan.contains(elsewhere), "{plan}");
+    for x in ["4", "5", "6"] {
+        lab.run(&["--set", &format!("a.params.x={x}")]).success();
+    }
+    for more in [&three[..], &three[..]] {
+        let said = lab.run(more).success();
+        assert!(said.stderr.contains(elsewhere), "{}", said.stderr);
+    }
+    let said = lab.pipe(&[&["why", "pipelines/p.yaml", "a"], &three[..]].concat()).success().stdout;
+    assert!(said.starts_with("a: cached\n  has a result from elsewhere\n  computed just now in "), "{said}");
+    let json = lab.pipe(&[&["why", "pipelines/p.yaml", "a", "--json"], &three[..]].concat()).success().stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["execution"]["run"], serde_json::Value::Null);
+}

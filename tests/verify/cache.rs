@@ -94,3 +94,18 @@ fn a_folder_without_a_cache_has_none_afterwards() {
     lab.pipe(&["verify", "--cache"]).success();
     assert!(!lab.path("cache").exists());
 }
+
+#[test]
+fn what_is_no_object_is_named_and_collecting_removes_it() {
+    let lab = Lab::new(CHAIN);
+    lab.run(&[]).success();
+    let stray = object(&lab, "first\n").with_extension("gz");
+    fs::write(&stray, "packed").unwrap();
+    let said = lab.pipe(&["verify", "--cache"]).success().stdout;
+    assert!(said.starts_with(&format!("stray {}  no object", stray.display())), "{said}");
+    assert!(said.ends_with("2 objects of 2 results hashed, 18 B: all whole\n"), "{said}");
+    let said = lab.pipe(&["gc"]).success().stdout;
+    assert!(said.contains("removed 1 leftover of killed runs, 6 B"), "{said}");
+    assert!(!stray.exists());
+    assert_eq!(lab.run(&[]).success().stages("cached"), ["a", "b"]);
+}

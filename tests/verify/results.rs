@@ -162,3 +162,27 @@ fn ctrl_c_leaves_nothing_behind() {
     assert_eq!(std::fs::read_dir(lab.path("cache/v1/verify")).unwrap().count(), 0);
     assert_eq!(lab.run(&[]).success().stages("cached"), ["wait"]);
 }
+
+#[test]
+fn a_stage_that_changes_its_input_is_found_and_leaves_no_damage() {
+    let lab = Lab::new(
+        "stages:
+  data: { kind: shell, with: { command: 'echo good > {out.o}', outputs: [o] } }
+  fix:
+    kind: shell
+    in: { x: data }
+    with: { command: 'cat {in.x} > {out.o}; if test -e careless; then sed -i s/good/evil/ {in.x}; fi', outputs: [o] }
+",
+    );
+    lab.run(&[]).success();
+    lab.write("careless", "");
+    let said = lab.pipe(&["verify", "@last", "fix"]).ends_with_code(1);
+    assert!(
+        told(&said, "fix").starts_with("failed fix input `x` was changed in the cache while"),
+        "{}",
+        said.stdout
+    );
+    assert!(lab.files("cache/v1/objects").iter().all(|file| std::fs::read(file).unwrap() == b"good\n"));
+    let said = lab.pipe(&["reproduce", "run_1", "--force"]).ends_with_code(1);
+    assert!(said.stderr.contains("input `x` (`data.o`) was changed in the cache"), "{}", said.stderr);
+}

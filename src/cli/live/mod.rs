@@ -18,7 +18,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{line::Line, lines::Lines, units, view::About};
+use super::{
+    line::Line,
+    lines::Lines,
+    units,
+    view::{About, stopping},
+};
 use crate::{
     engine::RunEvent,
     exec::{Stop, memory_of},
@@ -132,6 +137,7 @@ impl Picture {
 
 fn draw_again(picture: &Mutex<Picture>, processes: &Stop, stopped: &Receiver<()>) {
     let mut measured = Instant::now();
+    let mut is_stopping = false;
     while stopped.recv_timeout(DRAW_EVERY) == Err(RecvTimeoutError::Timeout) {
         let memory = (measured.elapsed() >= MEASURE_EVERY).then(|| {
             measured = Instant::now();
@@ -141,8 +147,12 @@ fn draw_again(picture: &Mutex<Picture>, processes: &Stop, stopped: &Receiver<()>
         if let Some(memory) = memory {
             picture.state.measured(&memory);
         }
-        picture.is_live = true;
-        picture.draw(&[]);
+        let has_been_told = is_stopping || !processes.is_requested() || processes.running().is_empty();
+        let above = if has_been_told { Vec::new() } else { stopping().wrapped(Live::width()) };
+        is_stopping |= !has_been_told;
+        // The process ends in a moment, and the prompt comes where the cursor is.
+        picture.is_live = !processes.is_killed();
+        picture.draw(&above);
     }
 }
 

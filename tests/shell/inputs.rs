@@ -1,0 +1,133 @@
+//! What stages before it wrote is there for a stage to read, and not to write.
+
+use std::fs;
+
+use crate::lab::Lab;
+
+const CHANGES: &str = "stages:
+  data: { kind: shell, with: { command: 'echo good > {out.o}', outputs: [o] } }
+  fix:  { kind: shell, in: { x: data }, with: { command: 'COMMAND', outputs: [o] } }
+";
+const CHANGED: &str = "input `x` (`data.o`) was changed in the cache while the stage ran";
+
+fn contents(lab: &Lab) -> Vec<String> {
+    let files = lab.files("cache/v1/objects").into_iter();
+    files.map(|file| String::from_utf8_lossy(&fs::read(file).unwrap()).into_owned()).collect()
+}
+
+#[test]
+fn a_stage_that_changes_its_input_fails_however_it_does_it() {
+    for change in [
+        "sed -i s/good/evil/ {in.x}; cp {in.x} {out.o}",
+        "cp {in.x} {in.x}.new; mv -f {in.x}.new {in.x}; cp {in.x} {out.o}",
+        "chmod u+w {in.x}; echo more >> {in.x}; cp {in.x} {out.o}",
+        "chmod u+w {in.x}; printf evil | dd of={in.x} conv=notrunc; cp {in.x} {out.o}",
+        "ln {in.x} {out.o}; chmod u+w {out.o}; printf evil | dd of={out.o} conv=notrunc",
+        "gzip -f {in.x}; touch {out.o}",
+        "mv {in.x} {out.o}",
+        "rm -f {in.x}; mkdir {in.x}; touch {out.o}",
+        "rm -f {in.x}; exit 3",
+    ] {
+        let lab = Lab::new(&CHANGES.replace("COMMAND", change));
+        let failed = lab.run(&[]).ends_with_code(1);
+        for part in [CHANGED, "its result was not kept", "`sandbox: true` of kind `shell` prevents it"] {
+            assert!(failed.stderr.contains(part), "`{part}` is not in what {change} gave\n{}", failed.stderr);
+        }
+        assert!(contents(&lab).iter().all(|text| !text.contains("evil")), "{change}");
+        assert_eq!(lab.files("cache/v1/results").len(), 1, "{change}");
+        lab.edit(change, "cp {in.x} {out.o}");
+        lab.run(&[]).success();
+        lab.pipe(&["verify", "--cache"]).success();
+        assert!(contents(&lab).contains(&"good\n".to_owned()), "{change}");
+    }
+}
+
+#[test]
+fn it_is_not_tried_again_and_leaves_no_checkpoint_made_of_other_bytes() {
+    let lab = Lab::new(
+        "stages:
+  data: { kind: shell, with: { command: 'echo good > {out.o}', outputs: [o] } }
+  fix:
+    kind: shell
+    in: { x: data }
+    retry: 2
+    with: { command: 'sed -i s/good/evil/ {in.x}; cp {in.x} {checkpoint}/half; exit 1', outputs: [o] }
+",
+    );
+    let failed = lab.run(&[]).ends_with_code(1);
+    assert!(failed.stderr.contains(CHANGED) && failed.stderr.contains("exit code 1"), "{}", failed.stderr);
+    assert!(!failed.stderr.contains("retrying"), "{}", failed.stderr);
+    assert!(lab.files("cache/v1/scratch").is_empty());
+}
+
+#[test]
+fn a_stage_that_reads_what_one_beside_it_changes_fails_as_well() {
+    let lab = Lab::new(
+        "stages:
+  data: { kind: shell, with: { command: 'echo good > {out.o}', outputs: [o] } }
+  reads:
+    kind: shell
+    in: { x: data }
+    with:
+      command: 'touch begun; until test -e changed; do sleep 0.01; done; cat {in.x} > {out.o}; true'
+      outputs: [o]
+  fix:
+    kind: shell
+    in: { x: data }
+    with:
+      command: 'until test -e begun; do sleep 0.01; done; sed -i s/good/evil/ {in.x}; touch changed {out.o}'
+      outputs: [o]
+",
+    );
+    let failed = lab.run(&["-j", "2"]).ends_with_code(1);
+    assert_eq!(failed.stages("failed"), ["fix", "reads"], "{}", failed.stderr);
+    assert_eq!(failed.stderr.matches(CHANGED).count(), 2, "{}", failed.stderr);
+    assert_eq!(lab.files("cache/v1/results").len(), 1);
+}
+
+#[test]
+fn what_was_changed_is_lost_to_the_stages_after_it() {
+    let lab = Lab::new(
+        "stages:
+  data:  { kind: shell, with: { command: 'echo good > {out.o}', outputs: [o] } }
+  fix:   { kind: shell, in: { x: data }, with: { command: 'sed -i s/good/evil/ {in.x}; touch {out.o}', outputs: [o] } }
+  reads: { kind: shell, in: { x: data }, with: { command: 'cp {in.x} {out.o}', outputs: [o] } }
+",
+    );
+    let failed = lab.run(&["-j", "1", "-k"]).ends_with_code(1);
+    assert_eq!(failed.stages("failed"), ["fix", "reads"], "{}", failed.stderr);
+    let lost = "input `x` (`data.o`) is missing in the cache by now: run again, which computes it again";
+    assert!(failed.stderr.contains(lost), "{}", failed.stderr);
+    let again = lab.run(&["-j", "1", "--until", "reads"]).success();
+    assert_eq!(again.stages("done"), ["data", "reads"], "{}", again.stderr);
+}
+
+#[test]
+fn attributes_and_links_of_an_input_may_change() {
+    let command = "chmod u+w {in.x}; ln {in.x} {out.o}";
+    let lab = Lab::new(&CHANGES.replace("COMMAND", command));
+    lab.run(&[]).success();
+    lab.pipe(&["verify", "--cache"]).success();
+    assert_eq!(lab.run(&[]).success().stages("cached"), ["data", "fix"]);
+}
+
+#[test]
+fn an_output_that_is_a_link_is_copied_so_that_nobody_else_has_the_file() {
+    let lab = Lab::new(
+        "stages:
+  pack:
+    kind: shell
+    with: { command: 'ln model.bin {out.hard}; ln -s $PWD/notes.txt {out.soft}', outputs: [hard, soft] }
+",
+    );
+    lab.write("model.bin", "weights");
+    lab.write("notes.txt", "notes");
+    lab.run(&[]).success();
+    fs::write(lab.path("model.bin"), "WEIGHTS").expect("it can be written as before");
+    lab.write("notes.txt", "NOTES");
+    lab.pipe(&["verify", "--cache"]).success();
+    let mut kept = contents(&lab);
+    kept.sort();
+    assert_eq!(kept, ["notes", "weights"]);
+    assert_eq!(lab.run(&[]).success().stages("cached"), ["pack"]);
+}
