@@ -7,10 +7,11 @@
 //! Stat afterwards                      | Meaning
 //! -------------------------------------|--------------------------------------------------
 //! as it was                            | nobody wrote
-//! another time of change alone         | attributes or links: whole if its bytes are right
-//! another inode, size or time of write | somebody wrote, whatever the bytes are by now
+//! another size or time of write        | somebody wrote, whatever the bytes are by now
+//! another inode or time of change      | attributes, links, or a file system that numbers files
+//!                                      | anew, as some of networks do: whole if its bytes are right
 //!
-//! The last line holds since a whole object is never replaced (see [`super::objects::keep`]).
+//! The second line holds since a whole object is never replaced (see [`super::objects::keep`]).
 
 use super::{Cache, CacheError, Damage, objects, stat::Stat};
 use crate::digest::Digest;
@@ -36,15 +37,15 @@ impl Cache {
     /// removed, so that nothing else takes them for what they were.
     pub fn was_written(&self, loan: &Loan) -> Result<bool, CacheError> {
         let path = self.object(loan.digest);
-        let now = Stat::of(&path);
-        if now.as_ref().is_ok_and(|now| *now == loan.before) {
+        let Ok(now) = Stat::of(&path) else { return Ok(true) };
+        if now == loan.before {
             return Ok(false);
         }
-        let is_damaged = self.flaw(loan.digest) == Some(Damage::Damaged);
+        let is_damaged = self.flaw(loan.digest).is_some();
         if is_damaged {
             self.index.forget_object(loan.digest);
             objects::remove(&path)?;
         }
-        Ok(is_damaged || !now.is_ok_and(|now| now.differs_in_time_of_change_alone(&loan.before)))
+        Ok(is_damaged || now.was_written_after(&loan.before))
     }
 }

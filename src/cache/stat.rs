@@ -40,9 +40,9 @@ impl Stat {
         std::fs::metadata(path).map(|metadata| Self::from(&metadata))
     }
 
-    /// Whether neither contents nor place can differ: only attributes or the number of links do.
-    pub fn differs_in_time_of_change_alone(&self, other: &Self) -> bool {
-        Self { changed: other.changed, ..*self } == *other
+    /// Whether size or time of write say that somebody wrote since the file had the stat `before`.
+    pub fn was_written_after(&self, before: &Self) -> bool {
+        (self.size, self.modified) != (before.size, before.modified)
     }
 
     /// Its numbers, one after another.

@@ -119,7 +119,7 @@ fn what_is_no_count_and_no_time_is_found_by_check_with_its_place() {
 #[test]
 fn the_line_of_a_retry_says_what_happened_and_announces_nothing() {
     let lab = Lab::new(
-        "stages: { b: { kind: shell, retry: 1, with: { command: 'echo why; exit 1', outputs: [o] } } }",
+        "stages: { b: { kind: shell, retry: 1, with: { command: 'echo why; exit 1 # {out.o}', outputs: [o] } } }",
     );
     let said = lab.run(&[]).ends_with_code(1);
     let line = " retrying b  retry 1 of 1: the command ended with exit code 1\n";

@@ -26,7 +26,7 @@ fn a_stage_that_changes_its_input_fails_however_it_does_it() {
         "gzip -f {in.x}; touch {out.o}",
         "mv {in.x} {out.o}",
         "rm -f {in.x}; mkdir {in.x}; touch {out.o}",
-        "rm -f {in.x}; exit 3",
+        "rm -f {in.x}; exit 3 # {out.o}",
     ] {
         let lab = Lab::new(&CHANGES.replace("COMMAND", change));
         let failed = lab.run(&[]).ends_with_code(1);
@@ -51,7 +51,7 @@ fn it_is_not_tried_again_and_leaves_no_checkpoint_made_of_other_bytes() {
     kind: shell
     in: { x: data }
     retry: 2
-    with: { command: 'sed -i s/good/evil/ {in.x}; cp {in.x} {checkpoint}/half; exit 1', outputs: [o] }
+    with: { command: 'sed -i s/good/evil/ {in.x}; cp {in.x} {checkpoint}/half; exit 1 # {out.o}', outputs: [o] }
 ",
     );
     let failed = lab.run(&[]).ends_with_code(1);
