@@ -56,10 +56,13 @@ fn is_known(conn: &Connection, stage: &str, name: &str) -> rusqlite::Result<bool
 
 /// What may have been meant by a metric or parameter that no run has.
 fn near(conn: &Connection, stage: &str, name: &str) -> rusqlite::Result<String> {
-    let texts = |sql: &str, stage: &str| -> rusqlite::Result<Vec<String>> {
+    let stages: Vec<String> = conn
+        .prepare_cached("SELECT DISTINCT name FROM stage_record")?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    let texts = |sql: &str| -> rusqlite::Result<Vec<String>> {
         conn.prepare_cached(sql)?.query_map((stage, LATEST), |row| row.get(0))?.collect()
     };
-    let stages = texts("SELECT DISTINCT name FROM stage_record WHERE ?1 IS NOT NULL LIMIT 1000 + ?2", stage)?;
     if !stages.iter().any(|known| known == stage) {
         return Ok(match nearest(stage, stages.iter().map(String::as_str)) {
             Some(near) => format!("did you mean `{near}.{name}`?"),
@@ -70,14 +73,12 @@ fn near(conn: &Connection, stage: &str, name: &str) -> rusqlite::Result<String> 
         "SELECT DISTINCT metric_name.name FROM metric_name JOIN final_value ON final_value.name = metric_name.id
          WHERE final_value.execution IN (SELECT DISTINCT execution FROM stage_record
            WHERE name = ?1 AND execution IS NOT NULL ORDER BY run DESC LIMIT ?2)",
-        stage,
     )?
     .into_iter()
     .collect();
     let params = texts(
         "SELECT params FROM definition WHERE id IN (SELECT DISTINCT definition FROM stage_record
            WHERE name = ?1 ORDER BY run DESC LIMIT ?2)",
-        stage,
     )?;
     for params in params {
         let params: Value = serde_json::from_str(&params).map_err(damaged)?;

@@ -7,23 +7,20 @@
 //   a sum 16 × 8: rows g and g + 8 (numbers 2 and 3), columns 2t and 2t + 1
 #pragma once
 
+template <typename Pair>
+__device__ inline u32 word_of(Pair pair) {
+    u32 word;
+    memcpy(&word, &pair, sizeof word);
+    return word;
+}
+
 // Two numbers in a word, the first in the lower half.
 template <typename T>
 __device__ inline u32 pack(float low, float high);
 template <>
-__device__ inline u32 pack<half_t>(float low, float high) {
-    auto pair = __floats2half2_rn(low, high);
-    u32 word;
-    memcpy(&word, &pair, sizeof word);
-    return word;
-}
+__device__ inline u32 pack<half_t>(float low, float high) { return word_of(__floats2half2_rn(low, high)); }
 template <>
-__device__ inline u32 pack<bf16_t>(float low, float high) {
-    auto pair = __floats2bfloat162_rn(low, high);
-    u32 word;
-    memcpy(&word, &pair, sizeof word);
-    return word;
-}
+__device__ inline u32 pack<bf16_t>(float low, float high) { return word_of(__floats2bfloat162_rn(low, high)); }
 
 #ifndef ON_HOST
 // sum += left · right, with products and sums in f32.
