@@ -3,7 +3,10 @@
 use std::{fmt::Write, process::ExitCode};
 
 use clap::Args;
-use pipe_stages::contract::{Better, Inputs, Ports, StageKind};
+use pipe_stages::{
+    contract::{Better, Inputs, Ports, StageKind},
+    nearest,
+};
 use serde_json::{Value, json};
 
 use super::{Failure, Globals, report::terminal_width, stages_page};
@@ -52,10 +55,9 @@ impl Stages {
 }
 
 fn unknown(name: &str, kinds: &[StageKind]) -> Failure {
-    let near = kinds.iter().map(|kind| (strsim::jaro_winkler(name, kind.name), kind.name));
-    let near = near.filter(|(score, _)| *score > 0.8).max_by(|a, b| a.0.total_cmp(&b.0));
+    let near = nearest(name, kinds.iter().map(|kind| kind.name));
     Failure::input(format!("there is no kind `{name}`")).help(match near {
-        Some((_, near)) => format!("did you mean `{near}`?"),
+        Some(near) => format!("did you mean `{near}`?"),
         None => "`pipe stages` lists the kinds".into(),
     })
 }

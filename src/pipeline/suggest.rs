@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 
+use pipe_stages::nearest;
+
 /// Finds near names, for a bounded number of comparisons, so that ten thousand wrong names
 /// among ten thousand right ones stay quick.
 #[derive(Debug)]
@@ -18,27 +20,12 @@ impl Default for Suggestions {
 impl Suggestions {
     /// The name nearest to `wrong`, if one is near.
     pub fn nearest<'a>(&self, wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-        if wrong.len() > 100 {
-            return None;
-        }
-        let near = |name: &str| {
-            let score = strsim::jaro_winkler(&wrong.to_lowercase(), &name.to_lowercase());
-            let edits = strsim::osa_distance(wrong, name);
-            let holds = wrong.len() >= 3 && name.len() >= 3 && (name.contains(wrong) || wrong.contains(name));
-            (score > 0.85 || edits <= 1 + wrong.len() / 6 || holds).then_some(score)
-        };
-        let mut best: Option<(f64, &str)> = None;
-        for name in names {
-            let Some(left) = self.budget.get().checked_sub(1) else { break };
-            self.budget.set(left);
-            if name.len() <= 100
-                && let Some(score) = near(name)
-                && best.is_none_or(|(before, _)| score > before)
-            {
-                best = Some((score, name));
-            }
-        }
-        best.map(|(_, name)| name)
+        let affordable = names.into_iter().take_while(|_| {
+            let left = self.budget.get().checked_sub(1);
+            self.budget.set(left.unwrap_or(0));
+            left.is_some()
+        });
+        nearest(wrong, affordable)
     }
 
     /// "did you mean …?" if a name is near, else the list of `names` after `all`.

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use pipe_stages::nearest;
+
 use super::filter::{Filter, Literal, Operator};
 
 /// Something a run has: `seed`, `eval.lora.accuracy`, `lora.rank`.
@@ -63,7 +65,7 @@ impl Column {
             }
             _ => {
                 let names = OWN.iter().map(|(own, _)| *own).chain([TAG]);
-                let near = names.clone().find(|own| strsim::osa_distance(own, name) <= 2);
+                let near = nearest(name, names.clone());
                 let all = names.collect::<Vec<_>>().join(", ");
                 Err(match near {
                     Some(near) => format!("did you mean `{near}`?"),

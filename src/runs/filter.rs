@@ -7,6 +7,7 @@
 //! ```
 
 use miette::{Diagnostic, MietteError, MietteSpanContents, SourceCode, SourceSpan, SpanContents};
+use pipe_stages::nearest;
 use thiserror::Error;
 
 use super::column::Column;
@@ -207,7 +208,7 @@ impl<'a> Reader<'a> {
         {
             let plain = if quoted { &value[1..value.len() - 1] } else { value };
             if !values.contains(&plain) {
-                let near = values.iter().find(|known| strsim::osa_distance(known, plain) <= 2);
+                let near = nearest(plain, values.iter().copied());
                 let help = match near {
                     Some(near) => format!("did you mean `{near}`?"),
                     None => format!("it can be {}", values.join(", ")),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use pipe_stages::nearest;
 use rusqlite::Connection;
 use serde_json::Value;
 
@@ -90,10 +91,4 @@ fn near(conn: &Connection, stage: &str, name: &str) -> rusqlite::Result<String> 
             format!("`pipe show RUN --all` lists the metrics of `{stage}`, `pipe stages KIND` parameters")
         }
     })
-}
-
-fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let scored = names.map(|known| (strsim::jaro_winkler(name, known), known));
-    let best = scored.max_by(|a, b| a.0.total_cmp(&b.0))?;
-    (best.0 > 0.8).then_some(best.1)
 }

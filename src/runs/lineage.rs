@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map, hash_map::Entry};
 
 use jiff::Timestamp;
+use pipe_stages::nearest;
 use rusqlite::{Connection, OptionalExtension};
 use serde::Serialize;
 use serde_json::Value;
@@ -328,9 +329,8 @@ fn names(run: &LoadedRun, wanted: &str) -> String {
         ports.chain(made.metrics.keys()).map(|part| format!("{}.{part}", stage.stage))
     });
     let all: Vec<String> = run.stages.iter().map(|stage| stage.stage.clone()).chain(parts).collect();
-    let scored = all.iter().map(|name| (strsim::jaro_winkler(wanted, name), name));
-    match scored.filter(|(score, _)| *score > 0.8).max_by(|a, b| a.0.total_cmp(&b.0)) {
-        Some((_, near)) => format!("did you mean `{near}`?"),
+    match nearest(wanted, all.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean `{near}`?"),
         None => format!(
             "name a metric (`STAGE.METRIC`), an output (`STAGE.OUTPUT`), a stage, or the first {SHORTEST} digits \
              or more of an output's digest; `pipe show {} --json` has them",

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use pipe_stages::nearest;
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde::Serialize;
 use serde_json::Value;
@@ -120,13 +121,8 @@ impl RunsDb {
                 .query_map([run.0], |row| row.get(0))?
                 .collect::<Result<Vec<String>, _>>()
         })?;
-        let near = names
-            .iter()
-            .map(|name| (strsim::jaro_winkler(stage, name), name))
-            .filter(|(score, _)| *score > 0.8)
-            .max_by(|a, b| a.0.total_cmp(&b.0));
-        let help = match near {
-            Some((_, name)) => format!("did you mean `{name}`?"),
+        let help = match nearest(stage, names.iter().map(String::as_str)) {
+            Some(name) => format!("did you mean `{name}`?"),
             None if names.is_empty() => format!("{run} recorded no stage"),
             None if names.len() > 20 => format!("`pipe show {run}` lists its {} stages", names.len()),
             None => format!("it has {}", names.join(", ")),

@@ -1,5 +1,7 @@
 //! From what a person types to a run: `run_12`, `12`, `@last`, `@last~1`, a tag.
 
+use pipe_stages::nearest;
+
 use super::{RunsDb, RunsError, tags};
 use crate::names::RunId;
 
@@ -43,13 +45,9 @@ impl RunsDb {
         let latest = names("SELECT 'run_' || id FROM run WHERE removed IS NULL ORDER BY id DESC LIMIT 5")
             .unwrap_or_default();
         let tags = names("SELECT name FROM tag ORDER BY name").unwrap_or_default();
-        let near = tags
-            .iter()
-            .map(|tag| (strsim::jaro_winkler(name, tag), tag))
-            .filter(|(score, _)| *score > 0.8)
-            .max_by(|a, b| a.0.total_cmp(&b.0));
+        let near = nearest(name, tags.iter().map(String::as_str));
         let help = match (near, latest.as_slice()) {
-            (Some((_, tag)), _) => format!("did you mean the tag `{tag}`?"),
+            (Some(tag), _) => format!("did you mean the tag `{tag}`?"),
             (None, []) => self.why_none().unwrap_or_default(),
             (None, [only]) => format!("there is one run, {only}; `@last` means it"),
             (None, latest) => format!(

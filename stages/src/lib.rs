@@ -13,10 +13,13 @@ pub mod draw;
 pub mod evaluation;
 pub mod gpt2;
 pub mod kinds;
+mod nearest;
 pub mod sample_text;
 pub mod tokenizer;
 
 use contract::StageKind;
+
+pub use nearest::nearest;
 
 /// Every kind of stage that a pipeline file can name, in the order of the experiment.
 pub fn kinds() -> &'static [StageKind] {

@@ -9,6 +9,7 @@ use std::{
 use serde_json::{Map, Value};
 
 use super::{MetricDoc, Ports, Stage, StageCx, StageError};
+use crate::nearest;
 
 /// A kind of stage, as the pipeline check, the listing and the worker use it.
 #[derive(Debug, Clone, Copy)]
@@ -175,13 +176,8 @@ fn unknown_parameters(kind: &str, known: &[String], given: &mut Map<String, Valu
         .into_iter()
         .map(|name| {
             given.remove(&name);
-            let near = known
-                .iter()
-                .map(|candidate| (strsim::jaro_winkler(&name, candidate), candidate))
-                .filter(|(score, _)| *score > 0.8)
-                .max_by(|a, b| a.0.total_cmp(&b.0));
-            let help = match near {
-                Some((_, candidate)) => format!("did you mean `{candidate}`?"),
+            let help = match nearest(&name, known.iter().map(String::as_str)) {
+                Some(near) => format!("did you mean `{near}`?"),
                 None if known.is_empty() => format!("kind `{kind}` takes no parameters"),
                 None => format!("kind `{kind}` takes {}", known.join(", ")),
             };

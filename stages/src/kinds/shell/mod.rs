@@ -16,7 +16,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::contract::{Event, Job, Needed, ParamProblem, PortType, Ports, Stage, StageCx, StageError};
+use crate::{
+    contract::{Event, Job, Needed, ParamProblem, PortType, Ports, Stage, StageCx, StageError},
+    nearest,
+};
 use template::Piece;
 
 /// Variables that every command is given; they are not part of the key.
@@ -278,9 +281,9 @@ fn check_placeholder(params: &Params, name: &str) -> Option<ParamProblem> {
     names.extend(params.params.keys().map(|name| format!("params.{name}")));
     names.extend(["checkpoint", "threads"].map(str::to_owned));
     names.extend(params.metrics.is_some().then(|| "metrics".to_owned()));
-    let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
-    let score = |other: &str| if last(other) == last(name) { 1.0 } else { strsim::jaro_winkler(name, other) };
-    let near = names.iter().max_by(|a, b| score(a).total_cmp(&score(b))).filter(|near| score(near) > 0.85);
+    let all = || names.iter().map(String::as_str);
+    let last = name.rsplit('.').next();
+    let near = all().find(|known| known.rsplit('.').next() == last).or_else(|| nearest(name, all()));
     let help = match near {
         Some(near) => format!("did you mean `{{{near}}}`?"),
         None if name == "metrics" => "name the file: `metrics: metrics.json`".to_owned(),
