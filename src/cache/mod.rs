@@ -235,10 +235,17 @@ impl Cache {
 
     /// Takes a file that a stage wrote into the store and returns its digest and size.
     ///
-    /// `seconds` is what it took to make: results worth it are forced to the disk.
-    pub fn keep_object(&self, file: &Path, seconds: f64) -> Result<(Digest, u64), CacheError> {
+    /// `checkpoint` is the stage's folder of checkpoints, in which the file may have names, too. `seconds` is
+    /// what it took to make: results worth it are forced to the disk.
+    pub fn keep_object(
+        &self,
+        file: &Path,
+        checkpoint: &Path,
+        seconds: f64,
+    ) -> Result<(Digest, u64), CacheError> {
         let is_right = |digest, stat| self.index.object(digest) == Some(stat);
-        let (digest, stat) = objects::keep(&self.folder, file, seconds >= WORTH_SYNCING, is_right)?;
+        let sync = seconds >= WORTH_SYNCING;
+        let (digest, stat) = objects::keep(&self.folder, file, checkpoint, sync, is_right)?;
         self.index.add_object(digest, stat);
         Ok((digest, stat.size))
     }

@@ -1,7 +1,7 @@
 //! File contents by their hash, read-only.
 
 use std::{
-    fs::{self, File},
+    fs::{self, DirEntry, File, Metadata},
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -45,14 +45,16 @@ pub(super) fn hash_file(file: &Path) -> io::Result<Digest> {
 ///
 /// A whole object that is there already stays: a stage may be reading it, which would take another
 /// file in its place for a change, and some programs refuse a file that is replaced meanwhile.
-/// `is_right` tells from its stat that it is whole.
+/// `is_right` tells from its stat that it is whole. Other names of `file` in the folder `checkpoint` end
+/// with the attempt.
 pub(super) fn keep(
     folder: &Path,
     file: &Path,
+    checkpoint: &Path,
     sync: bool,
     is_right: impl Fn(Digest, Stat) -> bool,
 ) -> Result<(Digest, Stat), CacheError> {
-    make_its_own(file)?;
+    make_its_own(file, checkpoint)?;
     let digest = hash_file(file).map_err(CacheError::io("read", file))?;
     let target = path(folder, digest);
     let whole = || {
@@ -90,10 +92,11 @@ pub(super) fn keep(
 }
 
 /// Puts a copy in place of a link, of either kind, to a file that has another name too: who writes
-/// there would write into the object.
-fn make_its_own(file: &Path) -> Result<(), CacheError> {
+/// there would write into the object. Names in `checkpoint` do not count: states of gigabytes are kept
+/// there until the result is recorded.
+fn make_its_own(file: &Path, checkpoint: &Path) -> Result<(), CacheError> {
     let found = fs::symlink_metadata(file).map_err(CacheError::io("read", file))?;
-    if found.is_file() && found.nlink() <= 1 {
+    if found.is_file() && (found.nlink() == 1 || found.nlink() == 1 + names_in(checkpoint, &found)) {
         return Ok(());
     }
     let folder = file.parent().expect("an output lies in a folder");
@@ -101,6 +104,15 @@ fn make_its_own(file: &Path) -> Result<(), CacheError> {
     fs::copy(file, &copy).map_err(CacheError::io("copy", file))?;
     copy.persist(file).map_err(|err| CacheError::io("write", file)(err.error))?;
     Ok(())
+}
+
+/// How many names in `folder` the file has that `found` is of.
+fn names_in(folder: &Path, found: &Metadata) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    let is_it = |entry: DirEntry| {
+        entry.metadata().is_ok_and(|other| (other.dev(), other.ino()) == (found.dev(), found.ino()))
+    };
+    entries.map(is_it).map(u64::from).sum()
 }
 
 /// What lies among the objects and is none, such as what `gzip` made of an object that a stage gave it.

@@ -258,7 +258,8 @@ fn keep_outputs(
     execution: &mut Execution,
 ) -> Result<(), Ending> {
     for port in &task.spec.ports.outputs {
-        let kept = tools.cache.keep_object(&job.outputs[&port.name], execution.duration);
+        let file = &job.outputs[&port.name];
+        let kept = tools.cache.keep_object(file, &job.checkpoint, execution.duration);
         let (digest, bytes) = kept.map_err(|err| failed(&err))?;
         execution.outputs.push(Artifact {
             port: port.name.clone(),

@@ -1,6 +1,6 @@
 //! What stages before it wrote is there for a stage to read, and not to write.
 
-use std::fs;
+use std::{fs, os::unix::fs::MetadataExt};
 
 use crate::lab::Lab;
 
@@ -109,6 +109,25 @@ fn attributes_and_links_of_an_input_may_change() {
     lab.run(&[]).success();
     lab.pipe(&["verify", "--cache"]).success();
     assert_eq!(lab.run(&[]).success().stages("cached"), ["data", "fix"]);
+}
+
+#[test]
+fn an_output_that_the_checkpoints_hold_too_is_not_copied() {
+    let lab = Lab::new(
+        "stages:
+  long:
+    kind: shell
+    with:
+      command: 'echo states > {checkpoint}/o; ln {checkpoint}/o {out.o}; stat -c %i {out.o} > {out.inode}'
+      outputs: [o, inode]
+",
+    );
+    lab.run(&[]).success();
+    let kept = lab.files("cache/v1/objects").into_iter();
+    let (states, inode): (Vec<_>, Vec<_>) = kept.partition(|file| fs::read(file).unwrap() == b"states\n");
+    let found = fs::metadata(&states[0]).unwrap();
+    assert_eq!(format!("{}\n", found.ino()), fs::read_to_string(&inode[0]).unwrap());
+    assert_eq!(found.nlink(), 1, "the other name went with the checkpoints");
 }
 
 #[test]
