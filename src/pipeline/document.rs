@@ -10,6 +10,7 @@ use super::{
     marks,
     places::{Part, Spot, Text},
     problem::Finding,
+    syntax,
 };
 
 /// Deepest nesting of lists and maps.
@@ -214,8 +215,7 @@ fn refused(text: &Arc<Text>, err: &serde_yaml::Error, reading: &Reading) -> Find
             .bytes(text, alias, Some("this would go on without end"))
             .help("write what is meant here, or mark a smaller part with the anchor".to_owned());
     }
-    let message = format!("not valid YAML: {}", without_positions(&message));
-    Finding::new("not_yaml", message).bytes(text, one, Some("noticed here"))
+    syntax::not_yaml(text, &message, at)
 }
 
 fn too_deep_at(text: &Arc<Text>, at: usize) -> Finding {
@@ -230,21 +230,6 @@ fn too_large() -> Finding {
         "every `*alias` stands for a copy of what its `&anchor` marks; use fewer inside each other"
             .to_owned(),
     )
-}
-
-/// The parser's message without "at line 1 column 2", which the drawing shows.
-fn without_positions(message: &str) -> String {
-    let mut rest = message;
-    let mut out = String::new();
-    while let Some((before, after)) = rest.split_once(" at line ") {
-        out.push_str(before);
-        let digits = |text: &str| text.trim_start_matches(|c: char| c.is_ascii_digit()).to_owned();
-        let after_line = digits(after);
-        let tail = after_line.strip_prefix(" column ").map_or(after_line.clone(), digits);
-        rest = &after[after.len() - tail.len()..];
-    }
-    out.push_str(rest);
-    out
 }
 
 /// State of reading one document.

@@ -20,6 +20,7 @@ mod places;
 mod problem;
 mod schema;
 mod suggest;
+mod syntax;
 mod unused;
 mod variables;
 mod words;

@@ -37,11 +37,41 @@ fn a_file_that_is_not_yaml_is_refused_at_the_place() {
     insta::assert_snapshot!(refused("name: a\nstages:\n  a: { kind: fetch\n  b: {}\n"), @r#"
      x not valid YAML: did not find expected ',' or '}', while parsing a flow mapping
       ,-[pipelines/a.yaml:4:4]
+    3 |   a: { kind: fetch
+      :      |
+      :      `-- the map begins here
     4 |   b: {}
       :    |
       :    `-- noticed here
       `----
     "#);
+    insta::assert_snapshot!(refused("name: é\nstages: [ \"é, 'a: b\nseed: 1\n"), @r#"
+     x not valid YAML: a text in quotes does not end
+      ,-[pipelines/a.yaml:2:11]
+    2 | stages: [ "é, 'a: b
+      :           |
+      :           `-- it begins here
+      `----
+     help: close it with "
+    "#);
+    insta::assert_snapshot!(refused("stages:\n  a:\n    kind: fetch\n  \twith: {}\n"), @r"
+     x not valid YAML: a tab stands where only spaces may
+      ,-[pipelines/a.yaml:4:3]
+    4 |     with: {}
+      :   ^|
+      :    `-- this tab
+      `----
+     help: indent with spaces
+    ");
+    for (text, words) in [
+        ("a:\n  b: 1\n c: 2\n", "help: the keys of a map begin in the same column"),
+        ("name: a: b\n", "help: a text with `: ` in it is written in quotes"),
+        ("name: @a\n", "help: a text that begins with @ is written in quotes"),
+        ("name: 'a", "a.yaml:1:7]"),
+    ] {
+        let err = refused(text);
+        assert!(err.contains(words), "{err}");
+    }
     insta::assert_snapshot!(refused(b"name: caf\xe9\n"), @r"
      x `pipelines/a.yaml` is not a text file in UTF-8
       ,-[pipelines/a.yaml:1:10]
