@@ -24,7 +24,7 @@ Parts, in order:
     all         pipelines/all_three.yaml on all 50,000 reviews, a time a stage
 
 In `forward` and `step` both sides repeat for a second, each until the card is done, and the median counts. States
-lie on the card, but for our training step, which takes them from the host as in a stage.
+lie on the card; a stage brings them there once.
 
 `--device cpu --small` is a rehearsal of everything on any machine: its figures mean nothing. `pipe-cuda-timed` is
 then built without CUDA, where there is cargo, and runs the kernels on the processor.

@@ -194,6 +194,11 @@ impl Machine for Gpu {
         Ok(())
     }
 
+    fn has_room(&self) -> Result<bool, CudaError> {
+        let (free, all) = self.memory()?;
+        Ok(free > all / 2)
+    }
+
     unsafe fn launch(&self, launch: &Launch, arguments: &[Argument]) -> Result<(), CudaError> {
         let kernel = *self.0.kernels.get(launch.kernel).expect("every kernel was loaded");
         let mut places: Vec<*mut c_void> = arguments.iter().map(Argument::place).collect();

@@ -39,6 +39,9 @@ pub trait Machine: fmt::Debug + Clone + 'static {
     /// Frees what is kept for later where little memory is left.
     fn trim(&self) -> Result<(), Trouble<Self>>;
 
+    /// Whether more than half of the memory is free, so that what is needed again may stay in it.
+    fn has_room(&self) -> Result<bool, Trouble<Self>>;
+
     /// Starts a kernel.
     ///
     /// # Safety
@@ -87,6 +90,8 @@ pub const KERNELS: &[&str] = &[
     "scatter_last",
     "convert_f16",
     "convert_bf16",
+    "gather_states_f32",
+    "gather_states_f16",
     "widen_f16",
     "f16_to_bf16",
     "column_sums_f32",

@@ -236,6 +236,10 @@ impl<M: Clock> Machine for Profiled<M> {
         self.machine.trim()
     }
 
+    fn has_room(&self) -> Result<bool, Trouble<M>> {
+        self.machine.has_room()
+    }
+
     unsafe fn launch(&self, launch: &Launch, arguments: &[Argument]) -> Result<(), Trouble<M>> {
         // SAFETY: the caller promises it of the machine below.
         self.note(Task::Kernel(launch.kernel), |machine| unsafe { machine.launch(launch, arguments) })

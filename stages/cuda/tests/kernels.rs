@@ -29,6 +29,7 @@ tests_of! {
     gradients_of_layer_norm_are_those_of_rust,
     gelu_and_its_slope_are_those_of_rust_in_both_forms,
     rows_are_dropped_added_gathered_and_scattered_as_in_rust,
+    states_of_prompts_are_gathered_from_where_each_lies,
     columns_are_summed_over_all_rows_and_added,
     embeddings_are_those_of_token_and_place,
     the_head_its_loss_and_its_gradients_meet_the_formula,
@@ -253,6 +254,30 @@ fn rows_of<M: Tested>(kernels: &Kernels<M>, width: usize, first: usize) {
     for (i, value) in down(kernels, &to, Precision::F32, positions * width).iter().enumerate() {
         let is_last = offsets[1..].contains(&(i / width + 1));
         assert!((value - if is_last { 2.0 * x[i] } else { 0.0 }).abs() < 1e-6, "{}", what("scatter"));
+    }
+}
+
+fn states_of_prompts_are_gathered_from_where_each_lies<M: Tested>() {
+    const LENGTHS: [usize; 3] = [3, 1, 5];
+    for kernels in M::all() {
+        for (format, width) in [Precision::F32, Precision::F16].into_iter().flat_map(|f| [(f, 37), (f, 768)])
+        {
+            let offsets = offsets(&LENGTHS);
+            let values = noise(1, 9 * width, 3.0);
+            let wanted: Vec<f32> = values.iter().map(|value| format.round(*value)).collect();
+            // The last two prompts lie together, the other way round.
+            let (first, rest) = values.split_at(3 * width);
+            let (second, third) = rest.split_at(width);
+            let first = up_in(&kernels, format, first);
+            let others = up_in(&kernels, format, &[third, second].concat());
+            let bytes = 5 * width * if format == Precision::F32 { 4 } else { 2 };
+            let from = [kernels.slice(&first), kernels.slice(&others).skip(bytes), kernels.slice(&others)];
+            let mut out = zeros(&kernels, 9 * width);
+            let prompts = Prompts::new(&kernels, &offsets).unwrap();
+            let to = kernels.slice_mut(&mut out);
+            kernels.gather_states(&to, &from, format, &prompts, &offsets, width).unwrap();
+            assert_eq!(down(&kernels, &out, Precision::F32, 9 * width), wanted, "{format}, {width} wide");
+        }
     }
 }
 

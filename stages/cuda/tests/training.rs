@@ -157,6 +157,9 @@ fn losses_gradients_and_parameters_are_those_of_the_processor<M: Tested>() {
                 let (progress, mut seen) = (Progress::start(&network), Seen::default());
                 let mut learner = learner(&kernels, &network, &progress);
                 case.train(&mut learner, &mut network, progress, &mut seen);
+                let has_room = kernels.machine().has_room().unwrap();
+                assert!((0..LENGTHS.len()).all(|row| learner.holds(row) == has_room), "states that stay");
+                assert_eq!((learner.forget(), learner.holds(0)), (has_room, false));
                 let what =
                     format!("{method:?}, {precision}, {activation}, {train_blocks} blocks, dropout {drops}");
                 let (tolerance, of_loss) = (tolerance(precision), f64::from(tolerance(precision)));

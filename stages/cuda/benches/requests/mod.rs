@@ -183,7 +183,6 @@ impl<M: Clock> Timed<M> {
         for (counted, enough) in [(false, self.scale.warmed), (true, self.scale.repeated)] {
             let (begun, mut done) = (Instant::now(), 0);
             while done < self.scale.fewest || begun.elapsed() < enough {
-                work.prepare();
                 let start = Instant::now();
                 work.run()?;
                 self.wait()?;
@@ -201,7 +200,6 @@ impl<M: Clock> Timed<M> {
         let (mut profile, mut empty) = (Profile::default(), 0.0);
         let mut head_start = HeadStart::new(&self.kernels, self.scale.head_start).map_err(failed::<M>)?;
         for _ in 0..self.scale.profiled {
-            work.prepare();
             let started =
                 head_start.give(&self.kernels).and_then(|()| Ok([machine.mark()?, machine.mark()?]));
             let [begin, end] = started.map_err(failed::<M>)?;

@@ -17,7 +17,7 @@ use pipe_stages::{
     gpt2::{
         Activation, Config, Method, Precision, Weights,
         kernels::dropout::Draws,
-        training::{AdamW, Batch, Learner, Moments, Network, Progress, Update},
+        training::{AdamW, Batch, Given, Learner, Moments, Network, Progress, Update},
     },
 };
 
@@ -25,9 +25,6 @@ use super::{failed, model::noise};
 
 /// Work that can be done again and again.
 pub trait Work<M: Clock> {
-    /// What is to be there before, whose time does not count.
-    fn prepare(&mut self) {}
-
     /// Starts all of it; the device may still be at it afterwards.
     fn run(&mut self) -> Result<(), StageError>;
 
@@ -95,9 +92,8 @@ pub struct Updates<M: Clock> {
     dropout: f64,
     batch: Batch,
     labels: Vec<u8>,
+    /// Of all prompts, for the first update; they stay on the device where there is room.
     states: States,
-    /// A copy of them, which the next update takes.
-    given: Option<States>,
     /// Updates made.
     step: u64,
     loss: f64,
@@ -127,7 +123,6 @@ impl<M: Clock> Updates<M> {
             batch: Batch::new(lengths.iter().copied()),
             labels: (0..lengths.len()).map(|row| (row % 2) as u8).collect(),
             states: States::F16(states.into_iter().map(f16::from_f32).collect()),
-            given: None,
             step: 0,
             loss: f64::NAN,
         })
@@ -135,14 +130,16 @@ impl<M: Clock> Updates<M> {
 }
 
 impl<M: Clock> Work<M> for Updates<M> {
-    fn prepare(&mut self) {
-        self.given = Some(self.states.clone());
-    }
-
     fn run(&mut self) -> Result<(), StageError> {
         let draws = Draws::new(1, self.step, self.dropout, 0.0);
         let batch = self.batch.clone().dropping(draws, 0);
-        let given = self.given.take().unwrap_or_else(|| self.states.clone());
+        let rows: Vec<usize> = (0..batch.len()).collect();
+        let is_held = rows.iter().all(|row| self.learner.holds(*row));
+        let given = if is_held {
+            Given { rows, lacked: Vec::new(), states: States::F16(Vec::new()) }
+        } else {
+            Given { lacked: rows.clone(), rows, states: self.states.clone() }
+        };
         self.learner.begin()?;
         let share = 1.0 / self.labels.len() as f32;
         self.learner.add(&self.network, given, batch, &self.labels, share)?;

@@ -68,6 +68,20 @@ extern "C" __global__ void scatter_last(float *to, const float *rows, const u32 
     });
 }
 
+// The states of prompts, each of which lies at an address of its own in `from`.
+template <typename In>
+__device__ void gather_states(float *out, const u64 *from, const u32 *owners, const u32 *places, u32 rows, u32 width) {
+    // Prompts begin at whole rows of aligned buffers, so that where `width` divides by four, they are aligned too.
+    each_of_rows(are_aligned(out), rows, width, [=](auto lanes, u64 row, u32 channel) {
+        const In *prompt = reinterpret_cast<const In *>(from[owners[row]]);
+        store(out + row * width + channel, load(lanes, prompt + (u64)places[row] * width + channel));
+    });
+}
+#define PARAMETERS (float *out, const u64 *from, const u32 *owners, const u32 *places, u32 rows, u32 width)
+extern "C" __global__ void gather_states_f32 PARAMETERS { gather_states<float>(out, from, owners, places, rows, width); }
+extern "C" __global__ void gather_states_f16 PARAMETERS { gather_states<half_t>(out, from, owners, places, rows, width); }
+#undef PARAMETERS
+
 template <typename Out, typename In>
 __device__ void convert(Out *out, const In *in, u64 count) {
     each_of(are_aligned(out, in), count, [=](auto lanes, u64 i) { store(out + i, load(lanes, in + i)); });

@@ -300,6 +300,43 @@ impl<M: Machine> Kernels<M> {
         self.each("widen_f16", count.div_ceil(4), &arguments)
     }
 
+    /// Kernel `gather_states`: the states of prompts, each of which lies at the start of its slice `from`, in
+    /// `format` there and in f32 in `to`.
+    ///
+    /// # Panics
+    ///
+    /// If `format` is `bf16`, or there is not a slice for each prompt, as `offsets` cuts them.
+    pub fn gather_states(
+        &self,
+        to: &SliceMut<'_>,
+        from: &[Slice<'_>],
+        format: Precision,
+        prompts: &Prompts<M>,
+        offsets: &[usize],
+        width: usize,
+    ) -> Result<(), Trouble<M>> {
+        assert!(from.len() == prompts.count() && offsets.len() == from.len() + 1, "a slice for each prompt");
+        let bytes = |cut: &[usize]| bytes_of(format) * (cut[1] - cut[0]) * width;
+        let addresses: Vec<u64> =
+            from.iter().zip(offsets.windows(2)).map(|(prompt, cut)| prompt.checked(bytes(cut))).collect();
+        let addresses = self.upload(bytemuck::cast_slice(&addresses))?;
+        let (rows, machine) = (prompts.positions(), self.machine());
+        let arguments = [
+            to.checked(4 * rows * width).into(),
+            self.slice(&addresses).checked(8 * from.len()).into(),
+            prompts.owners(machine, false).checked(4 * rows).into(),
+            prompts.places(machine, false).checked(4 * rows).into(),
+            (rows as u32).into(),
+            (width as u32).into(),
+        ];
+        let kernel = match format {
+            Precision::F32 => "gather_states_f32",
+            Precision::F16 => "gather_states_f16",
+            Precision::Bf16 => unreachable!("states are stored as f16 or f32"),
+        };
+        self.each_of_rows(kernel, rows, width, &arguments)
+    }
+
     /// Kernel `f16_to_bf16`: `count` numbers of `x`.
     pub fn f16_to_bf16(&self, out: &SliceMut<'_>, x: Slice<'_>, count: usize) -> Result<(), Trouble<M>> {
         let arguments = [out.checked(2 * count).into(), x.checked(2 * count).into(), (count as u64).into()];

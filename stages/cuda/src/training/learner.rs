@@ -3,12 +3,9 @@
 use std::sync::Arc;
 
 use dfdx::prelude::Gradients;
-use pipe_stages::{
-    data::States,
-    gpt2::{
-        Config, Failure, Precision,
-        training::{Batch, Learner, Moments, Network, Update},
-    },
+use pipe_stages::gpt2::{
+    Config, Failure, Precision,
+    training::{Batch, Given, Learner, Moments, Network, Update},
 };
 
 use super::{
@@ -16,6 +13,7 @@ use super::{
     mlp::{final_norm, mlp},
     parameters::{Block, Grads, Norm, Parameter, Source},
     pass::{Draws, Pass},
+    states::HeldStates,
     stream::{Recorder, Stream},
 };
 use crate::{
@@ -39,6 +37,7 @@ pub struct DeviceLearner<M: Machine> {
     trained: Vec<Arc<Block<M>>>,
     norm: Arc<Norm<M>>,
     head: Arc<Head<M>>,
+    held: HeldStates<M>,
     /// Of the update that was begun, then of the one that was made.
     gradients: Option<Grads<M>>,
     /// The sum of its losses, one f64.
@@ -75,6 +74,7 @@ impl<M: Machine> DeviceLearner<M> {
                     weight: source.parameter("head.weight")?,
                     bias: source.parameter("head.bias")?,
                 }),
+                held: HeldStates::new(),
                 gradients: None,
                 loss: kernels.zeros(2)?,
                 fetched: Vec::new(),
@@ -103,11 +103,9 @@ impl<M: Machine> DeviceLearner<M> {
         &self,
         tape: &mut Recorder<M>,
         pass: &Arc<Pass<M>>,
-        states: &States,
+        states: Buffer<M>,
     ) -> Result<Stream<M>, Trouble<M>> {
-        let mut start = self.kernels.buffer(states.len())?;
-        self.kernels.write_states(states, self.kernels.slice_mut(&mut start))?;
-        let mut x = Stream::new(start);
+        let mut x = Stream::new(states);
         for block in &self.frozen {
             let nothing = &mut Recorder::nothing();
             let extent = Extent { last: false, input_gradient: false };
@@ -134,13 +132,14 @@ impl<M: Machine> DeviceLearner<M> {
 
     fn add_batch(
         &mut self,
-        states: &States,
+        given: &Given,
         batch: &Batch,
         labels: &[u8],
         share: f32,
     ) -> Result<(), Trouble<M>> {
         let (kernels, prompts, c) = (self.kernels.clone(), batch.len(), self.config.n_embd);
         let pass = self.pass(batch)?;
+        let states = self.held.complete(&kernels, given, &pass.prompts, batch.offsets(), c)?;
         let gradients = self.gradients.take().expect("an update was begun");
         let mut tape = Recorder::new(kernels.machine(), gradients)?;
         let last = self.last_states(&mut tape, &pass, states)?;
@@ -249,6 +248,14 @@ impl<M: Machine> Learner for DeviceLearner<M> {
         true
     }
 
+    fn holds(&self, row: usize) -> bool {
+        self.held.has(row)
+    }
+
+    fn forget(&mut self) -> bool {
+        self.held.clear()
+    }
+
     fn begin(&mut self) -> Result<(), Failure> {
         self.gradients = Some(Gradients::leaky());
         self.fetched.clear();
@@ -263,23 +270,24 @@ impl<M: Machine> Learner for DeviceLearner<M> {
     fn add(
         &mut self,
         _: &Network,
-        states: States,
+        given: Given,
         batch: Batch,
         labels: &[u8],
         share: f32,
     ) -> Result<(), Failure> {
-        self.add_batch(&states, &batch, labels, share).map_err(M::failure)
+        self.add_batch(&given, &batch, labels, share).map_err(M::failure)
     }
 
     fn update(&mut self, _: &mut Network, _: &mut [Moments], update: &Update) -> Result<(f64, f64), Failure> {
         self.apply(update).map_err(M::failure)
     }
 
-    fn logits(&mut self, _: &Network, states: States, batch: Batch) -> Result<Vec<f32>, Failure> {
-        let (batch, prompts) = (batch.without_dropout(), batch.len());
-        let run = || {
+    fn logits(&mut self, _: &Network, given: Given, batch: Batch) -> Result<Vec<f32>, Failure> {
+        let (batch, prompts, c) = (batch.without_dropout(), batch.len(), self.config.n_embd);
+        let mut run = || {
             let pass = self.pass(&batch)?;
-            let last = self.last_states(&mut Recorder::nothing(), &pass, &states)?;
+            let states = self.held.complete(&self.kernels, &given, &pass.prompts, batch.offsets(), c)?;
+            let last = self.last_states(&mut Recorder::nothing(), &pass, states)?;
             let logits = self.head_logits(&last, prompts)?;
             self.kernels.floats(self.kernels.slice(&logits), prompts)
         };

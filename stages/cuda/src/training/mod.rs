@@ -12,6 +12,7 @@ mod mlp;
 mod parameters;
 mod pass;
 mod rounded;
+mod states;
 mod stream;
 
 pub use learner::DeviceLearner;

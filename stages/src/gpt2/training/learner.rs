@@ -3,7 +3,11 @@
 use dfdx::prelude::Gradients;
 
 use super::{AdamW, Batch, Moments, Network, adamw::sum_of_squares, parameters::Grads};
-use crate::{contract::StageError, data::States, gpt2::Failure};
+use crate::{
+    contract::StageError,
+    data::{Hidden, States},
+    gpt2::Failure,
+};
 
 /// Computes losses, gradients and updates: on the processor in the network itself, on a device in
 /// copies of its parameters and moments, which [`Learner::fetch`] brings back.
@@ -24,17 +28,27 @@ pub trait Learner {
         false
     }
 
+    /// Whether it holds the states of this row of the file since an earlier batch, so that they need not be
+    /// given again.
+    fn holds(&self, _row: usize) -> bool {
+        false
+    }
+
+    /// Frees the states that it holds; returns whether there were any.
+    fn forget(&mut self) -> bool {
+        false
+    }
+
     /// Begins an update: no gradients, no loss. An update that was begun before is forgotten.
     fn begin(&mut self) -> Result<(), Failure>;
 
-    /// Adds the gradients of `share · Σ loss` over the prompts of `batch`, whose hidden states are
-    /// `states` `[positions, n_embd]`, and their losses.
+    /// Adds the gradients of `share · Σ loss` over the prompts of `batch` and their losses.
     ///
     /// Where it fails for lack of memory, the update must be begun again.
     fn add(
         &mut self,
         network: &Network,
-        states: States,
+        given: Given,
         batch: Batch,
         labels: &[u8],
         share: f32,
@@ -51,7 +65,7 @@ pub trait Learner {
     ) -> Result<(f64, f64), Failure>;
 
     /// The logit of each prompt of `batch`, without dropout.
-    fn logits(&mut self, network: &Network, states: States, batch: Batch) -> Result<Vec<f32>, Failure>;
+    fn logits(&mut self, network: &Network, given: Given, batch: Batch) -> Result<Vec<f32>, Failure>;
 
     /// The gradients of the last update before clipping, as in [`Network::parameters`]; nothing where
     /// they are on a device, unless they are `wanted`.
@@ -59,6 +73,32 @@ pub trait Learner {
 
     /// Brings parameters and moments up to date.
     fn fetch(&mut self, network: &mut Network, moments: &mut [Moments]) -> Result<(), Failure>;
+}
+
+/// The hidden states of the prompts of a batch, as far as a learner does not hold them.
+#[derive(Debug, Clone)]
+pub struct Given {
+    /// Which row of the file each prompt is.
+    pub rows: Vec<usize>,
+    /// The prompts whose states are given, in rising order.
+    pub lacked: Vec<usize>,
+    /// Their states, one after the other, `[positions, n_embd]`.
+    pub states: States,
+}
+
+impl Given {
+    /// All that `learner` lacks of the prompts in `rows` of `hidden`.
+    pub fn read(learner: &dyn Learner, hidden: &Hidden, rows: &[usize]) -> Result<Self, StageError> {
+        let lacked: Vec<usize> = (0..rows.len()).filter(|prompt| !learner.holds(rows[*prompt])).collect();
+        let wanted: Vec<usize> = lacked.iter().map(|prompt| rows[*prompt]).collect();
+        Ok(Self { rows: rows.to_vec(), lacked, states: hidden.states(&wanted)? })
+    }
+
+    /// Whether `learner` holds all that is not given.
+    pub fn is_enough(&self, learner: &dyn Learner) -> bool {
+        let has = |prompt| self.lacked.binary_search(&prompt).is_ok() || learner.holds(self.rows[prompt]);
+        (0..self.rows.len()).all(has)
+    }
 }
 
 /// How one update changes the parameters.
@@ -92,14 +132,14 @@ impl Learner for ProcessorLearner {
     fn add(
         &mut self,
         network: &Network,
-        states: States,
+        given: Given,
         batch: Batch,
         labels: &[u8],
         share: f32,
     ) -> Result<(), Failure> {
         let gradients = self.gradients.take().expect("an update was begun");
         let (logits, gradients) =
-            network.add_gradients(states.into_f32(), batch, labels, share, gradients)?;
+            network.add_gradients(given.states.into_f32(), batch, labels, share, gradients)?;
         self.gradients = Some(gradients);
         self.loss += logits.iter().zip(labels).map(|(z, label)| cross_entropy(*z, *label)).sum::<f64>();
         Ok(())
@@ -129,8 +169,8 @@ impl Learner for ProcessorLearner {
         Ok((self.loss, norm))
     }
 
-    fn logits(&mut self, network: &Network, states: States, batch: Batch) -> Result<Vec<f32>, Failure> {
-        Ok(network.logits(states.into_f32(), batch)?)
+    fn logits(&mut self, network: &Network, given: Given, batch: Batch) -> Result<Vec<f32>, Failure> {
+        Ok(network.logits(given.states.into_f32(), batch)?)
     }
 
     fn gradients(&mut self, _: bool) -> Result<&[Vec<f32>], Failure> {

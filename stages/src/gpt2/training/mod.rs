@@ -19,7 +19,7 @@ mod trainer;
 pub use adamw::{AdamW, Moments};
 pub use batch::Batch;
 pub use checkpoint::{read_progress, write_progress};
-pub use learner::{Learner, ProcessorLearner, Update};
+pub use learner::{Given, Learner, ProcessorLearner, Update};
 pub use network::{Network, trainable_parameters};
 pub use order::{Order, Split};
 pub use parameters::Parameter;

@@ -1,12 +1,12 @@
 //! The training loop.
 
 use super::{
-    Batch, Learner, Moments, Network, Order, Parameter, ProcessorLearner, TrainSettings, Update,
+    Batch, Given, Learner, Moments, Network, Order, Parameter, ProcessorLearner, TrainSettings, Update,
     learner::cross_entropy,
 };
 use crate::{
     contract::StageError,
-    data::{Hidden, States},
+    data::Hidden,
     gpt2::{Failure, kernels::dropout::Draws},
 };
 
@@ -155,18 +155,19 @@ pub fn train_with(
     let schedule = settings.schedule(updates);
     let mut micro_batch = learner.micro_batch(settings.micro_batch, settings.batch);
     let rows_of = |step| data.order.rows(step, settings.batch, settings.end(training_rows));
-    let (mut positions, mut ahead) = (0, None);
+    let (mut positions, mut ahead) = (0, Vec::new());
     while progress.step < updates {
         let step = progress.step;
         let rows = rows_of(step);
         positions += rows.iter().map(|row| data.hidden.rows().range(*row).len() as u64).sum::<u64>();
         let draws = Draws::new(seed, step, settings.dropout, settings.lora_dropout);
+        let mut has_forgotten = false;
         loop {
-            let loaded = match ahead.take() {
-                Some(loaded) => loaded,
-                None => Loaded::later(data.hidden, &rows, micro_batch),
-            };
-            match loaded.add(learner, network, rows.len(), draws) {
+            match add(learner, network, data.hidden, &rows, micro_batch, std::mem::take(&mut ahead), draws) {
+                Err(Failure::OutOfMemory) if !has_forgotten && learner.forget() => {
+                    has_forgotten = true;
+                    watch.note(&format!("no memory for more states: update {} reads them again", step + 1));
+                }
                 Err(Failure::OutOfMemory) if micro_batch > 1 => {
                     micro_batch = micro_batch.min(rows.len()).div_ceil(2);
                     watch.note(&format!(
@@ -179,7 +180,9 @@ pub fn train_with(
         }
         // A device computes what it was given while the next rows are read.
         if learner.is_elsewhere() && step + 1 < updates {
-            ahead = Some(Loaded::now(data.hidden, &rows_of(step + 1), micro_batch)?);
+            let next = rows_of(step + 1);
+            let parts = next.chunks(micro_batch).map(|rows| MicroBatch::read(learner, data.hidden, rows));
+            ahead = parts.collect::<Result<_, _>>()?;
         }
         let rate = schedule.at(step);
         let update = Update { step, rate, adamw: settings.adamw, clip: settings.clip };
@@ -233,47 +236,46 @@ pub fn loss_and_gradients(
     draws: Draws,
 ) -> Result<(f64, Vec<Vec<f32>>), StageError> {
     let mut learner = ProcessorLearner::default();
-    Loaded::later(hidden, rows, micro_batch).add(&mut learner, network, rows.len(), draws)?;
+    add(&mut learner, network, hidden, rows, micro_batch, Vec::new(), draws)?;
     let (loss, gradients) = learner.into_gradients(network)?;
     Ok((loss / rows.len() as f64, gradients))
 }
 
-/// The micro-batches of an update, each with its place in it.
-struct Loaded<'a>(Box<dyn Iterator<Item = Result<MicroBatch, StageError>> + 'a>);
-
-/// States, extents and labels of a micro-batch, and the place of its first row in the update.
-type MicroBatch = (States, Batch, Vec<u8>, usize);
-
-impl<'a> Loaded<'a> {
-    /// Rows that are read when their turn comes, so that memory holds those of one micro-batch.
-    fn later(hidden: &'a Hidden, rows: &'a [usize], micro_batch: usize) -> Self {
-        Self(Box::new(rows.chunks(micro_batch).enumerate().map(move |(place, rows)| {
-            let (states, batch, labels) = load(hidden, rows)?;
-            Ok((states, batch, labels, place * micro_batch))
-        })))
+/// Begins an update and adds the gradients of the mean loss over its `rows`; the first micro-batches may
+/// have been read `ahead`.
+fn add(
+    learner: &mut dyn Learner,
+    network: &Network,
+    hidden: &Hidden,
+    rows: &[usize],
+    micro_batch: usize,
+    ahead: Vec<MicroBatch>,
+    draws: Draws,
+) -> Result<(), Failure> {
+    learner.begin()?;
+    let (share, mut ahead) = (1.0 / rows.len() as f32, ahead.into_iter());
+    for (number, rows) in rows.chunks(micro_batch).enumerate() {
+        let MicroBatch { given, batch, labels } = match ahead.next() {
+            Some(read) if read.given.is_enough(learner) => read,
+            _ => MicroBatch::read(learner, hidden, rows)?,
+        };
+        learner.add(network, given, batch.dropping(draws, number * micro_batch), &labels, share)?;
     }
+    Ok(())
+}
 
-    /// Rows that are read at once.
-    fn now(hidden: &Hidden, rows: &[usize], micro_batch: usize) -> Result<Self, StageError> {
-        let read: Vec<MicroBatch> = Loaded::later(hidden, rows, micro_batch).0.collect::<Result<_, _>>()?;
-        Ok(Self(Box::new(read.into_iter().map(Ok))))
-    }
+/// Rows that are computed together.
+struct MicroBatch {
+    given: Given,
+    batch: Batch,
+    labels: Vec<u8>,
+}
 
-    /// Begins an update and adds the gradients of the mean loss over its `rows` rows.
-    fn add(
-        self,
-        learner: &mut dyn Learner,
-        network: &Network,
-        rows: usize,
-        draws: Draws,
-    ) -> Result<(), Failure> {
-        learner.begin()?;
-        let share = 1.0 / rows as f32;
-        for loaded in self.0 {
-            let (states, batch, labels, first) = loaded?;
-            learner.add(network, states, batch.dropping(draws, first), &labels, share)?;
-        }
-        Ok(())
+impl MicroBatch {
+    fn read(learner: &dyn Learner, hidden: &Hidden, rows: &[usize]) -> Result<Self, StageError> {
+        let batch = Batch::new(rows.iter().map(|row| hidden.rows().range(*row).len()));
+        let labels = rows.iter().map(|row| hidden.rows().labels[*row]).collect();
+        Ok(Self { given: Given::read(learner, hidden, rows)?, batch, labels })
     }
 }
 
@@ -286,10 +288,15 @@ fn validate(
 ) -> Result<Option<Validation>, StageError> {
     let (mut loss, mut right) = (0.0, 0);
     let (mut rest, mut most) = (rows, learner.evaluation_batch(EVALUATION_BATCH));
+    let mut has_forgotten = false;
     while !rest.is_empty() {
         let (part, later) = rest.split_at(most.min(rest.len()));
-        let (states, batch, labels) = load(hidden, part)?;
-        let logits = match learner.logits(network, states, batch) {
+        let MicroBatch { given, batch, labels } = MicroBatch::read(learner, hidden, part)?;
+        let logits = match learner.logits(network, given, batch) {
+            Err(Failure::OutOfMemory) if !has_forgotten && learner.forget() => {
+                has_forgotten = true;
+                continue;
+            }
             Err(Failure::OutOfMemory) if part.len() > 1 => {
                 most = part.len() / 2;
                 continue;
@@ -304,10 +311,4 @@ fn validate(
     }
     let count = rows.len() as f64;
     Ok((!rows.is_empty()).then(|| Validation { loss: loss / count, accuracy: right as f64 / count }))
-}
-
-/// States, extents and labels of `rows`.
-fn load(hidden: &Hidden, rows: &[usize]) -> Result<(States, Batch, Vec<u8>), StageError> {
-    let batch = Batch::new(rows.iter().map(|row| hidden.rows().range(*row).len()));
-    Ok((hidden.states(rows)?, batch, rows.iter().map(|row| hidden.rows().labels[*row]).collect()))
 }
