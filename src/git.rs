@@ -1,7 +1,7 @@
 //! The git checkout that a run starts from, and how it is had again.
 
 use std::{
-    io::{self, Write},
+    io::{self, Read, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -56,10 +56,28 @@ pub fn state(root: &Path) -> Option<GitState> {
         return None;
     }
     let commit = text(ask(root, &["rev-parse", "HEAD"]).ok()?);
-    let mut patch = ask(root, &["diff", "HEAD", "--binary"]).ok()?;
+    let mut patch = patch(root).ok()?;
     let is_dirty = !patch.is_empty();
     patch.truncate(if patch.len() > LARGEST_PATCH { 0 } else { patch.len() });
     Some(GitState { commit, is_dirty, patch })
+}
+
+/// The uncommitted changes, or more than the first [`LARGEST_PATCH`] bytes of them.
+fn patch(root: &Path) -> io::Result<Vec<u8>> {
+    let mut git = Command::new("git");
+    git.arg("-C").arg(root).args(["diff", "HEAD", "--binary"]);
+    // Whatever is configured: `git apply` reads nothing else.
+    git.args(["--no-color", "--no-ext-diff", "--no-textconv", "--no-relative", "--submodule=short"]);
+    git.args(["--src-prefix=a/", "--dst-prefix=b/"]);
+    let mut child = git.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let (mut patch, said) = (Vec::new(), child.stdout.take().expect("it is piped"));
+    said.take(LARGEST_PATCH as u64 + 1).read_to_end(&mut patch)?;
+    let is_cut = patch.len() > LARGEST_PATCH;
+    if is_cut {
+        child.kill()?;
+    }
+    let ended = child.wait()?;
+    if ended.success() || is_cut { Ok(patch) } else { Err(io::Error::other("`git diff` failed")) }
 }
 
 /// Checks `commit` of the repository around `root` out into `folder`, with `patch` applied, and returns

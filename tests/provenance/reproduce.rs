@@ -138,6 +138,10 @@ fn moved_on() -> Lab {
     git(&lab, &["add", "."]);
     git(&lab, &["commit", "-qm", "one"]);
     lab.write("count.sh", crate::SCRIPT.replace("head", "tail"));
+    // What people configure for their eyes must not get into the record.
+    for (name, value) in [("color.ui", "always"), ("diff.noprefix", "true"), ("diff.external", "true")] {
+        git(&lab, &["config", name, value]);
+    }
     lab.run(&[]).success();
     lab.write("count.sh", "exit 1\n");
     git(&lab, &["commit", "-qam", "two"]);
