@@ -61,6 +61,15 @@ impl Failure {
         self
     }
 
+    /// The end of a verb whose work came to `code` and was `printed`: a reader that has gone makes no success of
+    /// what failed.
+    pub fn after(code: u8, printed: Result<(), Self>) -> Result<ExitCode, Self> {
+        match printed {
+            Err(told @ Failure::Told { .. }) => Err(if code == 0 { told } else { told.exit(code) }),
+            Ok(()) | Err(Failure::Quiet) => Ok(ExitCode::from(code)),
+        }
+    }
+
     /// The database of runs, if it is damaged and that is why.
     pub(super) fn damaged_database(&self) -> Option<&Path> {
         let Failure::Told { diagnostics, .. } = self else { return None };

@@ -142,15 +142,11 @@ impl Reproduce {
             .iter()
             .map(|stage| engine::changed(stage, now.get(stage.stage.as_str()).copied(), &then.resolved))
             .collect();
-        self.tell(globals, (id, run), &differences, &told, &changed)?;
         let is_wrong = |verdict: &Option<Verified>| {
             !matches!(verdict, Some(Verified::Identical | Verified::Within(_) | Verified::Unchecked(_)))
         };
-        Ok(if told.iter().any(|(_, verdict)| is_wrong(verdict)) {
-            ExitCode::FAILURE
-        } else {
-            ExitCode::SUCCESS
-        })
+        let code = u8::from(told.iter().any(|(_, verdict)| is_wrong(verdict)));
+        Failure::after(code, self.tell(globals, (id, run), &differences, &told, &changed))
     }
 
     /// The command that a person would give again.

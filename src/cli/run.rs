@@ -218,12 +218,12 @@ impl Run {
         let again = self.again(globals, pipeline);
         let (summary, records) =
             execute(&request, cache, devices.worker, stop, database, self.progress, again)?;
-        self.print(globals, pipeline, cache, request.run, &summary, &records)?;
-        Ok(match summary.status {
-            RunStatus::Done | RunStatus::Running => ExitCode::SUCCESS,
-            RunStatus::Failed => ExitCode::FAILURE,
-            RunStatus::Interrupted => ExitCode::from(INTERRUPTED),
-        })
+        let code = match summary.status {
+            RunStatus::Done | RunStatus::Running => 0,
+            RunStatus::Failed => 1,
+            RunStatus::Interrupted => INTERRUPTED,
+        };
+        Failure::after(code, self.print(globals, pipeline, cache, request.run, &summary, &records))
     }
 
     fn print_plan(&self, globals: &Globals, planned: &[Planned]) -> Result<ExitCode, Failure> {

@@ -136,11 +136,10 @@ impl Verify {
             let stages: Vec<Value> =
                 told.iter().map(|(stage, verdict)| as_json(stage, verdict.as_ref())).collect();
             let document = json!({"run": run.info.run, "tolerance": self.tolerance, "stages": stages});
-            globals.print(history::json_text(&document))?;
-        } else {
-            globals.say(summary(&run.info.run.to_string(), &told));
+            return Failure::after(u8::from(wrong), globals.print(history::json_text(&document)));
         }
-        Ok(if wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        globals.say(summary(&run.info.run.to_string(), &told));
+        Ok(ExitCode::from(u8::from(wrong)))
     }
 
     fn compute(

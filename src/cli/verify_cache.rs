@@ -39,12 +39,12 @@ pub(super) fn check(globals: &Globals, repair: bool, as_json: bool) -> Result<Ex
         cache.repair(&audit).map_err(|err| Failure::error(err).exit(1))?;
     }
     let users = users(&audit, database.as_ref())?;
-    if as_json {
-        globals.print(history::json_text(&document(&audit, &users, repair)))?;
+    let printed = if as_json {
+        globals.print(history::json_text(&document(&audit, &users, repair)))
     } else {
-        history::print(globals, &told(&audit, &users, repair))?;
-    }
-    Ok(if audit.is_whole() || repair { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        history::print(globals, &told(&audit, &users, repair)).map(drop)
+    };
+    Failure::after(u8::from(!audit.is_whole() && !repair), printed)
 }
 
 /// Who needs each flawed object.

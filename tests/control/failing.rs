@@ -1,5 +1,7 @@
 //! A failure: what still runs, what is tried again, and what is said of the rest.
 
+use std::process::Stdio;
+
 use crate::lab::Lab;
 
 const TWO_FAIL: &str = "stages:
@@ -46,4 +48,17 @@ fn a_stage_of_the_same_key_tries_for_itself_when_the_first_failed() {
     );
     let said = lab.run(&["-k", "-j", "2"]).ends_with_code(1);
     assert_eq!((said.stages("failed").len(), said.stages("done").len()), (1, 1), "{}", said.stderr);
+}
+
+#[test]
+fn a_failure_is_one_also_where_nobody_reads_what_is_printed() {
+    let lab = Lab::new(TWO_FAIL);
+    for arguments in [["run", "pipelines/p.yaml", "--json"], ["verify", "--cache", "--json"]] {
+        let mut command = lab.command(&arguments);
+        let mut pipe = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        drop(pipe.stdout.take());
+        assert_eq!(pipe.wait().unwrap().code(), Some(1), "{arguments:?}");
+        lab.run(&["-k"]).ends_with_code(1);
+        lab.files("cache/v1/objects").iter().for_each(|object| std::fs::remove_file(object).unwrap());
+    }
 }
