@@ -1,6 +1,11 @@
 //! Carries a run out: shows it, records it, and says how it ended.
 
-use std::{path::Path, thread, time::Duration};
+use std::{
+    path::Path,
+    sync::{Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
 
 use anstyle::AnsiColor;
 use jiff::Timestamp;
@@ -124,9 +129,12 @@ pub fn join(cache: &Cache, say: &dyn Fn(&str)) -> Result<Hold, Failure> {
 /// The first Ctrl-C stops the stages and records the run, and calls `stopped`; a second one kills
 /// them and ends, at most [`GRACE`] later.
 pub fn stop_on_signals(stop: &Stop, stopped: impl Fn() + Send + 'static) {
-    let stop = stop.clone();
-    // A handler can be set once in a process; one run is one process.
+    static RUNNING: Mutex<Option<(Stop, Box<dyn Fn() + Send>)>> = Mutex::new(None);
+    let running = || RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    *running() = Some((stop.clone(), Box::new(stopped)));
+    // A handler can be set once in a process, in which a verb begins again if `runs.db` was damaged.
     let _ = ctrlc::set_handler(move || {
+        let Some((stop, stopped)) = &*running() else { return };
         if stop.is_requested() {
             stop.kill();
             // What ends by itself now leaves records and a clean terminal.

@@ -150,3 +150,14 @@ fn when_the_first_is_killed_the_second_goes_on() {
     assert!(second.wait().unwrap().success());
     assert_eq!(lab.ask::<String>("SELECT outcome FROM stage WHERE run = 2"), "ran");
 }
+
+#[test]
+fn ctrl_c_also_stops_a_run_that_began_again_since_the_history_was_damaged() {
+    let lab = Lab::new("stages: { a: { kind: shell, with: { command: 'sleep 321' } } }\n");
+    lab.write("runs.db", "this is no database, and has a header that says so".repeat(99));
+    let mut pipe = lab.start_until(&[], "running");
+    wait_until("a sleep", || sleeping(&lab) == 1);
+    send(Signal::INT, number(&pipe));
+    assert_eq!(pipe.wait().unwrap().code(), Some(130));
+    assert_eq!(sleeping(&lab), 0);
+}
