@@ -83,6 +83,12 @@ pub enum CacheError {
         /// The file or folder.
         path: PathBuf,
     },
+    /// An input outside the cache that is a folder, a pipe or a device.
+    #[error("input `{}` is not a file", path.display())]
+    NoFile {
+        /// What it is called.
+        path: PathBuf,
+    },
     /// A pattern is malformed, or a folder below it cannot be read.
     #[error(transparent)]
     Pattern(PatternError),

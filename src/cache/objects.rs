@@ -2,7 +2,8 @@
 
 use std::{
     fs::{self, DirEntry, File, Metadata},
-    io,
+    io::{self, Read},
+    mem,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -18,8 +19,10 @@ use walkdir::WalkDir;
 use super::{CacheError, stat::Stat};
 use crate::digest::Digest;
 
-/// Files from this size on are hashed by all cores through a memory map.
+/// Files from this size on are hashed by all cores.
 const LARGE: u64 = 1 << 20;
+/// Bytes that are read while those before them are hashed.
+const BLOCK: usize = 4 << 20;
 /// How long before it came an object says that it was last written: every later write shows in that
 /// time, also one within the same tick of the clock and one to a file system that rounds.
 const BEFORE: Duration = Duration::from_mins(1);
@@ -31,14 +34,40 @@ pub(super) fn path(folder: &Path, digest: Digest) -> PathBuf {
 }
 
 /// The digest of a file's bytes.
+///
+/// They are read, not mapped: whoever cuts a mapped file short ends this process.
 pub(super) fn hash_file(file: &Path) -> io::Result<Digest> {
+    let file = File::open(file)?;
     let mut hasher = blake3::Hasher::new();
-    if fs::metadata(file)?.len() >= LARGE {
-        hasher.update_mmap_rayon(file)?;
-    } else {
-        hasher.update_reader(File::open(file)?)?;
+    if file.metadata()?.len() < LARGE {
+        hasher.update_reader(file)?;
+        return Ok(Digest::from(hasher.finalize()));
+    }
+    let (mut block, mut next) = (vec![0; BLOCK], vec![0; BLOCK]);
+    let mut count = fill(&file, &mut block)?;
+    while count > 0 {
+        let hash = || {
+            hasher.update_rayon(&block[..count]);
+        };
+        let ((), following) = rayon::join(hash, || fill(&file, &mut next));
+        count = following?;
+        mem::swap(&mut block, &mut next);
     }
     Ok(Digest::from(hasher.finalize()))
+}
+
+/// Reads until `block` is full or the file ends; returns the number of bytes.
+fn fill(mut file: &File, block: &mut [u8]) -> io::Result<usize> {
+    let mut count = 0;
+    while count < block.len() {
+        match file.read(&mut block[count..]) {
+            Ok(0) => break,
+            Ok(more) => count += more,
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+            Err(err) => return Err(err),
+        }
+    }
+    Ok(count)
 }
 
 /// Moves `file` into the store under its hash; `sync` forces it to the disk first.

@@ -162,10 +162,8 @@ fn known(index: &Index, record: &[u8], listing: &Listing) -> Option<Digest> {
 pub(super) fn file(index: &Index, root: &Path, file: &Path) -> Result<Outside, CacheError> {
     let path = root.join(file);
     let stat = match Stat::of(&path) {
-        Ok(_) if path.is_dir() => {
-            let source = io::Error::from(io::ErrorKind::IsADirectory);
-            return Err(CacheError::Io { what: "read", path, source });
-        }
+        // A pipe or a device would be read without an end.
+        Ok(_) if !path.is_file() => return Err(CacheError::NoFile { path }),
         Ok(stat) => stat,
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Err(CacheError::Missing { path }),
         Err(err) => return Err(CacheError::io("read", &path)(err)),

@@ -1,9 +1,9 @@
 //! Where one stage execution works: a lock, the attempt being written, its checkpoints.
 
 use std::{
-    fs::{self, File, TryLockError},
-    io::Write,
-    os::unix::fs::{MetadataExt, symlink},
+    fs::{self, File, Permissions, TryLockError},
+    io::{self, Write},
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::{Component, Path, PathBuf},
     thread,
     time::Duration,
@@ -68,7 +68,7 @@ impl Scratch {
                 .and_then(|()| lock.write_all(text.as_bytes()))
                 .map_err(CacheError::io("write", &path))?;
             let claim = Claim { folder: self.folder.clone(), lock, attempt: attempt.to_owned() };
-            claim.remove_attempts()?;
+            claim.remove_attempts();
             for folder in [claim.outputs(), claim.checkpoint()] {
                 fs::create_dir_all(&folder).map_err(CacheError::io("create", &folder))?;
             }
@@ -143,30 +143,53 @@ impl Claim {
     }
 
     /// Removes everything: the result is kept, no checkpoint is needed any more.
-    pub fn finish(self) -> Result<(), CacheError> {
-        self.remove_attempts()?;
-        let (checkpoint, lock) = (self.checkpoint(), self.folder.join("lock"));
-        fs::remove_dir_all(&checkpoint).map_err(CacheError::io("remove", &checkpoint))?;
-        fs::remove_file(&lock).map_err(CacheError::io("remove", &lock))?;
+    ///
+    /// What cannot be removed stays until [`Cache::sweep`](super::Cache::sweep): it is in nobody's way.
+    pub fn finish(self) {
+        self.remove_attempts();
+        let _ = remove_folder(&self.checkpoint());
+        let _ = fs::remove_file(self.folder.join("lock"));
         // Another `pipe` may have made a new lock here already.
         let _ = fs::remove_dir(&self.folder);
-        Ok(())
     }
 
-    /// Removes what this attempt wrote but for its checkpoints, and gives the claim back.
-    pub fn abandon(self) -> Result<(), CacheError> {
-        self.remove_attempts()
+    /// Removes what this attempt wrote but for its checkpoints, as far as it can, and gives the claim back.
+    pub fn abandon(self) {
+        self.remove_attempts();
     }
 
-    fn remove_attempts(&self) -> Result<(), CacheError> {
-        let entries = fs::read_dir(&self.folder).map_err(CacheError::io("list", &self.folder))?;
-        for entry in entries.filter_map(Result::ok) {
+    fn remove_attempts(&self) {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().filter_map(Result::ok);
+        for entry in entries {
             if entry.file_name().to_string_lossy().starts_with("attempt-") {
-                fs::remove_dir_all(entry.path()).map_err(CacheError::io("remove", &entry.path()))?;
+                let _ = remove_folder(&entry.path());
             }
         }
-        Ok(())
     }
+}
+
+/// Removes a folder with all that is in it, also where a command has left folders that cannot be written
+/// to, as Go does with its modules.
+fn remove_folder(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(err) if err.kind() == io::ErrorKind::PermissionDenied => {
+            open_up(folder)?;
+            fs::remove_dir_all(folder)
+        }
+        removed => removed,
+    }
+}
+
+/// Lets the owner write to a folder and all below it.
+fn open_up(folder: &Path) -> io::Result<()> {
+    fs::set_permissions(folder, Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            open_up(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether the locked file is still the one at `path`, not one that a finished holder removed.

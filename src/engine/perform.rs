@@ -115,13 +115,13 @@ fn attempt(
     if !task.is_forced
         && let Lookup::Hit(hit) = tools.cache.get(task.decided.key)
     {
-        claim.finish().map_err(|err| failed(&err))?;
+        claim.finish();
         return Ok(Ending::Satisfied(hit));
     }
     let loans = match Loans::of(&task.decided.objects, tools.cache) {
         Ok(loans) => loans,
         Err(flawed) => {
-            claim.abandon().map_err(|err| failed(&err))?;
+            claim.abandon();
             return Ok(not_whole(task, &flawed));
         }
     };
@@ -159,11 +159,11 @@ fn attempt(
         };
         if !written.is_empty() {
             // What its checkpoint was made of is not certain.
-            claim.finish().map_err(|err| failed(&err))?;
+            claim.finish();
             return Ok(with_written(ending, &written, task));
         }
         if let Some(ending) = ending {
-            claim.abandon().map_err(|err| failed(&err))?;
+            claim.abandon();
             return Ok(ending);
         }
         finished
@@ -172,7 +172,7 @@ fn attempt(
     execution.cpu = finished.cpu;
     execution.peak_memory = finished.peak_memory;
     if let Some((port, outside)) = task.decided.outside.iter().find(|(_, outside)| outside.has_changed()) {
-        claim.finish().map_err(|err| failed(&err))?;
+        claim.finish();
         let error = format!(
             "input `{port}` (`{}`) changed while the stage ran, so its result was not kept; run again",
             outside.path.display()
@@ -186,7 +186,7 @@ fn attempt(
         let _ = tools.cache.keep_manifest(outside);
     }
     tools.cache.keep_result(&execution).map_err(|err| failed(&err))?;
-    claim.finish().map_err(|err| failed(&err))?;
+    claim.finish();
     Ok(Ending::Ran { execution: Box::new(execution), differs })
 }
 

@@ -13,7 +13,7 @@ use pipe_stages::contract::PortType;
 use super::{
     Capacity, EngineError, Explainer, Request, RunEvent, Summary, TooFewGpus, Tools,
     decide::{Decided, Decision, Known, decide},
-    perform::{Ending, Notice, Performed, Task, perform},
+    perform::{Ending, Notice, Performed, Task, perform, told_error},
     repeat::{Found, Repeat, RestsOn},
 };
 use crate::{
@@ -420,8 +420,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
 
     fn cannot_decide(&mut self, spec: &StageSpec, since: Timestamp, error: &dyn std::error::Error) {
         let mut record = record(spec, Outcome::Failed, since);
-        let cause = error.source().map(|cause| format!("\nbecause {cause}"));
-        record.error = Some(format!("{error}{}", cause.unwrap_or_default()));
+        record.error = Some(told_error(error));
         self.failed.get_or_insert_with(|| spec.name.clone());
         self.finish(record, None, Vec::new());
     }

@@ -92,6 +92,10 @@ fn problem(root: &Path, source: &Source, suggestions: &Suggestions) -> Option<Fi
                 missing(format!("`{}` is a folder", path.display()))
                     .help(format!("write `{{ dir: {} }}`", path.display())),
             ),
+            Ok(metadata) if !metadata.is_file() => Some(
+                missing(format!("`{}` is a pipe or a device, not a file", path.display()))
+                    .help("write what it gives to a file, and name that".to_owned()),
+            ),
             Ok(_) => None,
             Err(err) => Some(unreadable("file", root, path, &err, suggestions)),
         },

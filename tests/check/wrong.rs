@@ -271,6 +271,8 @@ fn files_from_outside_must_be_there() {
     "#);
     let err = outside("file: pipelines");
     assert!(err.contains("`pipelines` is a folder"), "{err}");
+    let err = outside("file: /dev/zero");
+    assert!(err.contains("`/dev/zero` is a pipe or a device, not a file"), "{err}");
     let lab = Lab::new(
         "stages:
   a: { kind: reviews, in: { archive: { glob: 'pipelines/*.txt' } } }

@@ -5,6 +5,8 @@ use std::{
     fs::{self, File, FileTimes},
     os::unix::{ffi::OsStrExt, fs::symlink},
     path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
 };
 
 use pipe::{
@@ -256,4 +258,25 @@ fn the_files_that_differ_from_those_a_result_used_are_named() {
     assert_eq!(kept(), 5, "one level stayed as it was, another has only another name");
     fs::remove_dir_all(lab.path("cache/v1/manifests")).unwrap();
     assert_eq!(lab.cache().file_changes(before.digest, &lab.data()), None);
+}
+
+#[test]
+fn a_file_may_be_cut_short_while_it_is_hashed() {
+    let lab = Lab::new();
+    let (cache, path) = (lab.cache(), lab.path("large"));
+    let file = fs::File::create(&path).unwrap();
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_done.load(Ordering::Relaxed) {
+                file.set_len(256 << 20).unwrap();
+                std::thread::sleep(Duration::from_millis(5));
+                file.set_len(0).unwrap();
+            }
+        });
+        for _ in 0..5 {
+            let _ = cache.file(lab.folder.path(), &path);
+        }
+        is_done.store(true, Ordering::Relaxed);
+    });
 }

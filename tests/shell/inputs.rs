@@ -131,6 +131,17 @@ fn an_output_that_the_checkpoints_hold_too_is_not_copied() {
 }
 
 #[test]
+fn a_command_that_removes_its_checkpoints_itself_is_done_all_the_same() {
+    let command = "echo 1 > {out.o}; rm -r {checkpoint}";
+    let lab = Lab::new(&format!(
+        "stages: {{ a: {{ kind: shell, with: {{ command: '{command}', outputs: [o] }} }} }}\n"
+    ));
+    lab.run(&[]).success();
+    assert_eq!(lab.files("cache/v1/scratch"), [""; 0].map(std::path::PathBuf::from));
+    assert_eq!(lab.run(&[]).success().stages("cached"), ["a"]);
+}
+
+#[test]
 fn an_output_that_is_a_link_is_copied_so_that_nobody_else_has_the_file() {
     let lab = Lab::new(
         "stages:
