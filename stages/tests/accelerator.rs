@@ -14,10 +14,10 @@ use common::{
 };
 use pipe_stages::{
     contract::{Device, Event, StageError},
-    data::{Hidden, States, read_predictions},
+    data::{Hidden, HiddenFormat, States, read_predictions},
     gpt2::{
-        Accelerator, Activation, BlockWeights, Config, Encoder, Failure, Finisher, Forward, ModelFile, Norm,
-        Precision, Weights, embed,
+        Accelerator, Activation, BlockWeights, Config, Encoded, Encoder, Failure, Finisher, Forward,
+        ModelFile, Norm, Precision, Weights, embed,
         training::{Batch, Given, Learner, Moments, Network, ProcessorLearner, Update},
     },
 };
@@ -64,7 +64,8 @@ struct SmallEncoder {
     weights: PathBuf,
     blocks: Vec<BlockWeights<'static>>,
     forward: Forward,
-    hidden: Option<Vec<f32>>,
+    format: HiddenFormat,
+    encoded: Option<Encoded>,
 }
 
 struct SmallFinisher {
@@ -99,16 +100,16 @@ impl Accelerator for SmallDevice {
     fn encoder(
         &self,
         weights: &Weights,
-        blocks: usize,
-        activation: Activation,
+        format: HiddenFormat,
         precision: Precision,
     ) -> Result<Box<dyn Encoder>, Failure> {
         let block = |block| owned(&BlockWeights::of(weights, block).rounded(precision));
         Ok(Box::new(SmallEncoder {
             weights: kept_weights(weights),
-            blocks: (0..blocks).map(block).collect(),
-            forward: Forward::new(weights.config(), activation).in_precision(precision),
-            hidden: None,
+            blocks: (0..format.blocks).map(block).collect(),
+            forward: Forward::new(weights.config(), format.activation).in_precision(precision),
+            format,
+            encoded: None,
         }))
     }
 
@@ -136,17 +137,17 @@ impl Accelerator for SmallDevice {
 
 impl Encoder for SmallEncoder {
     fn start(&mut self, tokens: &[u32], offsets: &[usize]) -> Result<(), Failure> {
-        assert!(self.hidden.is_none(), "a batch is taken before the next is started");
+        assert!(self.encoded.is_none(), "a batch is taken before the next is started");
         needs_room(tokens.len())?;
         let weights = Weights::open(&self.weights).unwrap();
         let mut hidden = embed(&weights, tokens, offsets);
         self.blocks.iter().for_each(|block| self.forward.block(block, &mut hidden, offsets));
-        self.hidden = Some(hidden);
+        self.encoded = Some(Encoded::new(hidden, offsets, self.format));
         Ok(())
     }
 
-    fn take(&mut self) -> Result<Vec<f32>, Failure> {
-        Ok(self.hidden.take().expect("a batch was started"))
+    fn take(&mut self) -> Result<Encoded, Failure> {
+        Ok(self.encoded.take().expect("a batch was started"))
     }
 }
 

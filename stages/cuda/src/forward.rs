@@ -6,7 +6,10 @@
 //! similar sizes use the same ones.
 
 use dfdx::prelude::Storage;
-use pipe_stages::gpt2::{Activation, Config, Precision};
+use pipe_stages::{
+    data::HiddenType,
+    gpt2::{Activation, Config, Precision},
+};
 
 use crate::{
     buffer::Buffer,
@@ -111,6 +114,19 @@ impl<M: Machine> Forward<M> {
     /// The residual stream, to write the start of a batch to.
     pub fn stream(&mut self) -> SliceMut<'_> {
         self.stream.write(&self.kernels)
+    }
+
+    /// The residual stream of the last batch, as `dtype` stores it: `positions` rows. What a norm has left is
+    /// overwritten.
+    pub fn stored(&mut self, dtype: HiddenType, positions: usize) -> Result<Slice<'_>, Trouble<M>> {
+        if dtype == HiddenType::F16 {
+            let (to, from) = (self.normal.write(&self.kernels), self.kernels.slice(self.stream.numbers()));
+            self.kernels.convert(Precision::F16, &to, from, positions * self.n_embd)?;
+        }
+        Ok(self.kernels.slice(match dtype {
+            HiddenType::F32 => self.stream.numbers(),
+            HiddenType::F16 => self.normal.numbers(),
+        }))
     }
 
     /// The residual stream.

@@ -35,7 +35,8 @@ use pipe_stages::{
 
 use crate::{
     machine::{
-        Argument, BlasProduct, KERNELS, Launch, Loss, Machine, Numbers, RawFactor, RawProduct, size_class,
+        Argument, BlasProduct, Fetched, KERNELS, Launch, Loss, Machine, Numbers, RawFactor, RawProduct,
+        size_class,
     },
     pinned::Pinned,
 };
@@ -254,6 +255,13 @@ impl Machine for Gpu {
         // SAFETY: the caller's buffer has as many bytes.
         unsafe { pinned.download(from, into, stream) }?;
         Ok(())
+    }
+
+    unsafe fn fetch(&self, from: u64, bytes: usize) -> Result<Fetched, CudaError> {
+        let stream = self.stream()?;
+        let mut pinned = self.0.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the caller's buffer has as many bytes.
+        Ok(Box::new(unsafe { pinned.fetch(from, bytes, stream) }?))
     }
 
     fn backward(&self, loss: Loss<Self>) -> Result<Gradients<f32, Cuda>, CudaError> {

@@ -1,11 +1,12 @@
 //! What stages without gradients ask of a device.
 
 use pipe_stages::{
-    data::States,
-    gpt2::{self, Activation, BlockWeights, Config, Failure, Precision, Weights},
+    data::{HiddenFormat, HiddenType, States},
+    gpt2::{self, Activation, BlockWeights, Config, Encoded, Failure, Precision, Weights},
 };
 
 use crate::{
+    buffer::Buffer,
     forward::Forward,
     launch::Kernels,
     machine::{Machine, Numbers, Trouble},
@@ -36,8 +37,9 @@ pub struct Encoder<M: Machine> {
     of_position: Numbers<M>,
     config: Config,
     blocks: Blocks<M>,
-    /// Positions of the batch that was started.
-    started: usize,
+    dtype: HiddenType,
+    /// The batch that was started, and the largest magnitude in the states of each prompt.
+    started: Option<(Prompts<M>, Buffer<M>)>,
 }
 
 impl<M: Machine> Encoder<M> {
@@ -45,20 +47,20 @@ impl<M: Machine> Encoder<M> {
     pub fn new(
         kernels: &Kernels<M>,
         weights: &Weights,
-        blocks: usize,
-        activation: Activation,
+        format: HiddenFormat,
         precision: Precision,
     ) -> Result<Self, Failure> {
         let config = *weights.config();
-        let blocks = (0..blocks).map(|block| BlockWeights::of(weights, block));
+        let blocks = (0..format.blocks).map(|block| BlockWeights::of(weights, block));
         let new = || {
             Ok(Self {
-                forward: Forward::new(kernels.clone(), &config, activation, precision),
+                forward: Forward::new(kernels.clone(), &config, format.activation, precision),
                 of_token: kernels.upload_floats(weights.tensor("wte.weight"))?,
                 of_position: kernels.upload_floats(weights.tensor("wpe.weight"))?,
                 config,
                 blocks: Blocks::new(kernels, blocks, config.n_embd, precision)?,
-                started: 0,
+                dtype: format.dtype,
+                started: None,
             })
         };
         new().map_err(M::failure)
@@ -75,8 +77,22 @@ impl<M: Machine> Encoder<M> {
         let stream = self.forward.stream();
         kernels.embed(&stream, of_token, of_position, kernels.slice(&ids), &prompts, self.config.n_embd)?;
         self.forward.blocks(&self.blocks, &prompts)?;
-        self.started = tokens.len();
+        let mut magnitudes = kernels.buffer(prompts.count())?;
+        let (to, states) = (kernels.slice_mut(&mut magnitudes), self.forward.states());
+        kernels.largest_magnitudes(&to, states, &prompts, self.config.n_embd)?;
+        self.started = Some((prompts, magnitudes));
         Ok(())
+    }
+
+    fn finish(&mut self) -> Result<Encoded, Trouble<M>> {
+        let kernels = self.forward.kernels().clone();
+        let (prompts, magnitudes) = self.started.take().expect("a batch was started");
+        let count = prompts.positions() * self.config.n_embd;
+        let stored = self.forward.stored(self.dtype, prompts.positions())?;
+        Ok(Encoded {
+            bytes: kernels.fetch(stored, self.dtype.bytes() * count)?,
+            magnitudes: kernels.floats(kernels.slice(&magnitudes), prompts.count())?,
+        })
     }
 }
 
@@ -85,9 +101,8 @@ impl<M: Machine> gpt2::Encoder for Encoder<M> {
         self.begin(tokens, offsets).map_err(M::failure)
     }
 
-    fn take(&mut self) -> Result<Vec<f32>, Failure> {
-        let count = self.started * self.config.n_embd;
-        self.forward.kernels().floats(self.forward.states(), count).map_err(M::failure)
+    fn take(&mut self) -> Result<Encoded, Failure> {
+        self.finish().map_err(M::failure)
     }
 }
 

@@ -13,6 +13,9 @@ pub type Trouble<M> = <<M as Machine>::Device as HasErr>::Err;
 /// A tensor at the end of a tape.
 pub type Loss<M> = Tensor<Rank0, f32, <M as Machine>::Device, OwnedTape<f32, <M as Machine>::Device>>;
 
+/// Bytes that came from the device.
+pub type Fetched = Box<dyn AsRef<[u8]>>;
+
 /// A device of `dfdx` that also starts kernels and multiplies matrices.
 ///
 /// What is started runs in order, and is done when [`Self::download`] has returned.
@@ -71,6 +74,14 @@ pub trait Machine: fmt::Debug + Clone + 'static {
     /// `from` is the address of a buffer of at least as many bytes.
     unsafe fn download(&self, from: u64, into: &mut [u8]) -> Result<(), Trouble<Self>>;
 
+    /// As [`Self::download`], into memory of the machine's own, which a GPU writes to by itself: for much
+    /// that is read once.
+    ///
+    /// # Safety
+    ///
+    /// `from` is the address of a buffer of at least as many `bytes`.
+    unsafe fn fetch(&self, from: u64, bytes: usize) -> Result<Fetched, Trouble<Self>>;
+
     /// Runs the operations on the tape of `loss` backwards.
     fn backward(&self, loss: Loss<Self>) -> Result<Gradients<f32, Self::Device>, Trouble<Self>>;
 
@@ -90,6 +101,7 @@ pub const KERNELS: &[&str] = &[
     "scatter_last",
     "convert_f16",
     "convert_bf16",
+    "largest_magnitudes",
     "gather_states_f32",
     "gather_states_f16",
     "widen_f16",

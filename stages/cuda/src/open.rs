@@ -2,6 +2,7 @@
 
 use pipe_stages::{
     contract::StageError,
+    data::HiddenFormat,
     gpt2::{
         Accelerator, Activation, BlockWeights, Config, Encoder, Failure, Finisher, Norm, Precision, Weights,
         training::{Learner, Moments, Network},
@@ -69,13 +70,11 @@ impl Accelerator for Opened {
     fn encoder(
         &self,
         weights: &Weights,
-        blocks: usize,
-        activation: Activation,
+        format: HiddenFormat,
         precision: Precision,
     ) -> Result<Box<dyn Encoder>, Failure> {
         check(weights.config())?;
-        let encoder = inference::Encoder::new(&self.kernels, weights, blocks, activation, precision)?;
-        Ok(Box::new(encoder))
+        Ok(Box::new(inference::Encoder::new(&self.kernels, weights, format, precision)?))
     }
 
     fn finisher(

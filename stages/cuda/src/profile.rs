@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dfdx::prelude::Gradients;
 use pipe_stages::gpt2::{Failure, Precision};
 
-use crate::machine::{Argument, Launch, Loss, Machine, Numbers, RawProduct, Trouble};
+use crate::machine::{Argument, Fetched, Launch, Loss, Machine, Numbers, RawProduct, Trouble};
 
 /// A machine that tells when what it was told is done.
 pub trait Clock: Machine {
@@ -258,6 +258,11 @@ impl<M: Clock> Machine for Profiled<M> {
     unsafe fn download(&self, from: u64, into: &mut [u8]) -> Result<(), Trouble<M>> {
         // SAFETY: the caller promises it of the machine below.
         self.note(Task::Download, |machine| unsafe { machine.download(from, into) })
+    }
+
+    unsafe fn fetch(&self, from: u64, bytes: usize) -> Result<Fetched, Trouble<M>> {
+        // SAFETY: the caller promises it of the machine below.
+        self.note(Task::Download, |machine| unsafe { machine.fetch(from, bytes) })
     }
 
     fn backward(&self, loss: Loss<Self>) -> Result<Gradients<f32, M::Device>, Trouble<M>> {

@@ -2,6 +2,7 @@
 
 mod machines;
 
+use half::f16;
 use machines::{
     Tested, assert_close,
     model::{CONFIG, LENGTHS, weights},
@@ -9,7 +10,7 @@ use machines::{
 };
 use pipe_cuda::inference;
 use pipe_stages::{
-    data::States,
+    data::{HiddenFormat, HiddenType, States},
     gpt2::{Activation, BlockWeights, Encoder, Finisher, Forward, Precision, blocks_from, embed, final_norm},
 };
 
@@ -50,16 +51,37 @@ fn states_after_any_number_of_blocks_are_those_of_the_processor<M: Tested>() {
             for block in 0..blocks {
                 forward.block(&BlockWeights::of(&weights, block).rounded(precision), &mut wanted, &offsets);
             }
-            let mut encoder =
-                inference::Encoder::new(&kernels, &weights, blocks, activation, precision).unwrap();
-            // A larger batch before leaves nothing in the buffers that matters.
-            encoder
-                .start(&[tokens.clone(), vec![3; 70]].concat(), &[offsets.clone(), vec![200]].concat())
-                .unwrap();
-            encoder.take().unwrap();
-            encoder.start(&tokens, &offsets).unwrap();
-            let what = format!("{blocks} blocks, {precision}, {activation}");
-            assert_close::<M>(&encoder.take().unwrap(), &wanted, tolerance(precision), &what);
+            for dtype in [HiddenType::F32, HiddenType::F16] {
+                let format = HiddenFormat { blocks, n_embd: CONFIG.n_embd, activation, dtype };
+                let mut encoder = inference::Encoder::new(&kernels, &weights, format, precision).unwrap();
+                // A larger batch before leaves nothing in the buffers that matters.
+                encoder
+                    .start(&[tokens.clone(), vec![3; 70]].concat(), &[offsets.clone(), vec![200]].concat())
+                    .unwrap();
+                encoder.take().unwrap();
+                encoder.start(&tokens, &offsets).unwrap();
+                let what = format!("{blocks} blocks, {precision}, {activation}, stored as {dtype}");
+                let encoded = encoder.take().unwrap();
+                let states = numbers((*encoded.bytes).as_ref(), dtype);
+                let rounding = if dtype == HiddenType::F16 { 5e-4 } else { 0.0 };
+                assert_close::<M>(&states, &wanted, tolerance(precision) + rounding, &what);
+                let largest = |cut: &[usize]| {
+                    let own = &wanted[cut[0] * CONFIG.n_embd..cut[1] * CONFIG.n_embd];
+                    own.iter().fold(0.0f32, |largest, state| largest.max(state.abs()))
+                };
+                let magnitudes: Vec<f32> = offsets.windows(2).map(largest).collect();
+                assert_close::<M>(&encoded.magnitudes, &magnitudes, tolerance(precision), &what);
+            }
+        }
+    }
+}
+
+/// The numbers of a file of states.
+fn numbers(bytes: &[u8], dtype: HiddenType) -> Vec<f32> {
+    match dtype {
+        HiddenType::F32 => bytes.as_chunks().0.iter().map(|number| f32::from_le_bytes(*number)).collect(),
+        HiddenType::F16 => {
+            bytes.as_chunks().0.iter().map(|number| f16::from_le_bytes(*number).to_f32()).collect()
         }
     }
 }

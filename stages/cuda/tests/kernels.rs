@@ -30,6 +30,7 @@ tests_of! {
     gelu_and_its_slope_are_those_of_rust_in_both_forms,
     rows_are_dropped_added_gathered_and_scattered_as_in_rust,
     states_of_prompts_are_gathered_from_where_each_lies,
+    the_largest_magnitude_of_a_prompt_is_found_and_is_no_number_where_one_is_none,
     columns_are_summed_over_all_rows_and_added,
     embeddings_are_those_of_token_and_place,
     the_head_its_loss_and_its_gradients_meet_the_formula,
@@ -278,6 +279,27 @@ fn states_of_prompts_are_gathered_from_where_each_lies<M: Tested>() {
             kernels.gather_states(&to, &from, format, &prompts, &offsets, width).unwrap();
             assert_eq!(down(&kernels, &out, Precision::F32, 9 * width), wanted, "{format}, {width} wide");
         }
+    }
+}
+
+fn the_largest_magnitude_of_a_prompt_is_found_and_is_no_number_where_one_is_none<M: Tested>() {
+    const WIDTH: usize = 300;
+    for kernels in M::all() {
+        let mut values = noise(1, 12 * WIDTH, 3.0);
+        let offsets = offsets(&[1, 5, 2, 3, 1]);
+        values[0] = -7.0;
+        values[6 * WIDTH - 1] = 8.0;
+        (values[6 * WIDTH], values[7 * WIDTH]) = (f32::INFINITY, -f32::NAN);
+        values[9 * WIDTH] = f32::NEG_INFINITY;
+        values[11 * WIDTH..].fill(0.0);
+        let x = up(&kernels, &values);
+        let mut out = zeros(&kernels, 5);
+        let prompts = Prompts::new(&kernels, &offsets).unwrap();
+        let to = kernels.slice_mut(&mut out);
+        kernels.largest_magnitudes(&to, kernels.slice(&x), &prompts, WIDTH).unwrap();
+        let found = down(&kernels, &out, Precision::F32, 5);
+        assert!(found[2].is_nan(), "{found:?}");
+        assert_eq!([found[0], found[1], found[3], found[4]], [7.0, 8.0, f32::INFINITY, 0.0]);
     }
 }
 

@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytemuck::Pod;
-use half::{f16, slice::HalfFloatSliceExt};
+use half::f16;
 use rayon::prelude::*;
 use safetensors::Dtype;
 use schemars::JsonSchema;
@@ -50,7 +50,8 @@ impl HiddenType {
         }
     }
 
-    fn bytes(self) -> usize {
+    /// Bytes of a number.
+    pub fn bytes(self) -> usize {
         match self {
             HiddenType::F16 => 2,
             HiddenType::F32 => 4,
@@ -215,24 +216,24 @@ impl HiddenWriter {
         self.start + (self.offsets[i] * n_embd * dtype.bytes()) as u64
     }
 
+    /// Writes the states of `rows`, one after the other as they are stored.
+    ///
+    /// # Panics
+    ///
+    /// If there are no such rows or they have another number of positions.
+    pub fn write(&self, rows: Range<usize>, states: &[u8]) -> Result<(), StageError> {
+        let (start, end) = (self.place(rows.start), self.place(rows.end));
+        assert_eq!(states.len() as u64, end - start, "one state a position");
+        self.file.write_all_at(states, start).map_err(|err| StageError::io("write", &self.path, err))
+    }
+
     /// Writes the states of row `i`, `[positions of the row, n_embd]`.
     ///
     /// # Panics
     ///
-    /// If there is no such row or it has another number of positions.
+    /// As [`Self::write`].
     pub fn write_row(&self, i: usize, states: &[f32]) -> Result<(), StageError> {
-        let HiddenFormat { n_embd, dtype, .. } = self.format;
-        assert_eq!(states.len(), (self.offsets[i + 1] - self.offsets[i]) * n_embd, "one state a position");
-        let at = self.place(i);
-        let written = match dtype {
-            HiddenType::F32 => self.file.write_all_at(bytemuck::cast_slice(states), at),
-            HiddenType::F16 => {
-                let mut halves = vec![f16::ZERO; states.len()];
-                halves.convert_from_f32_slice(states);
-                self.file.write_all_at(bytemuck::cast_slice(&halves), at)
-            }
-        };
-        written.map_err(|err| StageError::io("write", &self.path, err))
+        self.write(i..i + 1, States::new(states.to_vec(), self.format.dtype).as_ref())
     }
 }
 

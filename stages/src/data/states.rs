@@ -3,6 +3,8 @@
 use half::{f16, slice::HalfFloatSliceExt};
 use rayon::prelude::*;
 
+use super::HiddenType;
+
 /// Numbers that one task converts.
 const PER_TASK: usize = 1 << 16;
 
@@ -18,6 +20,19 @@ pub enum States {
 }
 
 impl States {
+    /// `states` as `dtype` stores them, rounded to nearest on all threads of the pool.
+    pub fn new(states: Vec<f32>, dtype: HiddenType) -> Self {
+        match dtype {
+            HiddenType::F32 => States::F32(states),
+            HiddenType::F16 => {
+                let mut halves = vec![f16::ZERO; states.len()];
+                let parts = states.par_chunks(PER_TASK).zip(halves.par_chunks_mut(PER_TASK));
+                parts.for_each(|(states, halves)| halves.convert_from_f32_slice(states));
+                States::F16(halves)
+            }
+        }
+    }
+
     /// Numbers: positions times width.
     pub fn len(&self) -> usize {
         match self {
@@ -41,6 +56,16 @@ impl States {
                 parts.for_each(|(halves, states)| halves.convert_to_f32_slice(states));
                 states
             }
+        }
+    }
+}
+
+/// The bytes of a file of states.
+impl AsRef<[u8]> for States {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            States::F16(states) => bytemuck::cast_slice(states),
+            States::F32(states) => bytemuck::cast_slice(states),
         }
     }
 }

@@ -6,11 +6,17 @@
 
 use std::fmt;
 
+use rayon::prelude::*;
+
 use super::{
     Activation, BlockWeights, Config, Norm, Precision, Weights,
+    kernels::vector::{Instructions, largest_magnitude},
     training::{Learner, Moments, Network},
 };
-use crate::{contract::StageError, data::States};
+use crate::{
+    contract::StageError,
+    data::{HiddenFormat, States},
+};
 
 /// A device that is open.
 pub trait Accelerator: fmt::Debug + Send + Sync {
@@ -23,12 +29,11 @@ pub trait Accelerator: fmt::Debug + Send + Sync {
     /// Positions to compute together without gradients in a GPT-2 of the shape `config`, to begin with.
     fn batch_positions(&self, config: &Config) -> usize;
 
-    /// The embeddings and the first `blocks` blocks of `weights`.
+    /// The embeddings and the first blocks of `weights`, as many as `format` says.
     fn encoder(
         &self,
         weights: &Weights,
-        blocks: usize,
-        activation: Activation,
+        format: HiddenFormat,
         precision: Precision,
     ) -> Result<Box<dyn Encoder>, Failure>;
 
@@ -57,8 +62,34 @@ pub trait Encoder {
     /// Where it fails for lack of memory, nothing has changed.
     fn start(&mut self, tokens: &[u32], offsets: &[usize]) -> Result<(), Failure>;
 
-    /// The states of every position of the batch that was started, `[positions, n_embd]`.
-    fn take(&mut self) -> Result<Vec<f32>, Failure>;
+    /// The states of every position of the batch that was started.
+    fn take(&mut self) -> Result<Encoded, Failure>;
+}
+
+/// The states of the prompts of a batch.
+pub struct Encoded {
+    /// `[positions, n_embd]`, as their file stores them. A number past what can be stored is infinite.
+    pub bytes: Box<dyn AsRef<[u8]>>,
+    /// The largest magnitude in the states of each prompt as they were computed; not a number if one of
+    /// them is not.
+    pub magnitudes: Vec<f32>,
+}
+
+impl Encoded {
+    /// Of `states` in memory, which `offsets` cut.
+    pub fn new(states: Vec<f32>, offsets: &[usize], format: HiddenFormat) -> Self {
+        let instructions = Instructions::best();
+        let of_prompt = |cut: &[usize]| &states[cut[0] * format.n_embd..cut[1] * format.n_embd];
+        let magnitudes =
+            offsets.par_windows(2).map(|cut| largest_magnitude(instructions, of_prompt(cut))).collect();
+        Self { bytes: Box::new(States::new(states, format.dtype)), magnitudes }
+    }
+}
+
+impl fmt::Debug for Encoded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Encoded of {} prompts", self.magnitudes.len())
+    }
 }
 
 /// The last blocks and the final norm; batches as for [`Encoder`].

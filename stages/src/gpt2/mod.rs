@@ -15,7 +15,7 @@ pub mod training;
 pub mod transformers;
 mod weights;
 
-pub use accelerator::{Accelerator, Encoder, Failure, Finisher, OpenAccelerator};
+pub use accelerator::{Accelerator, Encoded, Encoder, Failure, Finisher, OpenAccelerator};
 pub use activation::Activation;
 pub use block::{BlockWeights, Linear, Norm, blocks_from, final_norm};
 pub use config::Config;

@@ -32,10 +32,12 @@ impl Batch {
 
 /// A computation over batches. A batch is taken before the next is started.
 pub trait Pass {
+    /// What comes of a batch.
+    type Result;
     /// Starts on a batch; where it fails for lack of memory, a smaller one is tried.
     fn start(&mut self, batch: &Batch) -> Result<(), Failure>;
     /// The result of the batch that was started.
-    fn take(&mut self) -> Result<Vec<f32>, Failure>;
+    fn take(&mut self) -> Result<Self::Result, Failure>;
 }
 
 /// Computes the rows from `done` on in batches of at most `limit` positions, and gives each with its
@@ -43,18 +45,18 @@ pub trait Pass {
 ///
 /// An attempt that goes on after whole batches has the batches that it would have had. Where memory
 /// does not suffice the limit is halved from there on, and the stage's log says so.
-pub fn in_batches(
+pub fn in_batches<P: Pass>(
     cx: &StageCx<'_>,
     offsets: &[usize],
     done: usize,
     mut limit: usize,
-    pass: &mut dyn Pass,
-    mut then: impl FnMut(&Batch, Vec<f32>) -> Result<(), StageError>,
+    pass: &mut P,
+    mut then: impl FnMut(&Batch, P::Result) -> Result<(), StageError>,
 ) -> Result<(), StageError> {
     let rows = offsets.len() - 1;
     let (mut next, mut running) = (done, None);
     loop {
-        let finished: Option<(Batch, Vec<f32>)> = match running.take() {
+        let finished = match running.take() {
             None => None,
             Some(batch) => Some((batch, pass.take()?)),
         };

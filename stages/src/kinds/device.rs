@@ -5,6 +5,7 @@ use rayon::ThreadPool;
 use super::processor::{self, BATCH_POSITIONS, ProcessorEncoder, ProcessorFinisher};
 use crate::{
     contract::{StageCx, StageError},
+    data::HiddenFormat,
     gpt2::{
         Accelerator, Activation, BlockWeights, Config, Encoder, Finisher, Norm, Precision, Weights,
         training::{Learner, Moments, Network, ProcessorLearner},
@@ -53,16 +54,15 @@ impl Device {
         }
     }
 
-    /// The embeddings and the first `blocks` blocks of `weights`.
+    /// The embeddings and the first blocks of `weights`, as many as `format` says.
     pub fn encoder<'a>(
         &self,
         weights: &'a Weights,
-        blocks: usize,
-        activation: Activation,
+        format: HiddenFormat,
     ) -> Result<Box<dyn Encoder + 'a>, StageError> {
         Ok(match &self.accelerator {
-            Some(accelerator) => accelerator.encoder(weights, blocks, activation, self.precision)?,
-            None => Box::new(ProcessorEncoder::new(weights, blocks, activation, self.precision)),
+            Some(accelerator) => accelerator.encoder(weights, format, self.precision)?,
+            None => Box::new(ProcessorEncoder::new(weights, format, self.precision)),
         })
     }
 

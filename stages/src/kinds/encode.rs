@@ -1,6 +1,5 @@
 //! Kind `encode`: what the frozen blocks make of each prompt, computed once for all that follows.
 
-use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -12,10 +11,7 @@ use super::{
 use crate::{
     contract::{MetricDoc, PortType, Ports, Stage, StageCx, StageError},
     data::{HiddenFormat, HiddenType, TokensFile},
-    gpt2::{
-        Activation, BlockWeights, Config, Encoder, Failure, Forward, Precision, Weights, embed,
-        kernels::vector::{Instructions, largest_magnitude},
-    },
+    gpt2::{Activation, BlockWeights, Config, Encoded, Encoder, Failure, Forward, Precision, Weights, embed},
 };
 
 /// Applies the first blocks of GPT-2 to prompts.
@@ -124,25 +120,18 @@ fn encode(
     tokens: &TokensFile,
     weights: &Weights,
 ) -> Result<(), StageError> {
-    let (config, rows, instructions) = (weights.config(), &tokens.rows, Instructions::best());
+    let (config, rows) = (weights.config(), &tokens.rows);
     let Params { blocks, dtype, activation, .. } = *params;
     let format = HiddenFormat { blocks, n_embd: config.n_embd, activation, dtype };
     let mut states = PartialStates::open(cx, rows, format, device.decides_bits())?;
-    let mut pass = Encoding { encoder: device.encoder(weights, blocks, activation)?, tokens };
+    let mut pass = Encoding { encoder: device.encoder(weights, format)?, tokens };
     let (done, limit) = (states.done(), device.batch_positions(config));
-    in_batches(cx, &rows.offsets, done, limit, &mut pass, |batch, hidden| {
-        let places = batch.rows.clone().zip(batch.offsets.windows(2));
-        let of_rows: Vec<(usize, &[f32])> = places
-            .map(|(row, place)| (row, &hidden[place[0] * config.n_embd..place[1] * config.n_embd]))
-            .collect();
-        let magnitudes: Vec<f32> =
-            of_rows.par_iter().map(|(_, of_row)| largest_magnitude(instructions, of_row)).collect();
+    in_batches(cx, &rows.offsets, done, limit, &mut pass, |batch, encoded| {
         let is_wrong = |magnitude: &f32| !magnitude.is_finite() || *magnitude > dtype.largest();
-        if let Some(at) = magnitudes.iter().position(is_wrong) {
-            return Err(overflow(params, tokens, of_rows[at].0, magnitudes[at], weights));
+        if let Some(at) = encoded.magnitudes.iter().position(is_wrong) {
+            return Err(overflow(params, tokens, batch.rows.start + at, encoded.magnitudes[at], weights));
         }
-        states.write_rows(&of_rows, magnitudes.into_iter().fold(0.0, f32::max))?;
-        states.reached(batch.rows.end);
+        states.write(batch.rows.clone(), &encoded)?;
         cx.progress(batch.rows.end as u64, Some(rows.len() as u64), "reviews");
         Ok(())
     })?;
@@ -160,11 +149,13 @@ struct Encoding<'a> {
 }
 
 impl Pass for Encoding<'_> {
+    type Result = Encoded;
+
     fn start(&mut self, batch: &Batch) -> Result<(), Failure> {
         self.encoder.start(self.tokens.ids(batch.positions.clone()), &batch.offsets)
     }
 
-    fn take(&mut self) -> Result<Vec<f32>, Failure> {
+    fn take(&mut self) -> Result<Encoded, Failure> {
         self.encoder.take()
     }
 }

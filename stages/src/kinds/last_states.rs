@@ -77,6 +77,8 @@ struct Finishing<'a> {
 }
 
 impl Pass for Finishing<'_> {
+    type Result = Vec<f32>;
+
     fn start(&mut self, batch: &Batch) -> Result<(), Failure> {
         let rows: Vec<usize> = batch.rows.clone().collect();
         self.finisher.start(self.hidden.states(&rows)?, &batch.offsets)

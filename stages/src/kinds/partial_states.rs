@@ -6,16 +6,17 @@
 
 use std::{
     fs, io,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     checkpoint::Checkpoint,
     contract::{StageCx, StageError},
     data::{HiddenFormat, HiddenWriter, Rows},
+    gpt2::Encoded,
 };
 
 /// A file of hidden states that is being written, row by row.
@@ -86,18 +87,15 @@ impl<'a> PartialStates<'a> {
         self.done
     }
 
-    /// Writes the states of rows, whose largest magnitude is `magnitude`, on all threads of the pool.
-    pub fn write_rows(&mut self, rows: &[(usize, &[f32])], magnitude: f32) -> Result<(), StageError> {
-        self.largest = self.largest.max(magnitude);
-        rows.par_iter().try_for_each(|(row, states)| self.writer.write_row(*row, states))
-    }
-
-    /// The first `done` rows are written.
-    pub fn reached(&mut self, done: usize) {
-        self.done = done;
+    /// Writes the states of the next `rows`.
+    pub fn write(&mut self, rows: Range<usize>, states: &Encoded) -> Result<(), StageError> {
+        self.writer.write(rows.clone(), (*states.bytes).as_ref())?;
+        self.largest = states.magnitudes.iter().copied().fold(self.largest, f32::max);
+        self.done = rows.end;
         if self.checkpoint.is_due() {
             self.keep();
         }
+        Ok(())
     }
 
     /// Keeps the position; returns whether that worked.

@@ -5,10 +5,10 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{
     contract::{StageCx, StageError},
-    data::States,
+    data::{HiddenFormat, States},
     gpt2::{
-        Activation, BlockWeights, Config, Encoder, Failure, Finisher, Forward, Norm, Precision, Weights,
-        embed,
+        Activation, BlockWeights, Config, Encoded, Encoder, Failure, Finisher, Forward, Norm, Precision,
+        Weights, embed,
         kernels::{
             matrix_unit::{self, PackingRoom},
             vector::Instructions,
@@ -62,32 +62,36 @@ pub struct ProcessorEncoder<'a> {
     weights: &'a Weights,
     blocks: Vec<BlockWeights<'a>>,
     forward: Forward,
-    hidden: Vec<f32>,
+    format: HiddenFormat,
+    encoded: Option<Encoded>,
 }
 
 impl<'a> ProcessorEncoder<'a> {
-    /// The first `blocks` blocks of `weights`.
-    pub fn new(weights: &'a Weights, blocks: usize, activation: Activation, precision: Precision) -> Self {
+    /// The first blocks of `weights`, as many as `format` says.
+    pub fn new(weights: &'a Weights, format: HiddenFormat, precision: Precision) -> Self {
+        let blocks = (0..format.blocks).map(|block| BlockWeights::of(weights, block));
         Self {
             weights,
-            blocks: ready((0..blocks).map(|block| BlockWeights::of(weights, block)), precision),
-            forward: Forward::new(weights.config(), activation).in_precision(precision),
-            hidden: Vec::new(),
+            blocks: ready(blocks, precision),
+            forward: Forward::new(weights.config(), format.activation).in_precision(precision),
+            format,
+            encoded: None,
         }
     }
 }
 
 impl Encoder for ProcessorEncoder<'_> {
     fn start(&mut self, tokens: &[u32], offsets: &[usize]) -> Result<(), Failure> {
-        self.hidden = embed(self.weights, tokens, offsets);
+        let mut hidden = embed(self.weights, tokens, offsets);
         for block in &self.blocks {
-            self.forward.block(block, &mut self.hidden, offsets);
+            self.forward.block(block, &mut hidden, offsets);
         }
+        self.encoded = Some(Encoded::new(hidden, offsets, self.format));
         Ok(())
     }
 
-    fn take(&mut self) -> Result<Vec<f32>, Failure> {
-        Ok(std::mem::take(&mut self.hidden))
+    fn take(&mut self) -> Result<Encoded, Failure> {
+        Ok(self.encoded.take().expect("a batch was started"))
     }
 }
 

@@ -68,6 +68,24 @@ extern "C" __global__ void scatter_last(float *to, const float *rows, const u32 
     });
 }
 
+// The largest magnitude in the rows of each prompt, a block a prompt. Bit patterns of magnitudes order like
+// the magnitudes, and NaN comes last.
+extern "C" __global__ void largest_magnitudes(float *out, const float *x, const u32 *offsets, u32 width) {
+    __shared__ u32 largest[256];
+    const u32 *bits = reinterpret_cast<const u32 *>(x);
+    u64 end = (u64)offsets[blockIdx.x + 1] * width;
+    u32 own = 0;
+    for (u64 i = (u64)offsets[blockIdx.x] * width + threadIdx.x; i < end; i += blockDim.x)
+        own = max(own, bits[i] & 0x7fffffffu);
+    largest[threadIdx.x] = own;
+    for (u32 distance = blockDim.x / 2; distance > 0; distance /= 2) {
+        __syncthreads();
+        if (threadIdx.x < distance)
+            largest[threadIdx.x] = max(largest[threadIdx.x], largest[threadIdx.x + distance]);
+    }
+    if (threadIdx.x == 0) reinterpret_cast<u32 *>(out)[blockIdx.x] = largest[0];
+}
+
 // The states of prompts, each of which lies at an address of its own in `from`.
 template <typename In>
 __device__ void gather_states(float *out, const u64 *from, const u32 *owners, const u32 *places, u32 rows, u32 width) {

@@ -15,7 +15,7 @@ pub use rows::NormSlices;
 
 use crate::{
     buffer::Buffer,
-    machine::{Argument, Launch, Machine, Numbers, RawProduct, Trouble},
+    machine::{Argument, Fetched, Launch, Machine, Numbers, RawProduct, Trouble},
     prompts::Prompts,
     slice::{Factor, Slice, SliceMut, bytes_of, extent},
 };
@@ -114,6 +114,18 @@ impl<M: Machine> Kernels<M> {
         let from = from.checked(bytes.len());
         // SAFETY: the buffer has as many bytes and lives, since its slice does.
         unsafe { self.machine.download(from, bytes) }
+    }
+
+    /// As [`Self::read`], into memory of the machine's own.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer.
+    #[allow(unsafe_code, reason = "bounds are checked here")]
+    pub fn fetch(&self, from: Slice<'_>, bytes: usize) -> Result<Fetched, Trouble<M>> {
+        let from = from.checked(bytes);
+        // SAFETY: the buffer has as many bytes and lives, since its slice does.
+        unsafe { self.machine.fetch(from, bytes) }
     }
 
     /// The first `count` numbers of `from`, when all before is done.

@@ -300,6 +300,23 @@ impl<M: Machine> Kernels<M> {
         self.each("widen_f16", count.div_ceil(4), &arguments)
     }
 
+    /// Kernel `largest_magnitudes`: the largest magnitude in the rows of each prompt; not a number if one is not.
+    pub fn largest_magnitudes(
+        &self,
+        out: &SliceMut<'_>,
+        x: Slice<'_>,
+        prompts: &Prompts<M>,
+        width: usize,
+    ) -> Result<(), Trouble<M>> {
+        let arguments = [
+            out.checked(4 * prompts.count()).into(),
+            x.checked(4 * prompts.positions() * width).into(),
+            self.offsets_of(prompts),
+            (width as u32).into(),
+        ];
+        self.launch("largest_magnitudes", [prompts.count() as u32, 1, 1], THREADS, 0, &arguments)
+    }
+
     /// Kernel `gather_states`: the states of prompts, each of which lies at the start of its slice `from`, in
     /// `format` there and in f32 in `to`.
     ///

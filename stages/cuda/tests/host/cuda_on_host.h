@@ -45,6 +45,7 @@ void __stcg(Word *to, Word value) {
     memcpy(to, &value, sizeof value);
 }
 inline unsigned min(unsigned a, unsigned b) { return a < b ? a : b; }
+inline unsigned max(unsigned a, unsigned b) { return a > b ? a : b; }
 using std::isfinite;
 inline float __fdividef(float a, float b) { return a / b; }
 

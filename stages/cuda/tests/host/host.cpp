@@ -7,7 +7,7 @@
 #define FORMATS(NAME, X) X(NAME##_f32) X(NAME##_f16) X(NAME##_bf16)
 #define WIDE(NAME, X) FORMATS(NAME, X) X(NAME##_wide_f16) X(NAME##_wide_bf16)
 #define KERNELS(X)                                                                                                   \
-    X(embed) X(add_bias) X(add_branch) X(gather_last) X(scatter_last) X(gather_states_f32) X(gather_states_f16) X(convert_f16) X(convert_bf16) X(widen_f16)     \
+    X(embed) X(add_bias) X(add_branch) X(gather_last) X(scatter_last) X(largest_magnitudes) X(gather_states_f32) X(gather_states_f16) X(convert_f16) X(convert_bf16) X(widen_f16)     \
     X(f16_to_bf16) X(add_parts) X(layer_norm_gradient) X(layer_norm_column_sums) X(attention_dots) X(head_logits)     \
     X(cross_entropy) X(head_gradient) X(squares) X(total_of) X(adamw) FORMATS(drop, X) FORMATS(column_sums, X)        \
     FORMATS(layer_norm, X) FORMATS(gelu, X) FORMATS(gelu_gradient, X) WIDE(attention, X) WIDE(attention_last, X)      \

@@ -15,7 +15,7 @@ use half::{bf16, f16};
 use libloading::Library;
 use pipe_cuda::{
     launch::Kernels,
-    machine::{Argument, BlasProduct, Launch, Loss, Machine, Numbers, RawFactor, RawProduct},
+    machine::{Argument, BlasProduct, Fetched, Launch, Loss, Machine, Numbers, RawFactor, RawProduct},
     profile::Clock,
 };
 use pipe_stages::{
@@ -174,6 +174,13 @@ impl Machine for Emulated {
         // SAFETY: the caller's buffer has as many bytes.
         unsafe { std::ptr::copy_nonoverlapping(from as *const u8, into.as_mut_ptr(), into.len()) };
         Ok(())
+    }
+
+    unsafe fn fetch(&self, from: u64, bytes: usize) -> Result<Fetched, CpuError> {
+        let mut fetched = vec![0; bytes];
+        // SAFETY: the caller promises it.
+        unsafe { self.download(from, &mut fetched)? };
+        Ok(Box::new(fetched))
     }
 
     fn backward(&self, loss: Loss<Self>) -> Result<Gradients<f32, Cpu>, CpuError> {
