@@ -9,7 +9,8 @@ pub fn launch(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode>
     if arguments.next()? != LAUNCH {
         return None;
     }
-    Some(match serve() {
+    let files = arguments.next().and_then(|word| word.to_str()?.parse().ok());
+    Some(match serve(files) {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
             eprintln!("cannot start commands: {err}");

@@ -29,7 +29,7 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 use wait4::Wait4;
 
-use super::sandbox::Sandbox;
+use super::{files::open_few, sandbox::Sandbox};
 
 /// The word after the program's name that makes it a launcher.
 pub const WORD: &str = "launch";
@@ -66,14 +66,17 @@ pub(super) enum Answer {
     },
 }
 
-/// Starts what is ordered on the standard input until that ends, then ends what still runs.
-pub fn serve() -> io::Result<()> {
+/// Starts what is ordered on the standard input until that ends, then ends what still runs. `files` are those
+/// that a command may have open, where this process may have more.
+pub fn serve(files: Option<u64>) -> io::Result<()> {
     let groups = Mutex::default();
     let orders = io::stdin();
     thread::scope(|scope| {
-        while let Some([order, lock, output]) = receive(orders.as_fd())? {
+        while let Some(received) = receive(orders.as_fd())? {
+            // Of an order that came without room for its descriptors, who ordered it sees the end.
+            let Ok([order, lock, output]) = <[OwnedFd; 3]>::try_from(received) else { continue };
             let groups = &groups;
-            scope.spawn(move || carry_out(UnixStream::from(order), lock, output.into(), groups));
+            scope.spawn(move || carry_out(UnixStream::from(order), lock, output.into(), files, groups));
         }
         for group in guard(&groups).iter() {
             let _ = kill_process_group(*group, Signal::KILL);
@@ -82,8 +85,9 @@ pub fn serve() -> io::Result<()> {
     })
 }
 
-/// The descriptors of the next order; `None` when there will be none.
-fn receive(orders: impl AsFd) -> io::Result<Option<[OwnedFd; 3]>> {
+/// The descriptors of the next order, fewer than three where there was no room for them; `None` when there
+/// will be none.
+fn receive(orders: impl AsFd) -> io::Result<Option<Vec<OwnedFd>>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];
@@ -95,12 +99,17 @@ fn receive(orders: impl AsFd) -> io::Result<Option<[OwnedFd; 3]>> {
         RecvAncillaryMessage::ScmRights(rights) => Some(rights),
         _ => None,
     });
-    let descriptors: Vec<OwnedFd> = rights.flatten().collect();
-    descriptors.try_into().map(Some).map_err(|_| io::Error::other("an order has three descriptors"))
+    Ok(Some(rights.flatten().collect()))
 }
 
 /// Runs one command. Where nobody listens to the answers any more, `pipe` is gone.
-fn carry_out(order: UnixStream, lock: OwnedFd, output: File, groups: &Mutex<HashSet<Pid>>) {
+fn carry_out(
+    order: UnixStream,
+    lock: OwnedFd,
+    output: File,
+    files: Option<u64>,
+    groups: &Mutex<HashSet<Pid>>,
+) {
     let mut answers = &order;
     let mut answer = |answer: &Answer| {
         let line = serde_json::to_string(answer).expect("an answer serializes to JSON");
@@ -114,7 +123,11 @@ fn carry_out(order: UnixStream, lock: OwnedFd, output: File, groups: &Mutex<Hash
         let held = rustix::io::fcntl_dupfd_cloexec(&lock, LOCK_FROM)?;
         rustix::io::fcntl_setfd(&held, FdFlags::empty())?;
         let child = command.spawn()?;
-        groups.insert(Pid::from_child(&child));
+        let process = Pid::from_child(&child);
+        if let Some(usual) = files {
+            open_few(process, usual);
+        }
+        groups.insert(process);
         Ok(child)
     });
     drop(lock);

@@ -2,6 +2,7 @@
 
 mod command;
 mod ending;
+mod files;
 mod gpus;
 mod inline;
 mod launcher;

@@ -16,7 +16,10 @@ use std::{
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
-use super::launcher::{Answer, Order, WORD};
+use super::{
+    files::open_many,
+    launcher::{Answer, Order, WORD},
+};
 
 /// The launcher, once a command was ordered.
 #[derive(Debug)]
@@ -77,7 +80,12 @@ impl Launcher {
         let (orders, theirs) = UnixStream::pair()?;
         let mut command = Command::new(program);
         // Ctrl-C is for `pipe`, which then ends what runs in order.
-        command.arg(WORD).stdin(OwnedFd::from(theirs)).stdout(std::process::Stdio::null()).process_group(0);
+        command
+            .arg(WORD)
+            .args(open_many().map(|usual| usual.to_string()))
+            .stdin(OwnedFd::from(theirs))
+            .stdout(std::process::Stdio::null())
+            .process_group(0);
         Ok(Self { orders, process: command.spawn()? })
     }
 }

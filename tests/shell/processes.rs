@@ -145,3 +145,21 @@ fn what_a_killed_run_had_finished_is_found_and_recorded_as_its_own() {
     assert_eq!(lab.ask::<i64>("SELECT run FROM execution WHERE stage = 'fast' AND duration IS NOT NULL"), 1);
     assert_eq!(lab.ask::<i64>("SELECT count(*) FROM artifact WHERE stage = 'fast' AND run = 2"), 1);
 }
+
+#[test]
+fn more_commands_run_side_by_side_than_usual_limits_of_open_files_let_be() {
+    let mut pipeline = "stages:\n".to_owned();
+    for at in 0..80 {
+        let command = format!("sleep 0.5; ulimit -Sn > {{out.o}}; : {at}");
+        writeln!(pipeline, "  s{at}: {{ kind: shell, with: {{ command: '{command}', outputs: [o] }} }}")
+            .unwrap();
+    }
+    let lab = Lab::new(&pipeline);
+    let run = lab.command(&["run", "pipelines/p.yaml", "-j", "80"]);
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", "ulimit -Sn 80; exec \"$@\"", "sh"]).arg(run.get_program()).args(run.get_args());
+    let output = limited.current_dir(lab.path("")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let [limit] = &lab.files("cache/v1/objects")[..] else { panic!("all have one limit") };
+    assert_eq!(std::fs::read_to_string(limit).unwrap(), "80\n");
+}
