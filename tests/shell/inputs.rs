@@ -150,3 +150,22 @@ fn an_output_that_is_a_link_is_copied_so_that_nobody_else_has_the_file() {
     assert_eq!(kept, ["notes", "weights"]);
     assert_eq!(lab.run(&[]).success().stages("cached"), ["pack"]);
 }
+
+#[test]
+fn a_project_may_lie_in_a_folder_whose_name_is_not_utf8() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+    let lab = Lab::new("");
+    let root = lab.path("").join(OsStr::from_bytes(b"x\xff y"));
+    fs::create_dir_all(root.join("pipelines")).unwrap();
+    fs::write(root.join("data.txt"), "data\n").unwrap();
+    fs::write(
+        root.join("pipelines/p.yaml"),
+        "stages:
+  line: { kind: shell, in: { x: { file: data.txt } }, with: { command: 'cat {in.x} > {out.o}', outputs: [o] } }
+  words: { kind: shell, in: { x: line }, with: { command: [cp, '{in.x}', '{out.o}'], outputs: [o] } }
+",
+    )
+    .unwrap();
+    let output = lab.command(&["run", "pipelines/p.yaml"]).current_dir(&root).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

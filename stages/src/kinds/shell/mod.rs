@@ -9,6 +9,7 @@ mod template;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
     path::PathBuf,
 };
 
@@ -306,7 +307,7 @@ fn parameter(params: &Params, path: &str) -> Option<String> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invocation {
     /// The program and its arguments.
-    pub words: Vec<String>,
+    pub words: Vec<OsString>,
     /// The names of the environment variables that it is given.
     pub environment: Vec<String>,
     /// The file that it writes metrics to.
@@ -323,14 +324,14 @@ pub fn invocation(job: &Job) -> Result<Invocation, StageError> {
         Some(output) => output.clone(),
         None => job.events.with_file_name(name),
     });
-    let text = |path: &PathBuf| path.to_str().map(str::to_owned);
+    let text = |path: &PathBuf| Some(path.clone().into_os_string());
     let value = |name: &str| match name.split_once('.') {
         Some(("in", input)) => job.inputs.get(input).and_then(text),
         Some(("out", output)) => job.outputs.get(output).and_then(text),
-        Some(("params", path)) => parameter(&params, path),
+        Some(("params", path)) => parameter(&params, path).map(OsString::from),
         None if name == "metrics" => metrics.as_ref().and_then(text),
         None if name == "checkpoint" => text(&job.checkpoint),
-        None if name == "threads" => Some(job.threads.to_string()),
+        None if name == "threads" => Some(job.threads.to_string().into()),
         _ => None,
     };
     let words = match &params.command {
