@@ -284,9 +284,22 @@ fn check_placeholder(params: &Params, name: &str) -> Option<ParamProblem> {
     names.extend(params.metrics.is_some().then(|| "metrics".to_owned()));
     let all = || names.iter().map(String::as_str);
     let last = name.rsplit('.').next();
-    let near = all().find(|known| known.rsplit('.').next() == last).or_else(|| nearest(name, all()));
+    let near =
+        all().find(|known| known.rsplit('.').next() == last).or_else(|| match name.strip_prefix("out.") {
+            // What all outputs begin with brings none of them nearer.
+            Some(output) => {
+                let near = nearest(output, params.outputs.iter().map(String::as_str))?;
+                all().find(|known| known.strip_prefix("out.") == Some(near))
+            }
+            None => nearest(name, all()),
+        });
     let help = match near {
         Some(near) => format!("did you mean `{{{near}}}`?"),
+        None if let Some(output) = name.strip_prefix("out.").filter(|output| is_name(output)) => {
+            let mut outputs = params.outputs.clone();
+            outputs.push(output.to_owned());
+            format!("name the output: `outputs: [{}]`", outputs.join(", "))
+        }
         None if name == "metrics" => "name the file: `metrics: metrics.json`".to_owned(),
         None => format!("write `{{{{{name}}}}}` for the text `{{{name}}}`"),
     };
