@@ -173,10 +173,14 @@ fn attempt(
     execution.peak_memory = finished.peak_memory;
     if let Some((port, outside)) = task.decided.outside.iter().find(|(_, outside)| outside.has_changed()) {
         claim.finish().map_err(|err| failed(&err))?;
+        let file = tools.cache.first_changed(outside);
+        let file = file.map(|file| format!(" (`{}` {})", file.file.display(), file.how)).unwrap_or_default();
         let error = format!(
-            "input `{port}` (`{}`) changed while the stage ran, so its result was not kept; run again",
+            "input `{port}` (`{}`) changed while the stage ran{file}, so its result was not kept",
             outside.path.display()
         );
+        let help = "run again; a stage that changes its input itself must write elsewhere";
+        let error = told(&error, &[], Some(help));
         return Ok(Ending::Failed { exit_code: None, error, may_retry: false });
     }
     keep_outputs(task, tools, &job, &mut execution)?;

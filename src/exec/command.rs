@@ -102,6 +102,11 @@ pub(super) fn execute(
 fn order(launch: &Launch<'_>, words: Vec<OsString>, names: &[String]) -> Order {
     let value = |name: &String| std::env::var_os(name).map(|value| (name.into(), value));
     let mut declared: Vec<(OsString, OsString)> = names.iter().filter_map(value).collect();
+    for (name, value) in shell::SET {
+        if !names.iter().any(|declared| declared == name) {
+            declared.push((name.into(), value.into()));
+        }
+    }
     if let Some((name, gpus)) = variables(launch.gpus) {
         // Numbers mean the same GPUs only while they are counted in the same order.
         declared.retain(|(declared, _)| declared != name);

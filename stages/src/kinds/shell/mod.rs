@@ -41,6 +41,11 @@ pub const PASSED_ON: [&str; 14] = [
     "CONDA_PREFIX",
 ];
 
+/// Variables that every command has with these values, unless `env` names them; they are not part of the key.
+///
+/// Python would write `__pycache__` into an input that is a folder, which is to change an input.
+pub const SET: [(&str, &str); 1] = [("PYTHONDONTWRITEBYTECODE", "1")];
+
 /// Longest name of an output or a file of metrics, in bytes: a file system takes no more than 255.
 const LONGEST_NAME: usize = 200;
 
@@ -67,6 +72,8 @@ pub struct Params {
     /// TERM, LANG, `LC_ALL`, `LC_CTYPE`, TZ, TMPDIR, `LD_LIBRARY_PATH`, `VIRTUAL_ENV` and
     /// `CONDA_PREFIX`.
     /// The values of those named here decide a rerun and are recorded; others are not passed on.
+    /// `PYTHONDONTWRITEBYTECODE` is 1, so that Python changes no folder it takes modules from, unless
+    /// it is named here.
     #[serde(default)]
     pub env: Vec<String>,
     /// Where metrics are read from when the command has ended: an output, or the name of a file
