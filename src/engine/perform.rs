@@ -289,6 +289,8 @@ fn differing(tools: &Tools<'_>, execution: &Execution) -> Vec<String> {
 /// What the end of a process means that did not end well; the time limit is the caller's to tell.
 pub(super) fn exit_failure(exit: Exit, failure: Option<String>, memory: &OutOfMemory) -> Ending {
     let (exit_code, error) = match (exit, failure) {
+        (Exit::Unusable, Some(error)) => (None, error),
+        (Exit::Unusable, None) => (None, "what it left cannot be used".to_owned()),
         (Exit::Code(code), Some(error)) => (Some(code), error),
         (Exit::Code(code), None) => {
             (Some(code), format!("its process ended with exit code {code} and gave no reason; see its log"))

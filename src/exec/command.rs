@@ -93,7 +93,7 @@ pub(super) fn execute(
             events(Event::Failed { message, causes: Vec::new(), help });
             Ok(finished)
         }
-        Exit::Signal(_) | Exit::Stopped | Exit::TimedOut => Ok(finished),
+        Exit::Signal(_) | Exit::Unusable | Exit::Stopped | Exit::TimedOut => Ok(finished),
     }
 }
 
@@ -120,7 +120,7 @@ fn failed(finished: Option<Finished>, err: StageError, events: &mut dyn FnMut(Ev
     let help = err.help_text().map(str::to_owned);
     events(Event::Failed { message: err.to_string(), causes: err.causes(), help });
     let (cpu, peak_memory) = finished.map_or((0.0, 0), |finished| (finished.cpu, finished.peak_memory));
-    Finished { exit: Exit::Code(1), cpu, peak_memory }
+    Finished { exit: Exit::Unusable, cpu, peak_memory }
 }
 
 /// The last lines that a command printed.

@@ -5,6 +5,7 @@
 //! paths. The program's own code is an input like any other: `in: { script: { file: train.py } }`.
 
 mod metrics;
+mod table;
 mod template;
 
 use std::{
@@ -78,7 +79,9 @@ pub struct Params {
     pub env: Vec<String>,
     /// Where metrics are read from when the command has ended: an output, or the name of a file
     /// such as `metrics.json` whose path is `{metrics}`. JSON: numbers by dotted path, lists as
-    /// steps. CSV: columns `name`, `value` and perhaps `step`, or a metric a column.
+    /// steps from 1. CSV: columns `name`, `value` and perhaps `step`, or a metric a column: at the steps
+    /// in column `step`, else at those in `epoch` if they are whole and differ, else lines are counted,
+    /// and a single line has final values. Columns of texts are left out, empty cells have no value.
     #[serde(default)]
     pub metrics: Option<String>,
     /// Whether the command can read nothing but its inputs, system folders and where programs live,
@@ -331,25 +334,34 @@ pub struct Invocation {
     /// The names of the environment variables that it is given.
     pub environment: Vec<String>,
     /// The file that it writes metrics to.
-    pub metrics: Option<PathBuf>,
+    pub metrics: Option<Metrics>,
     /// Whether it can touch nothing but what it declares.
     pub is_sandboxed: bool,
+}
+
+/// Where metrics are read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metrics {
+    /// What the pipeline file calls it.
+    pub name: String,
+    /// The file.
+    pub path: PathBuf,
 }
 
 /// Puts the paths and values of `job`, of kind [`Shell`], into its command.
 pub fn invocation(job: &Job) -> Result<Invocation, StageError> {
     let params: Params = serde_json::from_value(job.params.clone())
         .map_err(|err| StageError::new("the parameters do not fit kind `shell`").because(err))?;
-    let metrics = params.metrics.as_ref().map(|name| match job.outputs.get(name) {
-        Some(output) => output.clone(),
-        None => job.events.with_file_name(name),
+    let metrics = params.metrics.as_ref().map(|name| {
+        let output = job.outputs.get(name).cloned();
+        Metrics { name: name.clone(), path: output.unwrap_or_else(|| job.events.with_file_name(name)) }
     });
     let text = |path: &PathBuf| Some(path.clone().into_os_string());
     let value = |name: &str| match name.split_once('.') {
         Some(("in", input)) => job.inputs.get(input).and_then(text),
         Some(("out", output)) => job.outputs.get(output).and_then(text),
         Some(("params", path)) => parameter(&params, path).map(OsString::from),
-        None if name == "metrics" => metrics.as_ref().and_then(text),
+        None if name == "metrics" => metrics.as_ref().and_then(|metrics| text(&metrics.path)),
         None if name == "checkpoint" => text(&job.checkpoint),
         None if name == "threads" => Some(job.threads.to_string().into()),
         _ => None,
@@ -375,6 +387,10 @@ pub fn collect(job: &Job, invocation: &Invocation) -> Result<Vec<Event>, StageEr
                 format!("an output is one file; pack a folder, such as with `tar cf {{out.{name}}} FOLDER`");
             return Err(StageError::new(format!("output `{name}` is a folder")).help(help));
         }
+        if path.exists() && !path.is_file() {
+            let help = format!("write a file to `{{out.{name}}}`, not a pipe, socket or device");
+            return Err(StageError::new(format!("output `{name}` is no file")).help(help));
+        }
         if !path.is_file() {
             let help = format!("the command must write to `{{out.{name}}}`");
             return Err(
@@ -382,5 +398,5 @@ pub fn collect(job: &Job, invocation: &Invocation) -> Result<Vec<Event>, StageEr
             );
         }
     }
-    invocation.metrics.as_deref().map_or(Ok(Vec::new()), metrics::read)
+    invocation.metrics.as_ref().map_or(Ok(Vec::new()), |metrics| metrics::read(&metrics.name, &metrics.path))
 }
