@@ -111,3 +111,11 @@ fn a_failure_of_the_metrics_has_no_exit_code_and_is_shown_without_control_charac
     assert!(shown.contains("failed `h`: the command ended with exit code 3; its last lines:\n50"), "{shown}");
     assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{shown:?}");
 }
+
+#[test]
+fn control_characters_in_the_name_of_a_metric_are_shown() {
+    let lab = lab("m.json", r#"{"a\nb\u001b[1m": 1}"#);
+    lab.run(&[]).success();
+    let shown = lab.pipe(&["show", "@last"]).success().stdout;
+    assert!(shown.contains(r"  a\nb\u{1b}[1m "), "{shown}");
+}
