@@ -14,6 +14,7 @@
 //! recomputed: deleting the folder costs time, not knowledge.
 
 mod audit;
+mod changed;
 mod collect;
 mod hold;
 mod index;
@@ -50,6 +51,7 @@ use index::Index;
 use outside::Looks;
 
 pub use audit::{Audit, Damage};
+pub use changed::Changed;
 pub use collect::{Contents, Removal, StoredResult, removal};
 pub use hold::Hold;
 pub use index::Mark;
@@ -319,6 +321,11 @@ impl Cache {
     /// The contents of the files outside the cache that match `pattern`.
     pub fn glob(&self, root: &Path, pattern: &str) -> Result<Outside, CacheError> {
         outside::glob(&self.index, &self.looks, root, pattern)
+    }
+
+    /// The first file of `outside` that is not what it was then, if that is known.
+    pub fn first_changed(&self, outside: &Outside) -> Option<Changed> {
+        changed::first(&self.index, outside)
     }
 
     /// The digest of a file outside the cache, if its stat says that it is known.

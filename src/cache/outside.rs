@@ -67,13 +67,22 @@ impl Outside {
 
     /// Whether a file was written, replaced, added or removed since it was looked at.
     pub fn has_changed(&self) -> bool {
-        let listing = match &self.what {
+        if let What::Folder { vigil, own } = &self.what
+            && vigil.saw_nothing()
+            && leads_to(&self.path, *own)
+        {
+            return false;
+        }
+        self.listed().is_none_or(|listing| listing.hash != self.listing)
+    }
+
+    /// What it is now; none if it cannot be listed.
+    pub(super) fn listed(&self) -> Option<Listing> {
+        match &self.what {
             What::File => Stat::of(&self.path).map(|stat| of_file(&self.path, stat)).ok(),
-            What::Folder { vigil, own } if vigil.saw_nothing() && leads_to(&self.path, *own) => return false,
             What::Folder { .. } => Listing::of(&self.path, None).ok(),
             What::Glob { pattern, .. } => Listed::glob(&self.path, pattern).ok().map(|listed| listed.listing),
-        };
-        listing.is_none_or(|listing| listing.hash != self.listing)
+        }
     }
 
     /// The name of its record in the index; none for a file, whose digest says all.
@@ -339,8 +348,8 @@ fn now() -> i64 {
 
 /// What the index keeps of one level: its tree, and the stat that each file was hashed with.
 #[derive(Default)]
-struct Known {
-    tree: Tree,
+pub(super) struct Known {
+    pub tree: Tree,
     stats: Vec<Stat>,
 }
 
@@ -352,6 +361,11 @@ impl Known {
         (!entry.is_folder && self.stats[at] == stat).then_some(entry.digest)
     }
 
+    /// The stat that the entry called `name` was hashed with.
+    pub fn stat(&self, name: &[u8]) -> Option<Stat> {
+        self.tree.place(name).map(|at| self.stats[at])
+    }
+
     fn to_bytes(&self, tree: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(4 + self.stats.len() * Stat::BYTES + tree.len());
         bytes.extend_from_slice(&(self.stats.len() as u32).to_le_bytes());
@@ -360,7 +374,7 @@ impl Known {
         bytes
     }
 
-    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (stats, tree) = split_record(bytes)?;
         let stats: Vec<Stat> = stats.as_chunks().0.iter().map(|stat| Stat::from_bytes(*stat)).collect();
         let tree = Tree::from_bytes(tree)?;

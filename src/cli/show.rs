@@ -154,9 +154,15 @@ fn reasons(run: &LoadedRun) -> String {
 
 fn failure(run: &RunInfo, stage: &LoadedStage) -> String {
     let error = stage.error.as_deref().unwrap_or("it did not say why");
-    let code = stage.exit_code.map(|code| format!(" (exit code {code})")).unwrap_or_default();
+    let mut lines = error.lines().map(|line| visible(&line.replace('\t', "    ")).into_owned());
+    let mut error = lines.next().unwrap_or_default();
+    // An error that ends with the code says it itself.
+    if let Some(code) = stage.exit_code.filter(|_| !error.contains("exit code")) {
+        write!(error, " (exit code {code})").expect("a text grows");
+    }
+    lines.for_each(|line| write!(error, "\n{line}").expect("a text grows"));
     format!(
-        "\n{} `{}`: {error}{code}\n  `pipe logs {} {}` shows what it said\n",
+        "\n{} `{}`: {error}\n  `pipe logs {} {}` shows what it said\n",
         styled(BAD, "failed"),
         stage.stage,
         run.run,
@@ -178,9 +184,10 @@ fn metrics(stages: &[LoadedStage], all: bool) -> String {
             continue;
         }
         writeln!(text, "\n{}", styled(BOLD, &stage.stage)).expect("a text grows");
-        let width = shown.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+        let width = shown.iter().map(|(name, _)| visible(name).chars().count()).max().unwrap_or(0);
         for (name, value) in shown {
             let arrow = arrow(better(&stage.kind, name));
+            let name = visible(name);
             writeln!(text, "  {name:<width$} {arrow} {:>12}", measured(value)).expect("a text grows");
         }
     }

@@ -173,10 +173,14 @@ fn attempt(
     execution.peak_memory = finished.peak_memory;
     if let Some((port, outside)) = task.decided.outside.iter().find(|(_, outside)| outside.has_changed()) {
         claim.finish();
+        let file = tools.cache.first_changed(outside);
+        let file = file.map(|file| format!(" (`{}` {})", file.file.display(), file.how)).unwrap_or_default();
         let error = format!(
-            "input `{port}` (`{}`) changed while the stage ran, so its result was not kept; run again",
+            "input `{port}` (`{}`) changed while the stage ran{file}, so its result was not kept",
             outside.path.display()
         );
+        let help = "run again; a stage that changes its input itself must write elsewhere";
+        let error = told(&error, &[], Some(help));
         return Ok(Ending::Failed { exit_code: None, error, may_retry: false });
     }
     keep_outputs(task, tools, &job, &mut execution)?;
@@ -285,6 +289,8 @@ fn differing(tools: &Tools<'_>, execution: &Execution) -> Vec<String> {
 /// What the end of a process means that did not end well; the time limit is the caller's to tell.
 pub(super) fn exit_failure(exit: Exit, failure: Option<String>, memory: &OutOfMemory) -> Ending {
     let (exit_code, error) = match (exit, failure) {
+        (Exit::Unusable, Some(error)) => (None, error),
+        (Exit::Unusable, None) => (None, "what it left cannot be used".to_owned()),
         (Exit::Code(code), Some(error)) => (Some(code), error),
         (Exit::Code(code), None) => {
             (Some(code), format!("its process ended with exit code {code} and gave no reason; see its log"))

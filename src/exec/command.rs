@@ -93,15 +93,20 @@ pub(super) fn execute(
             events(Event::Failed { message, causes: Vec::new(), help });
             Ok(finished)
         }
-        Exit::Signal(_) | Exit::Stopped | Exit::TimedOut => Ok(finished),
+        Exit::Signal(_) | Exit::Unusable | Exit::Stopped | Exit::TimedOut => Ok(finished),
     }
 }
 
 /// The order for a command that gets those of `names` from the environment that are set, and is told
 /// which GPUs are its own.
-fn order(launch: &Launch<'_>, words: Vec<String>, names: &[String]) -> Order {
+fn order(launch: &Launch<'_>, words: Vec<OsString>, names: &[String]) -> Order {
     let value = |name: &String| std::env::var_os(name).map(|value| (name.into(), value));
     let mut declared: Vec<(OsString, OsString)> = names.iter().filter_map(value).collect();
+    for (name, value) in shell::SET {
+        if !names.iter().any(|declared| declared == name) {
+            declared.push((name.into(), value.into()));
+        }
+    }
     if let Some((name, gpus)) = variables(launch.gpus) {
         // Numbers mean the same GPUs only while they are counted in the same order.
         declared.retain(|(declared, _)| declared != name);
@@ -115,7 +120,7 @@ fn failed(finished: Option<Finished>, err: StageError, events: &mut dyn FnMut(Ev
     let help = err.help_text().map(str::to_owned);
     events(Event::Failed { message: err.to_string(), causes: err.causes(), help });
     let (cpu, peak_memory) = finished.map_or((0.0, 0), |finished| (finished.cpu, finished.peak_memory));
-    Finished { exit: Exit::Code(1), cpu, peak_memory }
+    Finished { exit: Exit::Unusable, cpu, peak_memory }
 }
 
 /// The last lines that a command printed.

@@ -68,6 +68,9 @@ pub struct Finished {
 pub enum Exit {
     /// With this code; 0 is success.
     Code(i32),
+    /// With success, but what it left cannot be used, or what it is to be given cannot be told; an event
+    /// says why.
+    Unusable,
     /// By this signal.
     Signal(i32),
     /// It was stopped because the run was.

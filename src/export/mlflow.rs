@@ -10,6 +10,7 @@
 //! runs' folders follow from what they hold, so exporting a run again replaces it.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fmt::Write,
     path::{Path, PathBuf},
 };
@@ -28,6 +29,8 @@ use crate::{
 const LONGEST_VALUE: usize = 6000;
 /// Longest name that MLflow takes.
 const LONGEST_NAME: usize = 250;
+/// How many digits of its hash a name ends with that would not be the only one without.
+const HASH_SHOWN: usize = 8;
 
 /// A file below the folder of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,21 +70,22 @@ pub fn run_folder(run: &RunInfo) -> String {
 pub fn run_files(subject: &Subject, experiment: &str, folder: &Path) -> Vec<File> {
     let run = &subject.run;
     let text = |path: String, text: String| File { path: path.into(), bytes: text.into_bytes() };
+    let names = Names::of(subject);
     let mut files = vec![text("meta.yaml".into(), meta(&run.info, experiment, folder))];
     for (name, value) in tags(subject) {
-        files.push(text(format!("tags/{}", safe(&name)), value));
+        files.push(text(format!("tags/{}", safe(&name, LONGEST_NAME)), value));
     }
     files.push(text("params/seed".into(), run.info.seed.to_string()));
     for stage in &run.stages {
         for (path, value) in leaves(&stage.params) {
             let value = written(&value).chars().take(LONGEST_VALUE).collect();
-            files.push(text(format!("params/{}", safe(&format!("{}.{path}", stage.stage))), value));
+            files.push(text(format!("params/{}", names.params.get(&param_name(&stage.stage, &path))), value));
         }
         let began = subject.began(stage).as_millisecond();
-        let mut metrics: IndexMap<String, String> = IndexMap::new();
+        let mut metrics: IndexMap<&str, String> = IndexMap::new();
         for it in subject.measured(stage) {
             let value = it.value.map_or_else(|| "nan".to_owned(), |value| value.to_string());
-            let lines = metrics.entry(metric_name(&it)).or_default();
+            let lines = metrics.entry(names.metrics.get(&metric_name(&it))).or_default();
             writeln!(lines, "{began} {value} {}", it.step.unwrap_or(0)).expect("a text grows");
         }
         files.extend(metrics.into_iter().map(|(name, lines)| text(format!("metrics/{name}"), lines)));
@@ -149,14 +153,60 @@ fn tags(subject: &Subject) -> Vec<(String, String)> {
 }
 
 fn metric_name(it: &Measured<'_>) -> String {
-    safe(&format!("{}.{}{}", it.stage, it.metric, if it.ends_a_series { ".final" } else { "" }))
+    format!("{}.{}{}", it.stage, it.metric, if it.ends_a_series { ".final" } else { "" })
+}
+
+fn param_name(stage: &str, path: &str) -> String {
+    format!("{stage}.{path}")
+}
+
+/// What a run's parameters and metrics are called.
+struct Names {
+    params: Distinct,
+    metrics: Distinct,
+}
+
+impl Names {
+    fn of(subject: &Subject) -> Self {
+        let stages = || subject.run.stages.iter();
+        let params = stages()
+            .flat_map(|stage| leaves(&stage.params).into_keys().map(|path| param_name(&stage.stage, &path)));
+        let metrics = stages().flat_map(|stage| subject.measured(stage)).map(|it| metric_name(&it));
+        Self { params: Distinct::of(params.collect()), metrics: Distinct::of(metrics.collect()) }
+    }
+}
+
+/// Names that MLflow takes for names of ours, a different one for each.
+struct Distinct(BTreeMap<String, String>);
+
+impl Distinct {
+    /// Where two names would be called the same, those that MLflow does not take as they are end with
+    /// the beginning of their hash: so they are called the same in every run that has both.
+    fn of(names: BTreeSet<String>) -> Self {
+        let mut count: BTreeMap<String, usize> = BTreeMap::new();
+        names.iter().for_each(|name| *count.entry(safe(name, LONGEST_NAME)).or_default() += 1);
+        let distinct = |name: String| {
+            let plain = safe(&name, LONGEST_NAME);
+            if plain == name || count[&plain] == 1 {
+                return (name, plain);
+            }
+            let hash = blake3::hash(name.as_bytes()).to_hex();
+            let short = safe(&name, LONGEST_NAME - 1 - HASH_SHOWN);
+            (name, format!("{short}_{}", &hash[..HASH_SHOWN]))
+        };
+        Self(names.into_iter().map(distinct).collect())
+    }
+
+    fn get(&self, name: &str) -> &str {
+        &self.0[name]
+    }
 }
 
 /// `name` as a name of MLflow's, which is also a file's: of a program's metrics any character may come.
-fn safe(name: &str) -> String {
+fn safe(name: &str, longest: usize) -> String {
     let mut safe = String::new();
     for c in name.chars() {
-        if safe.len() + c.len_utf8() > LONGEST_NAME {
+        if safe.len() + c.len_utf8() > longest {
             break;
         }
         safe.push(if c.is_alphanumeric() || "_-. :".contains(c) { c } else { '_' });

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use serde_json::Value;
 
 use super::{finals, shown, steps, trained};
+use crate::lab::Lab;
 
 fn yaml(path: &Path) -> Value {
     serde_yaml::from_str(&fs::read_to_string(path).unwrap()).unwrap()
@@ -70,4 +71,18 @@ fn an_experiment_of_the_same_name_is_taken_and_a_run_that_is_exported_again_repl
     }
     assert_eq!(only(&lab.path("ml-known")), experiment);
     assert_eq!(yaml(&only(&experiment).join("meta.yaml"))["experiment_id"], "7");
+}
+
+#[test]
+fn metrics_whose_names_differ_in_what_mlflow_does_not_take_stay_apart() {
+    let lab = Lab::new(
+        "stages: { a: { kind: shell, with: { metrics: m.json,
+          command: 'echo \"{\\\"p@5\\\": 3, \\\"p_5\\\": 4, \\\"r@5\\\": 5}\" > {metrics}' } } }",
+    );
+    lab.run(&[]).success();
+    lab.pipe(&["export", "run_1", "--to", "mlflow", "--out", "ml"]).success();
+    let metrics = files(&only(&only(&lab.path("ml"))).join("metrics"));
+    let values: BTreeMap<&str, &str> =
+        metrics.iter().map(|(name, text)| (name.as_str(), text.split(' ').nth(1).unwrap())).collect();
+    assert_eq!(values, BTreeMap::from([("a.p_5", "4"), ("a.p_5_28eeb8b4", "3"), ("a.r_5", "5")]));
 }

@@ -28,6 +28,12 @@ fn unknown_placeholders_are_told_with_the_one_that_was_meant() {
     let told = said(script, "command: 'python3 {in.scrpt}'");
     holds(&told, &["speaks of input `scrpt`", "did you mean `script`?"]);
     holds(&said("", "command: 'echo {metrics}'"), &["name the file: `metrics: metrics.json`"]);
+    holds(&said("", "command: 'echo > {out.o}'"), &["name the output: `outputs: [o]`"]);
+    holds(&said("", "command: 'echo > {out.o} {out.text}', outputs: [o]"), &["`outputs: [o, text]`"]);
+    holds(
+        &said("", "command: 'echo > {out.o}', output: [o]"),
+        &["did you mean `outputs`?", "name the output: `outputs: [o]`"],
+    );
     holds(&said("", "command: 'awk {print}'"), &["write `{{print}}` for the text `{print}`"]);
 }
 

@@ -161,3 +161,86 @@ fn an_output_that_is_a_link_is_copied_so_that_nobody_else_has_the_file() {
     assert_eq!(kept, ["notes", "weights"]);
     assert_eq!(lab.run(&[]).success().stages("cached"), ["pack"]);
 }
+
+const PYTHON: &str = "stages:
+  a:
+    kind: shell
+    in: { src: { dir: src } }
+    with: { command: 'python3 {in.src}/main.py > {out.o}', outputs: [o] }
+";
+
+#[test]
+fn python_takes_modules_from_an_input_without_changing_it() {
+    let lab = Lab::new(PYTHON);
+    fs::create_dir(lab.path("src")).unwrap();
+    lab.write("src/main.py", "import words\nprint(words.WORD)\n");
+    for word in ["one", "two"] {
+        lab.write("src/words.py", format!("WORD = '{word}'\n"));
+        let run =
+            lab.command(&["run", "pipelines/p.yaml"]).env_remove("PYTHONDONTWRITEBYTECODE").output().unwrap();
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        assert!(contents(&lab).contains(&format!("{word}\n")));
+    }
+    assert!(!lab.path("src/__pycache__").exists());
+}
+
+#[test]
+fn the_variable_that_keeps_python_from_writing_is_the_users_where_it_is_declared() {
+    let lab = Lab::new(
+        "stages:
+  a: { kind: shell, with: { command: 'echo \"<$PYTHONDONTWRITEBYTECODE>\" > {out.o}', outputs: [o] } }
+  b: { kind: shell, with: { command: 'echo \"b<$PYTHONDONTWRITEBYTECODE>\" > {out.o}', outputs: [o], env: [PYTHONDONTWRITEBYTECODE] } }
+",
+    );
+    let run =
+        lab.command(&["run", "pipelines/p.yaml"]).env_remove("PYTHONDONTWRITEBYTECODE").output().unwrap();
+    assert!(run.status.success());
+    let mut kept = contents(&lab);
+    kept.sort();
+    assert_eq!(kept, ["<1>\n", "b<>\n"]);
+}
+
+#[test]
+fn the_file_of_an_input_that_changed_while_the_stage_ran_is_named() {
+    for (change, named) in [
+        ("mkdir d/new; echo > d/new/f", "(`new/f` was added)"),
+        ("echo more >> d/deep/b", "(`deep/b` changed)"),
+        ("rm d/a", "(`a` was removed)"),
+        ("rm -r d/deep", "(`deep` was removed)"),
+    ] {
+        for input in ["dir: d", "glob: 'd/**/*'"] {
+            let named = if input.starts_with("dir") { named.to_owned() } else { named.replace("(`", "(`d/") };
+            if input.starts_with("glob") && change.starts_with("rm -r") {
+                continue;
+            }
+            let lab = Lab::new(&format!(
+                "stages: {{ s: {{ kind: shell, in: {{ x: {{ {input} }} }}, with: {{ command: '{change}; echo {{in.x}}' }} }} }}"
+            ));
+            fs::create_dir_all(lab.path("d/deep")).unwrap();
+            lab.write("d/a", "a");
+            lab.write("d/deep/b", "b");
+            let failed = lab.run(&[]).ends_with_code(1).stderr;
+            assert!(failed.contains(&format!("changed while the stage ran {named}")), "{input}: {failed}");
+            assert!(failed.contains("must write elsewhere"), "{failed}");
+        }
+    }
+}
+
+#[test]
+fn a_project_may_lie_in_a_folder_whose_name_is_not_utf8() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+    let lab = Lab::new("");
+    let root = lab.path("").join(OsStr::from_bytes(b"x\xff y"));
+    fs::create_dir_all(root.join("pipelines")).unwrap();
+    fs::write(root.join("data.txt"), "data\n").unwrap();
+    fs::write(
+        root.join("pipelines/p.yaml"),
+        "stages:
+  line: { kind: shell, in: { x: { file: data.txt } }, with: { command: 'cat {in.x} > {out.o}', outputs: [o] } }
+  words: { kind: shell, in: { x: line }, with: { command: [cp, '{in.x}', '{out.o}'], outputs: [o] } }
+",
+    )
+    .unwrap();
+    let output = lab.command(&["run", "pipelines/p.yaml"]).current_dir(&root).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -6,6 +6,7 @@ mod lab;
 mod checks;
 mod example;
 mod inputs;
+mod metrics;
 mod processes;
 #[cfg(target_os = "linux")]
 mod sandbox;

@@ -139,6 +139,9 @@ fn a_failed_command_tells_its_code_and_last_lines_and_its_log_has_all_it_printed
   silent:
     kind: shell
     with: { command: 'true # {out.model}', outputs: [model] }
+  pipe:
+    kind: shell
+    with: { command: 'mkfifo {out.model}', outputs: [model] }
 ",
     );
     let failed = lab.run(&["--only", "bad"]).ends_with_code(1);
@@ -152,6 +155,8 @@ fn a_failed_command_tells_its_code_and_last_lines_and_its_log_has_all_it_printed
     let silent = lab.run(&["--only", "silent"]).ends_with_code(1);
     assert!(silent.stderr.contains("without writing its output `model`"), "{}", silent.stderr);
     assert!(silent.stderr.contains("{out.model}"), "{}", silent.stderr);
+    let pipe = lab.run(&["--only", "pipe"]).ends_with_code(1);
+    assert!(pipe.stderr.contains("output `model` is no file"), "{}", pipe.stderr);
 }
 
 #[test]

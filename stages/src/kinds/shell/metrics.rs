@@ -1,33 +1,104 @@
 //! Metrics that a program wrote to a file of its own: JSON or CSV.
 
-use std::path::Path;
+use std::{collections::HashSet, io, path::Path};
 
 use serde_json::Value;
 
+use super::table;
 use crate::contract::{Event, StageError};
 
-/// Reads the metrics in `path`.
+/// Reads the metrics in `path`, which the pipeline file calls `file`.
 ///
 /// JSON: numbers by their dotted path, `null` for an undefined value, a list of numbers as the
-/// values of steps from 1. CSV with columns `name` (or `metric`), `value` and perhaps `step`: a
-/// metric a line. Any other CSV: a metric a column; the values are final if there is one line,
-/// else those of steps, named by a column `step` or `epoch` or counted from 1. Texts are left out.
-pub(super) fn read(path: &Path) -> Result<Vec<Event>, StageError> {
-    let text = std::fs::read_to_string(path).map_err(|err| StageError::io("read metrics in", path, err))?;
-    let mut found = Vec::new();
-    if text.trim_start().starts_with(['{', '[']) {
-        let value: Value = serde_json::from_str(&text).map_err(|err| {
-            StageError::new("the metrics are not JSON").because(err).help("write `null` for NaN or infinity")
+/// values of steps from 1. Texts are left out. CSV: see [`table::read`].
+pub(super) fn read(file: &str, path: &Path) -> Result<Vec<Event>, StageError> {
+    let text = contents(file, path)?;
+    let text = text.trim_start_matches('\u{feff}');
+    let (found, is_empty) = if text.trim_start().starts_with(['{', '[']) {
+        let value: Value = serde_json::from_str(text).map_err(|err| {
+            let no_json = StageError::new(format!("the metrics in `{file}` are not JSON")).because(err);
+            no_json.help("write `null` for NaN or infinity")
         })?;
-        walk(String::new(), &value, &mut found);
+        json(file, &value)?
     } else {
-        table(&text, &mut found).map_err(|err| StageError::new("the metrics are no CSV").because(err))?;
+        let found = table::read(file, text)?;
+        let is_empty = found.is_empty();
+        (found, is_empty)
+    };
+    if is_empty {
+        let help = "write JSON such as `{\"accuracy\": 0.5}`, or `{}` if there are none; \
+                    or CSV: a line of names, numbers below it";
+        return Err(StageError::new(format!("no metrics are in `{file}`")).help(help));
     }
     Ok(found)
 }
 
-fn metric(name: &str, step: Option<u64>, value: Option<f64>) -> Event {
+/// The text of the file; a command may have left anything in its place.
+fn contents(file: &str, path: &Path) -> Result<String, StageError> {
+    let unreadable = |err| StageError::new(format!("cannot read the metrics in `{file}`")).because(err);
+    let help = "the command must write a file to `{metrics}`";
+    match std::fs::metadata(path) {
+        // A fifo would be waited for.
+        Ok(found) if !found.is_file() => {
+            Err(StageError::new(format!("the metrics `{file}` are no file")).help(help))
+        }
+        Err(err) if err.kind() == io::ErrorKind::NotFound => {
+            let missing = format!("the command ended without writing its metrics `{file}`");
+            Err(StageError::new(missing).help(help))
+        }
+        Ok(_) => std::fs::read_to_string(path).map_err(unreadable),
+        Err(err) => Err(unreadable(err)),
+    }
+}
+
+/// Where a value belongs: no two of one file belong to the same place.
+#[derive(PartialEq, Eq, Hash, Clone, Copy)]
+pub(super) struct Found<'a> {
+    pub(super) name: &'a str,
+    pub(super) step: Option<u64>,
+}
+
+impl<'a> Found<'a> {
+    /// The place of `event`, if that is a metric.
+    pub(super) fn of(event: &'a Event) -> Option<Self> {
+        match event {
+            Event::Metric { name, step, .. } => Some(Self { name, step: *step }),
+            _ => None,
+        }
+    }
+}
+
+/// A value of a metric; one that is not finite is undefined.
+pub(super) fn metric(name: &str, step: Option<u64>, value: Option<f64>) -> Event {
     Event::Metric { name: name.to_owned(), step, value: value.filter(|value| value.is_finite()) }
+}
+
+/// The numbers in `value`, and whether something was written in which there are none.
+fn json(file: &str, value: &Value) -> Result<(Vec<Event>, bool), StageError> {
+    if let Value::Array(items) = value
+        && !items.iter().any(|item| item.is_object() || item.is_array())
+    {
+        let help = "give the list a name: `{\"loss\": [3, 2.5]}`";
+        return Err(StageError::new(format!("the metrics in `{file}` are a list without a name")).help(help));
+    }
+    let mut found = Vec::new();
+    walk(String::new(), value, &mut found);
+    let mut seen = HashSet::new();
+    if let Some(twice) = found.iter().filter_map(Found::of).find(|what| !seen.insert(*what)) {
+        let message = format!("two values of the metrics in `{file}` are called `{}`", twice.name);
+        return Err(StageError::new(message).help("a dot in a name leads into a map: name one otherwise"));
+    }
+    let is_empty = found.is_empty() && holds_text(value);
+    Ok((found, is_empty))
+}
+
+fn holds_text(value: &Value) -> bool {
+    match value {
+        Value::Object(map) => map.values().any(holds_text),
+        Value::Array(items) => items.iter().any(holds_text),
+        Value::String(_) => true,
+        _ => false,
+    }
 }
 
 fn walk(path: String, value: &Value, found: &mut Vec<Event>) {
@@ -50,42 +121,18 @@ fn walk(path: String, value: &Value, found: &mut Vec<Event>) {
     }
 }
 
-fn table(text: &str, found: &mut Vec<Event>) -> Result<(), csv::Error> {
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
-    let header = reader.headers()?.clone();
-    let column = |names: &[&str]| header.iter().position(|name| names.contains(&name));
-    let lines = reader.records().collect::<Result<Vec<_>, _>>()?;
-    let step_column = column(&["step", "epoch"]);
-    let step_of = |line: &csv::StringRecord| {
-        let step = step_column.and_then(|at| line.get(at)?.parse::<f64>().ok());
-        step.map(|step| step as u64)
-    };
-    if let (Some(name), Some(value)) = (column(&["name", "metric"]), column(&["value"])) {
-        for line in &lines {
-            let value = line.get(value).and_then(|text| text.parse().ok());
-            found.push(metric(line.get(name).unwrap_or_default(), step_of(line), value));
-        }
-        return Ok(());
-    }
-    for (at, line) in (1..).zip(&lines) {
-        let step = if lines.len() == 1 { None } else { Some(step_of(line).unwrap_or(at)) };
-        for (index, name) in header.iter().enumerate().filter(|(index, _)| Some(*index) != step_column) {
-            if let Some(value) = line.get(index).and_then(|text| text.parse().ok()) {
-                found.push(metric(name, step, Some(value)));
-            }
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn told(text: &str) -> String {
+    fn parsed(text: &str) -> Result<Vec<Event>, StageError> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
-        let lines = read(file.path()).unwrap().into_iter().map(|event| match event {
+        read("m", file.path())
+    }
+
+    fn told(text: &str) -> String {
+        let lines = parsed(text).unwrap().into_iter().map(|event| match event {
             Event::Metric { name, step, value } => {
                 let step = step.map(|step| format!("@{step}")).unwrap_or_default();
                 format!("{name}{step}={}", value.map_or("none".into(), |value| value.to_string()))
@@ -95,27 +142,71 @@ mod tests {
         lines.collect::<Vec<_>>().join(" ")
     }
 
+    fn refused(text: &str) -> String {
+        parsed(text).unwrap_err().to_string()
+    }
+
     #[test]
     fn json_gives_dotted_names_and_steps() {
         let text =
             r#"{"accuracy": 0.5, "by": {"class": {"a": 1}}, "bad": null, "note": "x", "loss": [3, 2.5]}"#;
         assert_eq!(told(text), "accuracy=0.5 bad=none by.class.a=1 loss@1=3 loss@2=2.5");
+        assert_eq!(told("{}"), "");
+        assert_eq!(told(r#"[{"loss": 1}, {"loss": 2}]"#), "0.loss=1 1.loss=2");
     }
 
     #[test]
     fn csv_gives_a_metric_a_line_or_a_column() {
         assert_eq!(told("name,value\nloss,0.5\nf1,nan\n"), "loss=0.5 f1=none");
-        assert_eq!(told("metric,step,value\nloss,10,0.5\n"), "loss@10=0.5");
+        assert_eq!(told("metric,step,value\nloss,10,0.5\nloss,,0.4\n"), "loss@10=0.5 loss=0.4");
         assert_eq!(told("loss,accuracy,note\n0.5,1,x\n"), "loss=0.5 accuracy=1");
         assert_eq!(told("epoch,loss\n1,0.5\n2,0.25\n"), "loss@1=0.5 loss@2=0.25");
         assert_eq!(told("loss\n3\n2\n"), "loss@1=3 loss@2=2");
+        assert_eq!(told(",loss,\n0,3,\n1,2,\n"), "loss@1=3 loss@2=2");
+    }
+
+    #[test]
+    fn steps_are_those_of_the_column_step_however_many_lines_there_are() {
+        assert_eq!(told("step,loss\n5,0.7\n"), "loss@5=0.7");
+        assert_eq!(told("Step,loss\n5,0.7\n6.0,1\n"), "loss@5=0.7 loss@6=1");
+        assert_eq!(
+            told("epoch,step,loss\n1,100,1\n1,200,.5\n"),
+            "epoch@100=1 loss@100=1 epoch@200=1 loss@200=0.5"
+        );
+        assert_eq!(told("step,loss,valid\n5,0.7,\n5,,NA\n"), "loss@5=0.7 valid@5=none");
+        for wrong in ["-1", "x", "0.5", "99999999999999999999", ""] {
+            assert!(refused(&format!("step,loss\n1,1\n{wrong},1\n")).starts_with("line 3 "), "{wrong}");
+        }
+        assert!(refused("step,loss\n5,1\n\n5,2\n").starts_with("lines 2 and 4 "));
+    }
+
+    #[test]
+    fn epochs_that_cannot_be_steps_are_a_metric() {
+        assert_eq!(told("epoch,loss\n1,1\n"), "loss@1=1");
+        assert_eq!(told("epoch,loss\n0.5,1\n"), "epoch@1=0.5 loss@1=1");
+        assert_eq!(told("epoch,loss\n0,4\n0,3\n"), "epoch@1=0 loss@1=4 epoch@2=0 loss@2=3");
+    }
+
+    #[test]
+    fn no_value_is_lost_in_silence() {
+        assert_eq!(
+            refused("step,loss\n1,0.5\n2,oops\n"),
+            "line 3 of the metrics in `m` has `oops` in column `loss`, which is no number"
+        );
+        assert!(refused("name,value\nx,oops\n").contains("`oops` in column `value`"));
+        assert!(refused("name,value\nx,1\nx,2\n").starts_with("lines 2 and 3 "));
+        assert!(refused("name,step,value\nx,0.25,1\n").contains("`0.25` in column `step`"));
+        assert!(refused("loss,loss\n1,2\n").contains("two columns"));
+        assert!(refused(r#"{"x": {"y": 1}, "x.y": 2}"#).contains("called `x.y`"));
+        assert!(refused("[1, 2, 3]").contains("a list without a name"));
+        for empty in ["", "5", "null", "accuracy 0.9", "step;loss\n1;2\n", r#"{"loss": "0.5"}"#] {
+            assert_eq!(refused(empty), "no metrics are in `m`", "{empty}");
+        }
     }
 
     #[test]
     fn what_is_no_number_is_an_error_with_help() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), r#"{"loss": NaN}"#).unwrap();
-        let err = read(file.path()).unwrap_err();
+        let err = parsed(r#"{"loss": NaN}"#).unwrap_err();
         assert!(err.help_text().unwrap().contains("`null` for NaN"));
     }
 }

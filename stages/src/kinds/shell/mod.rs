@@ -5,10 +5,12 @@
 //! paths. The program's own code is an input like any other: `in: { script: { file: train.py } }`.
 
 mod metrics;
+mod table;
 mod template;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
     path::PathBuf,
 };
 
@@ -40,6 +42,11 @@ pub const PASSED_ON: [&str; 14] = [
     "CONDA_PREFIX",
 ];
 
+/// Variables that every command has with these values, unless `env` names them; they are not part of the key.
+///
+/// Python would write `__pycache__` into an input that is a folder, which is to change an input.
+pub const SET: [(&str, &str); 1] = [("PYTHONDONTWRITEBYTECODE", "1")];
+
 /// Longest name of an output or a file of metrics, in bytes: a file system takes no more than 255.
 const LONGEST_NAME: usize = 200;
 
@@ -66,11 +73,15 @@ pub struct Params {
     /// TERM, LANG, `LC_ALL`, `LC_CTYPE`, TZ, TMPDIR, `LD_LIBRARY_PATH`, `VIRTUAL_ENV` and
     /// `CONDA_PREFIX`.
     /// The values of those named here decide a rerun and are recorded; others are not passed on.
+    /// `PYTHONDONTWRITEBYTECODE` is 1, so that Python changes no folder it takes modules from, unless
+    /// it is named here.
     #[serde(default)]
     pub env: Vec<String>,
     /// Where metrics are read from when the command has ended: an output, or the name of a file
     /// such as `metrics.json` whose path is `{metrics}`. JSON: numbers by dotted path, lists as
-    /// steps. CSV: columns `name`, `value` and perhaps `step`, or a metric a column.
+    /// steps from 1. CSV: columns `name`, `value` and perhaps `step`, or a metric a column: at the steps
+    /// in column `step`, else at those in `epoch` if they are whole and differ, else lines are counted,
+    /// and a single line has final values. Columns of texts are left out, empty cells have no value.
     #[serde(default)]
     pub metrics: Option<String>,
     /// Whether the command can read nothing but its inputs, system folders and where programs live,
@@ -283,9 +294,22 @@ fn check_placeholder(params: &Params, name: &str) -> Option<ParamProblem> {
     names.extend(params.metrics.is_some().then(|| "metrics".to_owned()));
     let all = || names.iter().map(String::as_str);
     let last = name.rsplit('.').next();
-    let near = all().find(|known| known.rsplit('.').next() == last).or_else(|| nearest(name, all()));
+    let near =
+        all().find(|known| known.rsplit('.').next() == last).or_else(|| match name.strip_prefix("out.") {
+            // What all outputs begin with brings none of them nearer.
+            Some(output) => {
+                let near = nearest(output, params.outputs.iter().map(String::as_str))?;
+                all().find(|known| known.strip_prefix("out.") == Some(near))
+            }
+            None => nearest(name, all()),
+        });
     let help = match near {
         Some(near) => format!("did you mean `{{{near}}}`?"),
+        None if let Some(output) = name.strip_prefix("out.").filter(|output| is_name(output)) => {
+            let mut outputs = params.outputs.clone();
+            outputs.push(output.to_owned());
+            format!("name the output: `outputs: [{}]`", outputs.join(", "))
+        }
         None if name == "metrics" => "name the file: `metrics: metrics.json`".to_owned(),
         None => format!("write `{{{{{name}}}}}` for the text `{{{name}}}`"),
     };
@@ -306,31 +330,40 @@ fn parameter(params: &Params, path: &str) -> Option<String> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invocation {
     /// The program and its arguments.
-    pub words: Vec<String>,
+    pub words: Vec<OsString>,
     /// The names of the environment variables that it is given.
     pub environment: Vec<String>,
     /// The file that it writes metrics to.
-    pub metrics: Option<PathBuf>,
+    pub metrics: Option<Metrics>,
     /// Whether it can touch nothing but what it declares.
     pub is_sandboxed: bool,
+}
+
+/// Where metrics are read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metrics {
+    /// What the pipeline file calls it.
+    pub name: String,
+    /// The file.
+    pub path: PathBuf,
 }
 
 /// Puts the paths and values of `job`, of kind [`Shell`], into its command.
 pub fn invocation(job: &Job) -> Result<Invocation, StageError> {
     let params: Params = serde_json::from_value(job.params.clone())
         .map_err(|err| StageError::new("the parameters do not fit kind `shell`").because(err))?;
-    let metrics = params.metrics.as_ref().map(|name| match job.outputs.get(name) {
-        Some(output) => output.clone(),
-        None => job.events.with_file_name(name),
+    let metrics = params.metrics.as_ref().map(|name| {
+        let output = job.outputs.get(name).cloned();
+        Metrics { name: name.clone(), path: output.unwrap_or_else(|| job.events.with_file_name(name)) }
     });
-    let text = |path: &PathBuf| path.to_str().map(str::to_owned);
+    let text = |path: &PathBuf| Some(path.clone().into_os_string());
     let value = |name: &str| match name.split_once('.') {
         Some(("in", input)) => job.inputs.get(input).and_then(text),
         Some(("out", output)) => job.outputs.get(output).and_then(text),
-        Some(("params", path)) => parameter(&params, path),
-        None if name == "metrics" => metrics.as_ref().and_then(text),
+        Some(("params", path)) => parameter(&params, path).map(OsString::from),
+        None if name == "metrics" => metrics.as_ref().and_then(|metrics| text(&metrics.path)),
         None if name == "checkpoint" => text(&job.checkpoint),
-        None if name == "threads" => Some(job.threads.to_string()),
+        None if name == "threads" => Some(job.threads.to_string().into()),
         _ => None,
     };
     let words = match &params.command {
@@ -354,6 +387,10 @@ pub fn collect(job: &Job, invocation: &Invocation) -> Result<Vec<Event>, StageEr
                 format!("an output is one file; pack a folder, such as with `tar cf {{out.{name}}} FOLDER`");
             return Err(StageError::new(format!("output `{name}` is a folder")).help(help));
         }
+        if path.exists() && !path.is_file() {
+            let help = format!("write a file to `{{out.{name}}}`, not a pipe, socket or device");
+            return Err(StageError::new(format!("output `{name}` is no file")).help(help));
+        }
         if !path.is_file() {
             let help = format!("the command must write to `{{out.{name}}}`");
             return Err(
@@ -361,5 +398,5 @@ pub fn collect(job: &Job, invocation: &Invocation) -> Result<Vec<Event>, StageEr
             );
         }
     }
-    invocation.metrics.as_deref().map_or(Ok(Vec::new()), metrics::read)
+    invocation.metrics.as_ref().map_or(Ok(Vec::new()), |metrics| metrics::read(&metrics.name, &metrics.path))
 }

@@ -1,0 +1,121 @@
+//! The metrics that a command writes are all kept as they are, or the stage fails and says where.
+
+use crate::lab::Lab;
+
+/// A project whose stage `h` writes the file `written` as its metrics, which it calls `name`.
+fn lab(name: &str, written: &str) -> Lab {
+    let lab = Lab::new(&format!(
+        "stages: {{ h: {{ kind: shell, in: {{ written: {{ file: written }} }},
+          with: {{ command: 'cp {{in.written}} {{metrics}}', metrics: {name} }} }} }}"
+    ));
+    lab.write("written", written);
+    lab
+}
+
+/// What a run of it has measured, as `metric@step=value`.
+fn kept(written: &str) -> String {
+    let lab = lab("m.csv", written);
+    lab.run(&[]).success();
+    lab.ask::<Option<String>>(
+        "SELECT group_concat(metric || ifnull('@' || step, '') || '=' || value, ' ')
+         FROM (SELECT * FROM metric ORDER BY step, metric)",
+    )
+    .unwrap_or_default()
+}
+
+/// What the run says that fails.
+fn refused(name: &str, written: &str) -> String {
+    let failed = lab(name, written).run(&["--progress", "plain"]).ends_with_code(1).stderr;
+    let lines = failed.lines().skip_while(|line| !line.trim_start().starts_with("failed h")).skip(1);
+    lines.map(str::trim).take_while(|line| !line.starts_with("at ")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_table_of_steps_keeps_every_line_at_its_step() {
+    assert_eq!(kept("step,loss\n5,0.7\n"), "h.loss@5=0.7");
+    assert_eq!(kept("Step,loss\n5,0.7\n6,0.5\n"), "h.loss@5=0.7 h.loss@6=0.5");
+    let both = "h.epoch@100=1.0 h.loss@100=1.0 h.epoch@200=1.0 h.loss@200=0.5";
+    assert_eq!(kept("epoch,step,loss\n1,100,1\n1,200,.5\n"), both);
+    assert_eq!(kept("step,epoch,loss\n100,1,1\n200,1,.5\n"), both);
+    assert_eq!(kept("step,loss,valid\n5,0.7,\n5,,0.9\n"), "h.loss@5=0.7 h.valid@5=0.9");
+}
+
+#[test]
+fn epochs_that_are_no_steps_are_a_metric_and_lines_are_counted() {
+    assert_eq!(kept("epoch,loss\n1,0.5\n"), "h.loss@1=0.5");
+    assert_eq!(
+        kept("epoch,loss\n0.25,4\n0.5,3\n1.0,2\n"),
+        "h.epoch@1=0.25 h.loss@1=4.0 h.epoch@2=0.5 h.loss@2=3.0 h.epoch@3=1.0 h.loss@3=2.0"
+    );
+}
+
+#[test]
+fn what_would_be_lost_is_an_error_that_names_the_line() {
+    insta::assert_snapshot!(refused("m.csv", "step,loss\n-1,4\n0,3\n"), @"
+    line 2 of the metrics in `m.csv` has `-1` in column `step`, which is no whole number from 0
+    help: write whole numbers from 0, each value at a step of its own; or call the column otherwise: then lines are counted as steps
+    ");
+    insta::assert_snapshot!(refused("m.csv", "step,loss\n1,4\n2,3\n1,2\n"), @"
+    lines 2 and 4 of the metrics in `m.csv` both give `loss` at step 1
+    help: write whole numbers from 0, each value at a step of its own; or call the column otherwise: then lines are counted as steps
+    ");
+    insta::assert_snapshot!(refused("m.csv", "step,loss\n1,0.5\n2,oops\n"), @"
+    line 3 of the metrics in `m.csv` has `oops` in column `loss`, which is no number
+    help: write a number such as `0.5` or `1e-3`, `nan` if it is undefined, or nothing if there is none
+    ");
+    insta::assert_snapshot!(refused("m.csv", "name,value\nx,1\nx,2\n"), @"
+    lines 2 and 3 of the metrics in `m.csv` both give `x`
+    help: write each metric once, or its steps in a column `step`
+    ");
+    insta::assert_snapshot!(refused("m.csv", ""), @r#"
+    no metrics are in `m.csv`
+    help: write JSON such as `{"accuracy": 0.5}`, or `{}` if there are none; or CSV: a line of names, numbers below it
+    "#);
+    insta::assert_snapshot!(refused("m.json", "null"), @r#"
+    no metrics are in `m.json`
+    help: write JSON such as `{"accuracy": 0.5}`, or `{}` if there are none; or CSV: a line of names, numbers below it
+    "#);
+    insta::assert_snapshot!(refused("m.json", "[1, 2, 3]"), @r#"
+    the metrics in `m.json` are a list without a name
+    help: give the list a name: `{"loss": [3, 2.5]}`
+    "#);
+    insta::assert_snapshot!(refused("m.json", r#"{"x": {"y": 1}, "x.y": 2}"#), @"
+    two values of the metrics in `m.json` are called `x.y`
+    help: a dot in a name leads into a map: name one otherwise
+    ");
+}
+
+#[test]
+fn a_file_of_metrics_that_is_not_written_is_named_as_the_pipeline_does() {
+    let lab = lab("m.json", "{}");
+    lab.run(&[]).success();
+    lab.edit("cp {in.written} {metrics}", "true {metrics}");
+    let failed = lab.run(&[]).ends_with_code(1).stderr;
+    for part in ["ended without writing its metrics `m.json`", "must write a file to `{metrics}`"] {
+        assert!(failed.contains(part), "{failed}");
+    }
+    assert!(!failed.contains("attempt"), "{failed}");
+    lab.edit("true {metrics}", "mkfifo {metrics}");
+    let failed = lab.run(&[]).ends_with_code(1).stderr;
+    assert!(failed.contains("the metrics `m.json` are no file"), "{failed}");
+}
+
+#[test]
+fn a_failure_of_the_metrics_has_no_exit_code_and_is_shown_without_control_characters() {
+    let lab = lab("m.csv", "a\u{7},b\n1,2\nx\ry,3\n");
+    lab.run(&[]).ends_with_code(1);
+    assert_eq!(lab.ask::<Option<i64>>("SELECT exit_code FROM stage"), None);
+    lab.edit("cp {in.written} {metrics}", "printf \"50\\\\r\\\\033[1m100\\\\n\"; exit 3 # {metrics}");
+    lab.run(&[]).ends_with_code(1);
+    let shown = lab.pipe(&["show", "@last"]).success().stdout;
+    assert!(shown.contains("failed `h`: the command ended with exit code 3; its last lines:\n50"), "{shown}");
+    assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{shown:?}");
+}
+
+#[test]
+fn control_characters_in_the_name_of_a_metric_are_shown() {
+    let lab = lab("m.json", r#"{"a\nb\u001b[1m": 1}"#);
+    lab.run(&[]).success();
+    let shown = lab.pipe(&["show", "@last"]).success().stdout;
+    assert!(shown.contains(r"  a\nb\u{1b}[1m "), "{shown}");
+}
