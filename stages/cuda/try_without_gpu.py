@@ -30,10 +30,10 @@ def say(text):
 
 
 def make_stand_in(folder):
-    source = PROJECT / "stages" / "cuda" / "tests" / "host" / "driver.cpp"
+    sources = [PROJECT / "stages" / "cuda" / "tests" / "host" / name for name in ("driver.cpp", "host.cpp")]
     compiler = os.environ.get("CXX", "c++")
     flags = ["-std=c++17", "-O3", "-march=native", "-Wall", "-shared", "-fPIC"]
-    subprocess.run([compiler, *flags, "-o", folder / "libcuda.so.1", source], check=True)
+    subprocess.run([compiler, *flags, "-o", folder / "libcuda.so.1", *sources], check=True)
     # cuBLAS is in the file of the driver; the loader only has to find its name.
     nothing = ["-shared", "-x", "c++", "-o", folder / "libcublas.so.13", os.devnull]
     subprocess.run([compiler, *nothing], check=True)

@@ -98,10 +98,13 @@ impl Accelerator for Opened {
 
 /// Whether the kernels take a model of this shape.
 fn check(config: &Config) -> Result<(), Failure> {
-    let (width, widest) = (config.head_width(), Heads::WIDEST);
-    if width <= widest {
+    let (width, positions) = (config.head_width(), config.block_size);
+    let message = if width > Heads::WIDEST {
+        format!("heads {width} wide do not run on CUDA, at most {} do", Heads::WIDEST)
+    } else if positions > Heads::LONGEST {
+        format!("models of {positions} positions do not run on CUDA, of at most {} do", Heads::LONGEST)
+    } else {
         return Ok(());
-    }
-    let message = format!("heads {width} wide do not run on CUDA, at most {widest} do");
+    };
     Err(StageError::new(message).help("run with `--device cpu`").into())
 }

@@ -152,14 +152,15 @@ fn losses_gradients_and_parameters_are_those_of_the_processor<M: Tested>() {
             let mut network = case.network(&method, train_blocks, precision);
             let (progress, mut wanted) = (Progress::start(&network), Seen::default());
             case.train(&mut ProcessorLearner::default(), &mut network, progress, &mut wanted);
-            for kernels in M::all().into_iter().take(orders(precision)) {
+            for kernels in M::all() {
                 let mut network = case.network(&method, train_blocks, precision);
                 let (progress, mut seen) = (Progress::start(&network), Seen::default());
                 let mut learner = learner(&kernels, &network, &progress);
                 case.train(&mut learner, &mut network, progress, &mut seen);
-                let has_room = kernels.machine().has_room().unwrap();
-                assert!((0..LENGTHS.len()).all(|row| learner.holds(row) == has_room), "states that stay");
-                assert_eq!((learner.forget(), learner.holds(0)), (has_room, false));
+                // There was room once, for those of the first update; the last two rows are held out.
+                let is_right = |row| learner.holds(row) == (row < LENGTHS.len() - 2);
+                assert!((0..LENGTHS.len()).all(is_right), "states that stay");
+                assert_eq!((learner.forget(), learner.holds(0)), (true, false));
                 let what =
                     format!("{method:?}, {precision}, {activation}, {train_blocks} blocks, dropout {drops}");
                 let (tolerance, of_loss) = (tolerance(precision), f64::from(tolerance(precision)));
@@ -181,11 +182,6 @@ fn losses_gradients_and_parameters_are_those_of_the_processor<M: Tested>() {
             }
         }
     }
-}
-
-/// Machines to try: the order of threads does not depend on the precision.
-fn orders(precision: Precision) -> usize {
-    if precision == Precision::F32 { 2 } else { 1 }
 }
 
 /// Asserts that parameters are close after every update.

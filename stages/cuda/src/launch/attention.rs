@@ -30,6 +30,9 @@ pub struct Heads {
 impl Heads {
     /// The widest head that the kernels take.
     pub const WIDEST: usize = 64;
+    /// The longest prompt whose last position has gradients: a block has 48 KiB of shared memory, for two
+    /// numbers a position and one a channel of each warp.
+    pub const LONGEST: usize = (48 * 1024 - 4 * LAST_THREADS as usize / 32 * Self::WIDEST) / 8;
 
     /// Width of all.
     pub fn all(self) -> usize {
@@ -224,6 +227,7 @@ impl<M: Machine> Kernels<M> {
         heads: Heads,
     ) -> Result<(), Trouble<M>> {
         assert!(heads.width <= Heads::WIDEST, "heads that the kernels take");
+        assert!(prompts.longest() <= Heads::LONGEST, "prompts that the kernels take");
         let (count, width) = (prompts.count(), heads.all());
         let [k, v] = keys.checked(formats.stored, prompts.positions(), width);
         let [q_bias, k_bias, v_bias] = keys.biases(width);
@@ -271,6 +275,7 @@ impl<M: Machine> Kernels<M> {
         heads: Heads,
     ) -> Result<(), Trouble<M>> {
         assert!(heads.width <= Heads::WIDEST, "heads that the kernels take");
+        assert!(prompts.longest() <= Heads::LONGEST, "prompts that the kernels take");
         let (count, width) = (prompts.count(), heads.all());
         let [k, v] = keys.checked(Precision::F32, prompts.positions(), width);
         let bytes = 4 * extent(prompts.positions(), width, keys.stride);

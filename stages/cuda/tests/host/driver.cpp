@@ -7,13 +7,17 @@
 // STAND_IN_MEMORY is the memory of the GPU in MiB, STAND_IN_TAKEN how much of it others take without the
 // driver saying so. What the worker should not do ends it with a message.
 
+#include <cstdio>
+#include <cstdlib>
+#include <ctime>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
-#include <string>
+#include <vector>
 
-#include "host.cpp"
+#include "kernels.cpp"
 
 namespace {
 
@@ -221,7 +225,7 @@ Result cuLaunchKernel(void *function, unsigned grid_x, unsigned grid_y, unsigned
     gpu().later([=] {
         std::vector<void *> places;
         for (auto &argument : *copied) places.push_back(argument.data());
-        run_kernel(name, grid_x, grid_y, grid_z, block_x, shared, places.data(), 0);
+        run_kernel(name, grid_x, grid_y, grid_z, block_x, shared, places.data());
     });
     return SUCCESS;
 }

@@ -2,11 +2,14 @@
 #![allow(unsafe_code, reason = "it calls the compiled kernels and reads what they read")]
 
 use std::{
-    ffi::CString,
+    ffi::{CString, OsStr},
     fmt,
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
-    sync::OnceLock,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
@@ -25,63 +28,70 @@ use pipe_stages::{
 
 use super::Tested;
 
-type RunKernel = unsafe extern "C" fn(
-    *const std::ffi::c_char,
-    u32,
-    u32,
-    u32,
-    u32,
-    u32,
-    *mut *mut std::ffi::c_void,
-    i32,
-) -> i32;
+/// What `host.h` declares.
+struct Functions {
+    run_kernel: RunKernel,
+    know_buffer: unsafe extern "C" fn(*const std::ffi::c_void, usize),
+    _library: Library,
+}
+
+type RunKernel =
+    unsafe extern "C" fn(*const std::ffi::c_char, u32, u32, u32, u32, u32, *mut *mut std::ffi::c_void) -> i32;
 
 /// The kernels on the processor.
 #[derive(Clone)]
 pub struct Emulated {
-    run: RunKernel,
+    functions: &'static Functions,
     device: Cpu,
-    /// Whether the threads of a block run backwards.
-    reversed: bool,
+    is_full: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for Emulated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Emulated {{ reversed: {} }}", self.reversed)
+        f.write_str("Emulated")
     }
 }
 
 impl Tested for Emulated {
     const SLACK: f32 = 1.0;
 
-    /// With the threads of a block in both orders.
     fn all() -> Vec<Kernels<Self>> {
-        let Some(library) = library() else {
+        let Some(functions) = functions() else {
             eprintln!("skipped: there is no C++ compiler `c++` to compile the kernels for the processor");
             return Vec::new();
         };
-        // SAFETY: the library declares this function so.
-        let run = unsafe { *library.get::<RunKernel>(b"run_kernel").unwrap() };
-        [false, true].map(|reversed| Kernels::new(Emulated { run, device: Cpu::default(), reversed })).into()
+        let (device, is_full) = (Cpu::default(), Arc::default());
+        vec![Kernels::new(Emulated { functions, device, is_full })]
     }
 }
 
 /// The compiled kernels; compiled once a process and kept until its end.
-fn library() -> Option<&'static Library> {
-    static LIBRARY: OnceLock<Option<Library>> = OnceLock::new();
-    LIBRARY
+fn functions() -> Option<&'static Functions> {
+    static FUNCTIONS: OnceLock<Option<Functions>> = OnceLock::new();
+    FUNCTIONS
         .get_or_init(|| {
-            let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/host/host.cpp");
+            let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/host");
             let folder = tempfile::tempdir().unwrap();
-            let file: PathBuf = folder.path().join("kernels.so");
-            let compiled = Command::new("c++")
-                .args(["-std=c++17", "-O2", "-shared", "-fPIC", "-Wall", "-Werror", "-o"])
-                .args([&file, &source])
-                .output()
-                .ok()?;
-            assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
-            // SAFETY: the library runs nothing when it is loaded.
-            Some(unsafe { Library::new(file) }.unwrap())
+            let [kernels, file] = ["kernels.o", "kernels.so"].map(|name| folder.path().join(name));
+            let compile = |arguments: &[&OsStr]| {
+                let flags = ["-std=c++17", "-O2", "-fPIC", "-Wall", "-Werror", "-o"];
+                let compiled = Command::new("c++").args(flags).args(arguments).output().ok()?;
+                assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+                Some(())
+            };
+            let [checked, object, shared] = ["-fsanitize=thread", "-c", "-shared"].map(OsStr::new);
+            let [of_kernels, host] = ["kernels.cpp", "host.cpp"].map(|name| source.join(name));
+            compile(&[kernels.as_ref(), checked, object, of_kernels.as_ref()])?;
+            compile(&[file.as_ref(), shared, host.as_ref(), kernels.as_ref()])?;
+            // SAFETY: the library only sets a flag when it is loaded, and declares the functions so.
+            unsafe {
+                let library = Library::new(file).unwrap();
+                Some(Functions {
+                    run_kernel: *library.get(b"run_kernel").unwrap(),
+                    know_buffer: *library.get(b"know_buffer").unwrap(),
+                    _library: library,
+                })
+            }
         })
         .as_ref()
 }
@@ -93,7 +103,11 @@ impl Machine for Emulated {
         &self.device
     }
 
+    /// Kernels may use what they are given, and nothing else.
     fn address(numbers: &Numbers<Self>) -> u64 {
+        let functions = functions().expect("a machine has them");
+        // SAFETY: the library keeps the address, which is a number to it, and the length.
+        unsafe { (functions.know_buffer)(numbers.as_ptr().cast(), size_of_val(&numbers[..])) };
         numbers.as_ptr().addr() as u64
     }
 
@@ -114,9 +128,9 @@ impl Machine for Emulated {
         Ok(())
     }
 
-    /// In one of the two orders, so that both cases are tested.
+    /// Once, so that both cases are tested.
     fn has_room(&self) -> Result<bool, CpuError> {
-        Ok(!self.reversed)
+        Ok(!self.is_full.swap(true, Ordering::Relaxed))
     }
 
     unsafe fn launch(&self, launch: &Launch, arguments: &[Argument]) -> Result<(), CpuError> {
@@ -127,7 +141,7 @@ impl Machine for Emulated {
         assert!(threads <= 1024 && shared <= 48 * 1024, "limits of a launch");
         // SAFETY: the caller passes the arguments that the kernel declares.
         let result = unsafe {
-            (self.run)(
+            (self.functions.run_kernel)(
                 name.as_ptr(),
                 grid[0],
                 grid[1],
@@ -135,7 +149,6 @@ impl Machine for Emulated {
                 threads,
                 shared,
                 places.as_mut_ptr(),
-                self.reversed.into(),
             )
         };
         assert_eq!(result, 0, "the kernel `{}` exists", launch.kernel);
