@@ -1,6 +1,10 @@
 //! `pipe launch`: starts the commands of a run; `pipe run` starts it, people do not.
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use crate::exec::{LAUNCH, serve};
 
@@ -12,7 +16,7 @@ pub fn launch(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode>
     Some(match serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
-            eprintln!("cannot start commands: {err}");
+            let _ = writeln!(io::stderr(), "cannot start commands: {err}");
             ExitCode::FAILURE
         }
     })
