@@ -56,7 +56,6 @@ struct Ready {
     stage: String,
     decided: Decided,
     reasons: Vec<Reason>,
-    looked_at: Timestamp,
 }
 
 /// A stage that is being executed, and stages of the same key that wait for it.
@@ -65,7 +64,9 @@ struct Running {
     share: Capacity,
     gpus: Vec<String>,
     reasons: Vec<Reason>,
+    /// When it began: the wait for room is not its own, its retries are.
     started: Timestamp,
+    has_begun: bool,
     outside: Vec<(Source, Digest)>,
     followers: Vec<Ready>,
 }
@@ -262,7 +263,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
                 else {
                     unreachable!("hits were handled above")
                 };
-                self.ready.push_back(Ready { stage, decided, reasons, looked_at });
+                self.ready.push_back(Ready { stage, decided, reasons });
             }
         }
         Ok(())
@@ -295,7 +296,8 @@ impl<'r, 'o> Schedule<'r, 'o> {
                 share,
                 gpus: gpus.clone(),
                 reasons: ready.reasons,
-                started: ready.looked_at,
+                started: Timestamp::now(),
+                has_begun: false,
                 outside: outside_digests(spec, &ready.decided.outside),
                 followers: Vec::new(),
             };
@@ -327,7 +329,11 @@ impl<'r, 'o> Schedule<'r, 'o> {
             Notice::Reported(execution, event) => RunEvent::Reported { stage, execution, event },
             Notice::Retrying { retry, of, error } => RunEvent::Retrying { stage, retry, of, error },
             Notice::Started(execution) => {
-                let reasons = self.running[&stage].reasons.clone();
+                let running = self.running.get_mut(&stage).expect("only running stages say something");
+                if !running.has_begun {
+                    (running.started, running.has_begun) = (execution.started, true);
+                }
+                let reasons = running.reasons.clone();
                 RunEvent::Started { stage, execution, reasons }
             }
         });
@@ -351,7 +357,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
         match performed.ending {
             Ending::Ran { execution, differs } => {
                 record.execution = Some(execution.id.clone());
-                // From here on the wait for free cores does not count.
+                // Of several attempts the one counts that gave the result.
                 record.started = execution.started;
                 let hit = Hit::of(&execution);
                 self.will_be_found(spec, running.outside, &hit);
@@ -382,7 +388,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
                 for follower in running.followers {
                     let spec = &self.request.pipeline.stages[&follower.stage];
                     self.will_be_found(spec, outside_digests(spec, &follower.decided.outside), &hit);
-                    self.satisfied(spec, running.key, running.started, hit.clone());
+                    self.satisfied(spec, running.key, Timestamp::now(), hit.clone());
                 }
             }
             None => self.ready.extend(running.followers),

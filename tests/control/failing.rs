@@ -47,3 +47,27 @@ fn a_stage_of_the_same_key_tries_for_itself_when_the_first_failed() {
     let said = lab.run(&["-k", "-j", "2"]).ends_with_code(1);
     assert_eq!((said.stages("failed").len(), said.stages("done").len()), (1, 1), "{}", said.stderr);
 }
+
+#[test]
+fn the_time_of_a_stage_is_its_own_however_long_it_waited_for_room() {
+    let lab = Lab::new(
+        "stages:
+  slow: { kind: shell, with: { command: 'sleep 1' } }
+  bad: { kind: shell, with: { command: 'exit 1' } }
+  twin: { kind: shell, with: { command: 'sleep 1' } }
+  good: { kind: shell, with: { command: 'echo good' } }
+",
+    );
+    lab.run(&["-j", "1", "-k"]).ends_with_code(1);
+    let late = "SELECT count(*) FROM stage_record AS record JOIN run ON run.id = record.run
+                WHERE name IN ('bad', 'good') AND duration < 0.9
+                  AND julianday(record.started) - julianday(run.started) > 0.9 / 86400";
+    assert_eq!(lab.ask::<i64>(late), 2);
+}
+
+#[test]
+fn the_time_of_a_stage_that_fails_again_and_again_holds_all_of_its_attempts() {
+    let lab = Lab::new("stages: { bad: { kind: shell, retry: 2, with: { command: 'sleep 0.2; exit 1' } } }");
+    lab.run(&[]).ends_with_code(1);
+    assert!(lab.ask::<f64>("SELECT duration FROM stage_record") > 0.6);
+}
