@@ -94,6 +94,11 @@ struct Schedule<'r, 'o> {
     mark: Mark,
     /// What the next run will find of the stages with a result.
     found: HashMap<String, Found>,
+    /// The execution that has given each key its result.
+    results: HashMap<ActionKey, String>,
+    /// Whether a key had one result for a stage and a newer one, that of a forced stage, for another: the next
+    /// run finds the newer one for both.
+    is_superseded: bool,
     rests_on: RestsOn,
     free: Capacity,
     /// The GPUs that no running stage has.
@@ -135,6 +140,8 @@ impl<'r, 'o> Schedule<'r, 'o> {
             outcomes: BTreeMap::new(),
             mark: tools.cache.mark(),
             found: HashMap::new(),
+            results: HashMap::new(),
+            is_superseded: false,
             rests_on: RestsOn::default(),
             free: request.capacity,
             free_gpus: request.gpus.clone(),
@@ -178,7 +185,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
             () => RunStatus::Done,
         };
         summary.tables = self.tables();
-        if self.found.len() == self.request.pipeline.stages.len() {
+        if self.found.len() == self.request.pipeline.stages.len() && !self.is_superseded {
             let found = self.order.iter().filter_map(|stage| self.found.remove(stage)).collect();
             let rests_on = std::mem::take(&mut self.rests_on);
             Repeat::keep(self.request, self.tools, found, rests_on, summary.tables.clone(), self.mark);
@@ -241,7 +248,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
         match decided {
             Err(err) => self.cannot_decide(spec, looked_at, &err),
             Ok(Decided { verdict: Decision::Cached(hit), key, outside, .. }) => {
-                self.will_be_found(spec, outside_digests(spec, &outside), &hit);
+                self.will_be_found(spec, key, outside_digests(spec, &outside), &hit);
                 self.satisfied(spec, key, looked_at, hit);
             }
             Ok(mut decided) => {
@@ -360,7 +367,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
                 // Of several attempts the one counts that gave the result.
                 record.started = execution.started;
                 let hit = Hit::of(&execution);
-                self.will_be_found(spec, running.outside, &hit);
+                self.will_be_found(spec, running.key, running.outside, &hit);
                 satisfied_by = Some(hit);
                 self.has_result(&spec.name, execution.outputs.clone());
                 self.finish(record, Some(execution), differs);
@@ -387,7 +394,8 @@ impl<'r, 'o> Schedule<'r, 'o> {
             Some(hit) => {
                 for follower in running.followers {
                     let spec = &self.request.pipeline.stages[&follower.stage];
-                    self.will_be_found(spec, outside_digests(spec, &follower.decided.outside), &hit);
+                    let outside = outside_digests(spec, &follower.decided.outside);
+                    self.will_be_found(spec, running.key, outside, &hit);
                     self.satisfied(spec, running.key, Timestamp::now(), hit.clone());
                 }
             }
@@ -396,7 +404,9 @@ impl<'r, 'o> Schedule<'r, 'o> {
     }
 
     /// Notes what the next run has to look at to find the result of `spec` again.
-    fn will_be_found(&mut self, spec: &StageSpec, outside: Vec<(Source, Digest)>, hit: &Hit) {
+    fn will_be_found(&mut self, spec: &StageSpec, key: ActionKey, outside: Vec<(Source, Digest)>, hit: &Hit) {
+        let before = self.results.insert(key, hit.execution.clone());
+        self.is_superseded |= before.is_some_and(|before| before != hit.execution);
         let found = Found { stage: spec.name.clone(), since: hit.run, device: hit.device.clone() };
         self.found.insert(spec.name.clone(), found);
         self.rests_on.outside.extend(outside);

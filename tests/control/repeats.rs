@@ -184,3 +184,24 @@ fn a_run_between_is_not_passed_over() {
     let shown = lab.pipe(&["show", "@last"]).success().stdout;
     assert!(shown.contains("second"), "{shown}");
 }
+
+#[test]
+fn a_stage_with_the_key_of_one_that_was_forced_has_its_result_in_the_next_run() {
+    let lab = Lab::new(
+        "stages:
+  a: { kind: shell, with: { command: 'date +%N > {out.x}', outputs: [x] } }
+  b: { kind: shell, with: { command: 'date +%N > {out.x}', outputs: [x] } }
+  c: { kind: shell, in: { x: a, y: b }, with: { command: 'cat {in.x} {in.y} > {out.z}', outputs: [z] } }
+",
+    );
+    lab.run(&[]).success();
+    for forced in ["a", "b"] {
+        lab.run(&[&format!("--force={forced}")]).success();
+        let planned = lab.run(&["-n"]).success().stdout;
+        let will_run = planned.lines().filter(|line| line.starts_with("run ")).count();
+        let said = lab.run(&[]).success();
+        assert_eq!(said.stages("done").len(), will_run, "{planned}{}", said.stderr);
+        assert_eq!(lab.run(&[]).success().stages("cached"), ["a", "b", "c"]);
+        assert!(!lab.run(&["-n"]).success().stdout.contains("run "));
+    }
+}
