@@ -85,7 +85,8 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
         fail(vec![Finding::new("bad_root", message)], &nowhere)
     })?;
     let (mut document, mut findings) = document::read(&text).map_err(|found| fail(vec![found], &nowhere))?;
-    let mut places = Places { layers: vec![Layer { text: text.clone(), written: Written::Document }] };
+    let layers = vec![Layer { text: text.clone(), written: Written::Document }];
+    let mut places = Places { layers, ..Places::default() };
     if document.as_map().is_none() {
         let found = match &document {
             Node::Null => Finding::new("empty_file", "the file is empty")
@@ -102,7 +103,11 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
     let declared = profiles(&document, &suggestions, &mut findings);
     for name in &options.profiles {
         let over = document.get("profiles").and_then(|profiles| profiles.get(name)).cloned();
-        if let Some(over) = over {
+        if let Some(mut over) = over {
+            if let Node::Map(fields) = &mut over {
+                // Others are told of where the profile is written.
+                fields.retain(|field, _| PROFILE_FIELDS.contains(&field.as_str()));
+            }
             places.layers.push(Layer { text: text.clone(), written: Written::Profile(name.clone()) });
             if over.as_map().is_some() {
                 overlay::lay(&mut document, over);
@@ -127,10 +132,10 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
         }
     }
 
-    let substituted = variables::substitute(&mut document, &suggestions);
+    let (used, wrong) = variables::substitute(&mut document, &suggestions);
     let added = added.into_iter().map(|(path, layer)| (path, &places.layers[layer])).collect();
     let laid = Laid { written: &written, added };
-    let checked = check(&document, findings, substituted, &laid, &root, kinds, &suggestions);
+    let checked = check(&document, findings, &used, wrong, &laid, &root, kinds, &suggestions);
     let (Checked { name, seed, stages }, notes) = checked.map_err(|(found, outside)| {
         let outside = Some((root.clone(), outside));
         PipelineErrors { outside, profiles: declared.clone().into(), ..fail(found, &places) }
@@ -148,7 +153,7 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
         stages,
         resolved: resolved(&document),
         notes: locate(notes, &places).0,
-        places,
+        places: Places { used, ..places },
     })
 }
 
@@ -163,9 +168,11 @@ pub fn load_recorded(
     let suggestions = Suggestions::default();
     let document = Node::from_json(recorded.resolved);
     let text = Text::file(recorded.title.into(), format!("{:#}", recorded.resolved));
-    let places = Places { layers: vec![Layer { text, written: Written::Document }] };
+    let layers = vec![Layer { text, written: Written::Document }];
+    let places = Places { layers, ..Places::default() };
     let laid = Laid { written: &stage_names(&document), added: Vec::new() };
-    let checked = check(&document, Vec::new(), Default::default(), &laid, root, kinds, &suggestions);
+    let used = Used::default();
+    let checked = check(&document, Vec::new(), &used, Vec::new(), &laid, root, kinds, &suggestions);
     let (Checked { seed, stages, .. }, notes) = checked.map_err(|(found, outside)| {
         let (problems, total) = locate(found, &places);
         let outside = Some((root.to_path_buf(), outside));
@@ -191,10 +198,12 @@ pub fn load_recorded(
 type Known = Result<(Checked, Vec<Finding>), (Vec<Finding>, BTreeSet<Source>)>;
 
 /// Checks a merged document, its variables put in, and the files that it takes from outside.
+#[allow(clippy::too_many_arguments, reason = "each is a thing of its own")]
 fn check(
     document: &Node,
     mut findings: Vec<Finding>,
-    (used, wrong): (Used, Vec<Finding>),
+    used: &Used,
+    wrong: Vec<Finding>,
     laid: &Laid<'_>,
     root: &Path,
     kinds: &'static [StageKind],
@@ -203,7 +212,7 @@ fn check(
     let mut checker = Checker { kinds, suggestions, written: laid.written, findings: Vec::new() };
     let checked = checker.document(document);
     let failed: Vec<&Finding> = findings.iter().chain(&wrong).collect();
-    let more = without_echoes(checker.findings, &failed, &used);
+    let more = without_echoes(checker.findings, &failed, used);
     findings.extend(more);
     findings.extend(wrong);
     let mut notes = Vec::new();
@@ -218,7 +227,7 @@ fn check(
     if findings.is_empty() {
         return Ok((checked, notes));
     }
-    name_variables(&mut findings, &used);
+    name_variables(&mut findings, used);
     Err((findings, checked.stages.values().flat_map(StageSpec::outside).cloned().collect()))
 }
 
@@ -364,6 +373,15 @@ fn profiles(document: &Node, suggestions: &Suggestions, findings: &mut Vec<Findi
             let message = format!("a profile has no field `{field}`");
             findings.push(Finding::new("unknown_field", message).at(spot).help(help));
         }
+        let set = over.get("vars").and_then(Node::as_map).into_iter().flat_map(IndexMap::keys);
+        for variable in set.filter(|variable| !is_variable(document, variable)) {
+            let message =
+                format!("profile `{name}` sets variable `{variable}`, which the pipeline does not have");
+            let known = document.get("vars").and_then(Node::as_map).into_iter().flat_map(IndexMap::keys);
+            let help = suggestions.help(variable, "variables are", known.map(String::as_str));
+            let spot = Spot::key(&["profiles", name, "vars", variable]);
+            findings.push(Finding::new("unknown_variable", message).at(spot).help(help));
+        }
         for stage in stages_of(over).iter().filter(|stage| !known.contains(*stage)) {
             let message = format!("profile `{name}` removes stage `{stage}`, which does not exist");
             let help = suggestions.nearest(stage, known.iter().map(String::as_str));
@@ -373,6 +391,20 @@ fn profiles(document: &Node, suggestions: &Suggestions, findings: &mut Vec<Findi
         }
     }
     profiles.keys().cloned().collect()
+}
+
+/// Whether the file declares the variable `name`, or speaks of it anywhere: a profile may bring both.
+fn is_variable(document: &Node, name: &str) -> bool {
+    fn speaks_of(node: &Node, variable: &str) -> bool {
+        match node {
+            Node::Text(text) => text.contains(variable),
+            Node::List(items) => items.iter().any(|item| speaks_of(item, variable)),
+            Node::Map(map) => map.values().any(|value| speaks_of(value, variable)),
+            Node::Null | Node::Bool(_) | Node::Number(_) | Node::Unfit(_) => false,
+        }
+    }
+    let declared = document.get("vars").and_then(Node::as_map).is_some_and(|vars| vars.contains_key(name));
+    declared || speaks_of(document, &format!("vars.{name}}}"))
 }
 
 /// Leaves out what follows from a value that is wrong already, or from a variable that is or could not be
@@ -385,8 +417,9 @@ fn without_echoes(mut findings: Vec<Finding>, wrong: &[&Finding], used: &Used) -
     let failed: Vec<Vec<String>> = wrong.iter().filter_map(|found| path_of(found)).collect();
     if !failed.is_empty() {
         let follows = |path: &Vec<String>| {
-            let variable = used.get(path).map(|name| vec!["vars".to_owned(), name.clone()]);
-            failed.iter().any(|failed| path.starts_with(failed) || Some(failed) == variable.as_ref())
+            let variables = used.get(path).map(|filled| filled.names.as_slice()).unwrap_or_default();
+            let is_of = |failed: &[String]| matches!(failed, [vars, name] if vars == "vars" && variables.contains(name));
+            failed.iter().any(|failed| path.starts_with(failed) || is_of(failed))
         };
         findings.retain(|found| !path_of(found).is_some_and(|path| follows(&path)));
     }
@@ -399,10 +432,12 @@ fn name_variables(findings: &mut [Finding], used: &Used) {
         if let Some((At::Spot(spot), _)) = found.at.first()
             && spot.part == Part::Value
             && found.code != "unknown_variable"
-            && let Some(variable) = used.get(&spot.path)
+            && let Some(filled) = used.get(&spot.path)
         {
-            let spot = Spot::value(&["vars", variable]);
-            found.at.push((At::Spot(spot), Some(format!("the value of `{variable}` is written here"))));
+            for variable in &filled.names {
+                let spot = Spot::value(&["vars", variable]);
+                found.at.push((At::Spot(spot), Some(format!("the value of `{variable}` is written here"))));
+            }
         }
     }
 }
