@@ -150,3 +150,20 @@ fn an_output_that_is_a_link_is_copied_so_that_nobody_else_has_the_file() {
     assert_eq!(kept, ["notes", "weights"]);
     assert_eq!(lab.run(&[]).success().stages("cached"), ["pack"]);
 }
+
+#[test]
+fn a_pattern_over_the_whole_project_leaves_out_what_pipe_keeps() {
+    let lab = Lab::new(
+        "stages:
+  s:
+    kind: shell
+    in: { x: { glob: '**/*.txt' } }
+    with: { command: 'ls -R {in.x} > {out.txt}', outputs: [txt] }
+",
+    );
+    lab.write("a.txt", "a");
+    lab.run(&[]).success();
+    assert_eq!(lab.run(&[]).success().stages("cached"), ["s"]);
+    lab.write("b.txt", "b");
+    assert!(lab.run(&["-n"]).success().stdout.contains("added b.txt in **/*.txt"));
+}
