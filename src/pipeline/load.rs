@@ -18,7 +18,7 @@ use super::{
     document::{self, Node},
     outside, overlay,
     places::{Layer, Part, Places, Spot, Text, Written},
-    problem::{At, Finding, PipelineErrors, locate},
+    problem::{At, Finding, PipelineErrors, Problem, locate},
     suggest::Suggestions,
     unused::{self, Added},
     variables::{self, Used},
@@ -135,11 +135,14 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
     let (used, wrong) = variables::substitute(&mut document, &suggestions);
     let added = added.into_iter().map(|(path, layer)| (path, &places.layers[layer])).collect();
     let laid = Laid { written: &written, added };
-    let checked = check(&document, findings, &used, wrong, &laid, &root, kinds, &suggestions);
-    let (Checked { name, seed, stages }, notes) = checked.map_err(|(found, outside)| {
-        let outside = Some((root.clone(), outside));
-        PipelineErrors { outside, profiles: declared.clone().into(), ..fail(found, &places) }
-    })?;
+    let looks = Looks { root: &root, is_thorough: options.looks_into_folders };
+    let checked = check(&document, findings, &used, wrong, &laid, &looks, kinds, &suggestions);
+    let checked = checked.and_then(|known| known.complete(options.may_lack_files, &used));
+    let Known { checked: Checked { name, seed, stages }, notes, missing } =
+        checked.map_err(|(found, outside)| {
+            let outside = Some((root.clone(), outside));
+            PipelineErrors { outside, profiles: declared.clone().into(), ..fail(found, &places) }
+        })?;
     let stem = options.file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     Ok(Pipeline {
         file: relative_to_root(&root, &options.file),
@@ -153,6 +156,7 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
         stages,
         resolved: resolved(&document),
         notes: locate(notes, &places).0,
+        lacking: lacking(missing, &places),
         places: Places { used, ..places },
     })
 }
@@ -172,12 +176,15 @@ pub fn load_recorded(
     let places = Places { layers, ..Places::default() };
     let laid = Laid { written: &stage_names(&document), added: Vec::new() };
     let used = Used::default();
-    let checked = check(&document, Vec::new(), &used, Vec::new(), &laid, root, kinds, &suggestions);
-    let (Checked { seed, stages, .. }, notes) = checked.map_err(|(found, outside)| {
-        let (problems, total) = locate(found, &places);
-        let outside = Some((root.to_path_buf(), outside));
-        PipelineErrors { file: recorded.title.into(), problems, total, outside, profiles: Box::default() }
-    })?;
+    let looks = Looks { root, is_thorough: false };
+    let checked = check(&document, Vec::new(), &used, Vec::new(), &laid, &looks, kinds, &suggestions);
+    let checked = checked.and_then(|known| known.complete(false, &used));
+    let Known { checked: Checked { seed, stages, .. }, notes, missing } =
+        checked.map_err(|(found, outside)| {
+            let (problems, total) = locate(found, &places);
+            let outside = Some((root.to_path_buf(), outside));
+            PipelineErrors { file: recorded.title.into(), problems, total, outside, profiles: Box::default() }
+        })?;
     Ok(Pipeline {
         file: recorded.file.to_path_buf(),
         root: root.to_path_buf(),
@@ -190,12 +197,52 @@ pub fn load_recorded(
         stages,
         resolved: recorded.resolved.clone(),
         notes: locate(notes, &places).0,
+        lacking: lacking(missing, &places),
         places,
     })
 }
 
-/// What is to be known of a checked pipeline, or all that is wrong and what it would take from outside.
-type Known = Result<(Checked, Vec<Finding>), (Vec<Finding>, BTreeSet<Source>)>;
+/// What is to be known of a checked pipeline.
+struct Known {
+    checked: Checked,
+    notes: Vec<Finding>,
+    /// What its stages take from outside and is not there, in the order of the stages.
+    missing: Vec<(String, Vec<Finding>)>,
+}
+
+/// All that is wrong, and what the stages would take from outside.
+type Wrong = (Vec<Finding>, BTreeSet<Source>);
+
+impl Known {
+    /// The same, unless files are missing that may not.
+    fn complete(self, may_lack_files: bool, used: &Used) -> Result<Self, Wrong> {
+        if may_lack_files || self.missing.is_empty() {
+            return Ok(self);
+        }
+        let mut findings: Vec<Finding> = self.missing.into_iter().flat_map(|(_, found)| found).collect();
+        name_variables(&mut findings, used);
+        Err((findings, outside_of(&self.checked)))
+    }
+}
+
+fn outside_of(checked: &Checked) -> BTreeSet<Source> {
+    checked.stages.values().flat_map(StageSpec::outside).cloned().collect()
+}
+
+/// What is missing, stage by stage.
+fn lacking(missing: Vec<(String, Vec<Finding>)>, places: &Places) -> Vec<(String, Problem)> {
+    let of_stage = |(stage, found)| {
+        let problems = locate(found, places).0;
+        problems.into_iter().map(move |problem| (String::clone(&stage), problem))
+    };
+    missing.into_iter().flat_map(of_stage).collect()
+}
+
+/// Where files from outside are looked for, and how closely.
+struct Looks<'a> {
+    root: &'a Path,
+    is_thorough: bool,
+}
 
 /// Checks a merged document, its variables put in, and the files that it takes from outside.
 #[allow(clippy::too_many_arguments, reason = "each is a thing of its own")]
@@ -205,30 +252,34 @@ fn check(
     used: &Used,
     wrong: Vec<Finding>,
     laid: &Laid<'_>,
-    root: &Path,
+    looks: &Looks<'_>,
     kinds: &'static [StageKind],
     suggestions: &Suggestions,
-) -> Known {
+) -> Result<Known, Wrong> {
     let mut checker = Checker { kinds, suggestions, written: laid.written, findings: Vec::new() };
     let checked = checker.document(document);
     let failed: Vec<&Finding> = findings.iter().chain(&wrong).collect();
     let more = without_echoes(checker.findings, &failed, used);
     findings.extend(more);
     findings.extend(wrong);
-    let mut notes = Vec::new();
+    let (mut notes, mut missing) = (Vec::new(), Vec::new());
     for stage in checked.stages.values() {
-        let (missing, noted) = outside::look(root, stage, suggestions);
-        findings.extend(missing);
+        let (wrong, noted) = outside::look(looks.root, stage, looks.is_thorough, suggestions);
+        let (lacking, wrong): (Vec<_>, Vec<_>) =
+            wrong.into_iter().partition(|found| found.code == outside::MISSING);
+        findings.extend(wrong);
+        missing.extend((!lacking.is_empty()).then(|| (stage.name.clone(), lacking)));
         notes.extend(noted);
         let (unknown, unused) = unused::look(stage, &laid.added, suggestions);
         findings.extend(unknown);
         notes.extend(unused);
     }
     if findings.is_empty() {
-        return Ok((checked, notes));
+        return Ok(Known { checked, notes, missing });
     }
+    findings.extend(missing.into_iter().flat_map(|(_, found)| found));
     name_variables(&mut findings, used);
-    Err((findings, checked.stages.values().flat_map(StageSpec::outside).cloned().collect()))
+    Err((findings, outside_of(&checked)))
 }
 
 /// What was laid over a file, as far as messages have to know.
