@@ -1,11 +1,12 @@
 //! Reads a pipeline file and carries it through all steps to a [`Pipeline`].
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fs::File,
-    io::Read,
+    io::{self, Read},
+    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use indexmap::IndexMap;
@@ -43,6 +44,9 @@ pub struct Told {
     /// A hash of the text, the profiles and the settings: where it is equal, [`load`] is told the same.
     pub hash: Digest,
 }
+
+/// What was read from pipes: that can be done once, and a file may be read more often.
+static PIPED: Mutex<BTreeMap<PathBuf, Vec<u8>>> = Mutex::new(BTreeMap::new());
 
 /// Reads what `options` name; `None` where that cannot be done: [`load`] says why.
 pub fn told(options: &LoadOptions) -> Option<Told> {
@@ -315,9 +319,7 @@ fn read(path: &Path, suggestions: &Suggestions) -> Result<Arc<Text>, Finding> {
             found
         }
     };
-    let file = File::open(path).map_err(|err| unreadable(&err))?;
-    let mut bytes = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|err| unreadable(&err))?;
+    let bytes = bytes(path).map_err(|err| unreadable(&err))?;
     if bytes.len() as u64 > LARGEST {
         let message = format!("`{}` is larger than 16 MiB, too large for a pipeline", path.display());
         return Err(Finding::new("too_large", message));
@@ -352,6 +354,22 @@ fn read(path: &Path, suggestions: &Suggestions) -> Result<Arc<Text>, Finding> {
         return Err(found.bytes(&text, at..at + '\u{feff}'.len_utf8(), Some("here")).help(help));
     }
     Ok(text)
+}
+
+/// The bytes of the file, as far as a pipeline may be long and one more.
+fn bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let mut piped = PIPED.lock().expect("nothing panics while it is locked");
+    if let Some(bytes) = piped.get(path) {
+        return Ok(bytes.clone());
+    }
+    let file = File::open(path)?;
+    let is_pipe = file.metadata()?.file_type().is_fifo();
+    let mut bytes = Vec::new();
+    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if is_pipe {
+        piped.insert(path.to_owned(), bytes.clone());
+    }
+    Ok(bytes)
 }
 
 /// Whether YAML refuses this character.

@@ -1,6 +1,6 @@
 //! A run that finds all that the run before it found: seen at a glance, and never wrongly.
 
-use std::fs;
+use std::{fs, io::Write, process::Stdio};
 
 use crate::lab::{Lab, Said};
 
@@ -204,4 +204,22 @@ fn a_stage_with_the_key_of_one_that_was_forced_has_its_result_in_the_next_run() 
         assert_eq!(lab.run(&[]).success().stages("cached"), ["a", "b", "c"]);
         assert!(!lab.run(&["-n"]).success().stdout.contains("run "));
     }
+}
+
+#[test]
+fn a_pipeline_that_comes_through_a_pipe_is_read_once() {
+    let lab = Lab::new(
+        "profiles: { other: { seed: 2 } }
+stages: { a: { kind: shell, with: { command: 'echo 1 > {out.x}', outputs: [x] } } }
+",
+    );
+    let piped = |verb: &str| {
+        let mut child = lab.command(&[verb, "/dev/stdin"]).stdin(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(&fs::read(lab.path("pipelines/p.yaml")).unwrap()).unwrap();
+        assert!(child.wait().unwrap().success(), "{verb}");
+    };
+    piped("check");
+    piped("run");
+    piped("run");
+    assert_eq!(lab.ask::<i64>("SELECT count(*) FROM run WHERE status = 'done'"), 2);
 }
