@@ -134,7 +134,7 @@ fn pipeline_json(pipeline: &Pipeline, lacking: &[(String, Problem)]) -> Value {
 
 fn errors_json(errors: &PipelineErrors) -> Value {
     json!({
-        "file": errors.file,
+        "file": errors.file.display().to_string(),
         "name": null,
         "stages": null,
         "profiles": errors.profiles,

@@ -319,6 +319,10 @@ fn read(path: &Path, suggestions: &Suggestions) -> Result<Arc<Text>, Finding> {
             found
         }
     };
+    if path.to_str().is_none() {
+        let message = format!("cannot use `{}`: its name is not text in UTF-8", path.display());
+        return Err(Finding::new("bad_name", message).help("give it another name".to_owned()));
+    }
     let bytes = bytes(path).map_err(|err| unreadable(&err))?;
     if bytes.len() as u64 > LARGEST {
         let message = format!("`{}` is larger than 16 MiB, too large for a pipeline", path.display());
