@@ -150,3 +150,14 @@ fn when_the_first_is_killed_the_second_goes_on() {
     assert!(second.wait().unwrap().success());
     assert_eq!(lab.ask::<String>("SELECT outcome FROM stage WHERE run = 2"), "ran");
 }
+
+#[test]
+fn a_record_that_is_removed_while_the_run_goes_on_is_missed() {
+    let lab = Lab::new(
+        "stages: { a: { kind: shell, with: { command: 'rm -f runs.db*; echo 1 > {out.x}', outputs: [x] } } }",
+    );
+    let said = lab.run(&[]).ends_with_code(1);
+    assert!(said.stderr.contains("runs.db` was removed or replaced while run_1 went on"), "{}", said.stderr);
+    lab.run(&[]).success();
+    assert_eq!(lab.ask::<i64>("SELECT count(*) FROM run"), 1);
+}
