@@ -187,7 +187,8 @@ impl Places {
             _ => own,
         };
         // A list or map holds what is put into it.
-        let inside = self.used.iter().filter(|(path, _)| path.starts_with(&spot.path));
+        let from = self.used.range(spot.path.clone()..);
+        let inside = from.take_while(|(path, _)| path.starts_with(&spot.path));
         let mut variables: Vec<String> = inside.flat_map(|(_, filled)| filled.names.clone()).collect();
         variables.sort_unstable();
         variables.dedup();

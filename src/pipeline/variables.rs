@@ -1,6 +1,6 @@
 //! Puts the values of `vars` where `${vars.x}` stands.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 
@@ -12,7 +12,7 @@ use super::{
 };
 
 /// The paths at which variables were put in, and which.
-pub(super) type Used = HashMap<Vec<String>, Filled>;
+pub(super) type Used = BTreeMap<Vec<String>, Filled>;
 
 /// The variables that were put into one value.
 #[derive(Debug, Clone, Default)]
