@@ -51,13 +51,21 @@ pub struct Place {
     pub line: usize,
     /// Column from 1, in characters; 0 for an option on the command line.
     pub column: usize,
+    /// The variables of the pipeline that a value came by: it is written there if it is that of a variable,
+    /// else the text that they were put into.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub variables: Vec<String>,
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
-            0 => write!(f, "{}", self.source.display()),
-            _ => write!(f, "{}:{}:{}", self.source.display(), self.line, self.column),
+            0 => write!(f, "{}", self.source.display())?,
+            _ => write!(f, "{}:{}:{}", self.source.display(), self.line, self.column)?,
         }
+        let option = self.source.to_string_lossy();
+        // `--set vars.n=3` names it.
+        let named = |name: &&String| self.line > 0 || !option.starts_with(&format!("--set vars.{name}="));
+        self.variables.iter().filter(named).try_for_each(|name| write!(f, ", vars.{name}"))
     }
 }

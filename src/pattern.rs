@@ -7,7 +7,7 @@ use std::{
 
 use globset::{Glob, GlobBuilder};
 use thiserror::Error;
-use walkdir::WalkDir;
+use walkdir::{DirEntry, WalkDir};
 
 /// A pattern that names no files.
 #[derive(Debug, Error)]
@@ -36,7 +36,7 @@ pub enum PatternError {
 ///
 /// `*` and `?` stay within one folder, `**` crosses folders. A pattern may begin with folders
 /// outside of `root` or be absolute. Symbolic links to files count, those to folders are not
-/// followed.
+/// followed. What `pipe` keeps in the project's `cache/v1` is no input, so no pattern crosses into it.
 pub fn matching_files(root: &Path, pattern: &str) -> Result<Vec<PathBuf>, PatternError> {
     let malformed = |source| PatternError::Malformed { pattern: pattern.to_owned(), source };
     let (folder, rest) = split(pattern);
@@ -46,8 +46,10 @@ pub fn matching_files(root: &Path, pattern: &str) -> Result<Vec<PathBuf>, Patter
     if !base.is_dir() {
         return Ok(Vec::new());
     }
+    let own = own_folder(root, &base);
+    let is_input = |entry: &DirEntry| own.as_deref() != Some(entry.path());
     let mut found = Vec::new();
-    for entry in WalkDir::new(&base).sort_by_file_name() {
+    for entry in WalkDir::new(&base).sort_by_file_name().into_iter().filter_entry(is_input) {
         let entry = entry.map_err(|err| PatternError::Unreadable {
             path: err.path().unwrap_or(&base).to_path_buf(),
             source: err.into(),
@@ -59,6 +61,13 @@ pub fn matching_files(root: &Path, pattern: &str) -> Result<Vec<PathBuf>, Patter
     }
     found.sort();
     Ok(found)
+}
+
+/// The folder of the cache as a walk from `base` comes to it; `None` where it does not.
+fn own_folder(root: &Path, base: &Path) -> Option<PathBuf> {
+    let cache = root.canonicalize().ok()?.join("cache/v1");
+    let below = cache.strip_prefix(base.canonicalize().ok()?).ok()?;
+    (!below.as_os_str().is_empty()).then(|| base.join(below))
 }
 
 /// The first of `files` below `root`, be they there or not, that `pattern` names.
@@ -110,5 +119,24 @@ mod tests {
         let absolute = format!("{}/in/d.*", lab.path().display());
         assert_eq!(names(&absolute), [format!("{}/in/d.csv", lab.path().display())]);
         assert!(matching_files(lab.path(), "in/[").is_err());
+    }
+
+    #[test]
+    fn a_pattern_does_not_cross_into_what_pipe_keeps() {
+        let lab = tempfile::tempdir().unwrap();
+        for file in ["cache/v1/scratch/a.txt", "cache/own.txt", "sub/cache/v1/b.txt", "c.txt"] {
+            let path = lab.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        let names = |pattern: &str| {
+            let files = matching_files(lab.path(), pattern).unwrap();
+            files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>()
+        };
+        let below = format!("{}/**/*.txt", lab.path().display());
+        assert_eq!(names("**/*.txt"), ["c.txt", "cache/own.txt", "sub/cache/v1/b.txt"]);
+        assert_eq!(names("cache/**/*.txt"), ["cache/own.txt"]);
+        assert_eq!(names("sub/../**/*.txt").len(), 3);
+        assert_eq!(names(&below).len(), 3);
     }
 }

@@ -146,7 +146,7 @@ mod tests {
         };
         let parameter =
             |old, new, place| Reason::Parameter { path: "rank".into(), old, new, place, since: None };
-        let place = Place { source: "a.yaml".into(), line: 12, column: 5 };
+        let place = Place { source: "a.yaml".into(), line: 12, column: 5, variables: Vec::new() };
         let files = |count: usize| FileNames {
             count,
             first: (0..count.min(10)).map(|number| format!("{number}.txt")).collect(),

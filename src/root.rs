@@ -13,16 +13,25 @@ use std::{
 ///
 /// # Errors
 ///
-/// If `given` is not a folder that can be entered, or there is no working directory.
+/// If `given` is not a folder that can be entered, if there is no working directory, or if the name of the
+/// root is not UTF-8.
 pub fn project_root(given: Option<&Path>, file: Option<&Path>) -> io::Result<PathBuf> {
     if let Some(given) = given {
         let root = given.canonicalize()?;
-        return if root.is_dir() { Ok(root) } else { Err(io::ErrorKind::NotADirectory.into()) };
+        return if root.is_dir() { named(root) } else { Err(io::ErrorKind::NotADirectory.into()) };
     }
     let here = std::env::current_dir()?.canonicalize()?;
     let start = file.and_then(folder_of).unwrap_or_else(|| here.clone());
     let found = start.ancestors().find(|dir| dir.join("pipelines").is_dir() || dir.join("runs.db").is_file());
-    Ok(found.map_or(here, Path::to_path_buf))
+    named(found.map_or(here, Path::to_path_buf))
+}
+
+/// `root`, if it can be told to a stage and recorded.
+fn named(root: PathBuf) -> io::Result<PathBuf> {
+    match root.to_str() {
+        Some(_) => Ok(root),
+        None => Err(io::Error::other("its name is not text in UTF-8, give it another one")),
+    }
 }
 
 /// `file` as a path relative to `root` where it lies below it, else as an absolute path.

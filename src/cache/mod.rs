@@ -94,6 +94,12 @@ pub enum CacheError {
     /// A pattern is malformed, or a folder below it cannot be read.
     #[error(transparent)]
     Pattern(PatternError),
+    /// A link of a folder leads to nothing.
+    #[error("`{}` is a link to nothing: remove the link, or make what it leads to", path.display())]
+    BrokenLink {
+        /// The link.
+        path: PathBuf,
+    },
     /// A link leads to a folder above it.
     #[error("`{}` leads back to a folder above it", path.display())]
     Loop {

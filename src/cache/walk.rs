@@ -11,7 +11,10 @@ use std::{
 };
 
 use rayon::prelude::*;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, fstat, openat, statat};
+use rustix::{
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, fstat, openat, statat},
+    io::Errno,
+};
 
 use super::{CacheError, stat::Stat, vigil::Vigil};
 
@@ -91,7 +94,7 @@ fn add(files: &mut Vec<u8>, name: &[u8], stat: Stat) {
 }
 
 fn list(path: PathBuf, above: Option<&Above<'_>>, vigil: Option<&Vigil>) -> Result<Listing, CacheError> {
-    let failed = |path: &Path, err: rustix::io::Errno| CacheError::io("list", path)(err.into());
+    let failed = |path: &Path, err: Errno| CacheError::io("list", path)(err.into());
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let folder = openat(CWD, &path, flags, Mode::empty()).map_err(|err| failed(&path, err))?;
     let own = fstat(&folder).map_err(|err| failed(&path, err))?;
@@ -117,7 +120,12 @@ fn list(path: PathBuf, above: Option<&Above<'_>>, vigil: Option<&Vigil>) -> Resu
                 folders.push(below());
                 continue;
             }
-            let told = statat(&folder, name, AtFlags::empty()).map_err(|err| failed(&below(), err))?;
+            let told = statat(&folder, name, AtFlags::empty()).map_err(|err| {
+                if err == Errno::NOENT && entry.file_type() == FileType::Symlink {
+                    return CacheError::BrokenLink { path: below() };
+                }
+                failed(&below(), err)
+            })?;
             if entry.file_type() != FileType::RegularFile || told.st_nlink > 1 {
                 unseen();
             }

@@ -56,6 +56,7 @@ impl Check {
 /// Checks the pipeline, and every profile alone unless one was chosen; returns the outside files that they
 /// lack.
 fn check(options: &LoadOptions) -> Result<(Pipeline, Vec<(String, Problem)>), PipelineErrors> {
+    let options = &LoadOptions { looks_into_folders: true, ..options.clone() };
     let checked = load(options, pipe_stages::kinds());
     let (mut wrong, declared, total) = match &checked {
         Ok(pipeline) => (Vec::new(), pipeline.declared_profiles.as_slice(), 0),
@@ -133,7 +134,7 @@ fn pipeline_json(pipeline: &Pipeline, lacking: &[(String, Problem)]) -> Value {
 
 fn errors_json(errors: &PipelineErrors) -> Value {
     json!({
-        "file": errors.file,
+        "file": errors.file.display().to_string(),
         "name": null,
         "stages": null,
         "profiles": errors.profiles,

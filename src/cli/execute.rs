@@ -162,7 +162,7 @@ pub fn run_start(pipeline: &Pipeline) -> RunStart {
 /// How this process was called.
 pub fn invocation(root: &Path, started: Timestamp) -> Invocation {
     Invocation {
-        command: std::env::args().skip(1).collect(),
+        command: std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect(),
         git: git::state(root),
         version: env!("CARGO_PKG_VERSION").into(),
         host: hostname::get().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),

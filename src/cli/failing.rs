@@ -139,7 +139,12 @@ mod tests {
         let words = |words: &[&str]| words.iter().map(ToString::to_string).collect();
         let base = words(&["pipe", "run", "pipelines/all_three.yaml", "-p demo"]);
         let again = Again { base, logs: words(&["pipe", "logs"]), ..Again::default() };
-        let place = Some(Place { source: "pipelines/all_three.yaml".into(), line: 12, column: 3 });
+        let place = Some(Place {
+            source: "pipelines/all_three.yaml".into(),
+            line: 12,
+            column: 3,
+            variables: Vec::new(),
+        });
         let failing = Failing { record: &record, run: RunId(4), place, again: &again };
         failing.lines(width).iter().map(|line| line.plain() + "\n").collect()
     }

@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::{Args, ValueEnum};
+use clap::{
+    Args, ValueEnum,
+    builder::{OsStringValueParser, TypedValueParser},
+};
 
 use super::{Failure, targets::quoted};
 use crate::root::project_root;
@@ -17,7 +20,8 @@ use crate::root::project_root;
 pub struct Globals {
     /// Project folder that paths are relative to, and that holds `cache/` and `runs.db`
     /// [default: the nearest folder at or above the pipeline file that has `pipelines/` or `runs.db`]
-    #[arg(long, global = true, value_name = "DIR", env = "PIPE_ROOT", hide_env_values = true)]
+    #[arg(long, global = true, value_name = "DIR", env = "PIPE_ROOT", hide_env_values = true,
+          value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub root: Option<PathBuf>,
     /// When to use colours; `auto` heeds the terminal and `NO_COLOR`
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t)]

@@ -1,6 +1,10 @@
 //! `pipe launch`: starts the commands of a run; `pipe run` starts it, people do not.
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use crate::exec::{LAUNCH, serve};
 
@@ -13,7 +17,7 @@ pub fn launch(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode>
     Some(match serve(files) {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
-            eprintln!("cannot start commands: {err}");
+            let _ = writeln!(io::stderr(), "cannot start commands: {err}");
             ExitCode::FAILURE
         }
     })

@@ -1,11 +1,14 @@
 //! The arguments of verbs that load a pipeline.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 
 use super::{Failure, Globals};
-use crate::pipeline::{LoadOptions, Pipeline, load};
+use crate::pipeline::{LoadOptions, Pipeline, PipelineErrors, load};
 
 /// A pipeline file and what is laid over it.
 #[derive(Debug, Clone, Args)]
@@ -30,7 +33,24 @@ impl PipelineArgs {
             profiles: self.profiles.clone(),
             sets: self.sets.clone(),
             root: globals.named_root().map(Path::to_path_buf),
+            ..LoadOptions::default()
         }
+    }
+
+    /// Loads and checks the pipeline, of which the files of stages that `selected` leaves out may be missing.
+    pub fn load_for(
+        &self,
+        globals: &Globals,
+        selected: impl FnOnce(&Pipeline) -> Result<Option<BTreeSet<String>>, Failure>,
+    ) -> Result<Pipeline, PipelineErrors> {
+        let options = LoadOptions { may_lack_files: true, ..self.options(globals) };
+        let pipeline = load(&options, pipe_stages::kinds())?;
+        // What is wrong with the selection is told when it is used.
+        if let Ok(selected) = selected(&pipeline) {
+            let lacking = |errors| PipelineErrors { file: self.file.clone(), ..errors };
+            pipeline.has_files_for(selected.as_ref()).map_err(lacking)?;
+        }
+        Ok(pipeline)
     }
 
     /// Loads and checks the pipeline against the built-in kinds.

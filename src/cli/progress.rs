@@ -25,7 +25,7 @@ pub struct Events<'a> {
 impl<'a> Events<'a> {
     /// A run of `file` is being prepared.
     pub fn starting(file: &Path) {
-        tell("starting", json!({ "file": file }));
+        tell("starting", json!({ "file": file.display().to_string() }));
     }
 
     /// Something that concerns no stage.

@@ -88,6 +88,13 @@ impl Reproduce {
         if then.resolved.is_null() {
             return Err(Failure::input(format!("the pipeline of {id} is no longer in `runs.db`")));
         }
+        if then.stages.is_empty() {
+            let file = quoted(&then.info.file.display().to_string());
+            return Err(Failure::input(format!(
+                "{id} ended before it recorded a stage: there is nothing to compare"
+            ))
+            .help(format!("`pipe run {file}` runs its pipeline as it is now")));
+        }
         let root = match &self.worktree {
             None => home,
             Some(folder) => self.check_out(globals, &history, &then, &home, folder)?,

@@ -36,7 +36,7 @@ use crate::{
     engine::{Capacity, Planned, Repeat, Request, Summary},
     exec::Stop,
     names::RunId,
-    pipeline::{Pipeline, StageSpec, Told, load, told},
+    pipeline::{Pipeline, PipelineErrors, StageSpec, Told, told},
     record::{Outcome, RunStatus, StageRecord},
     runs::{
         RunsDb,
@@ -101,7 +101,7 @@ impl Run {
         {
             return Ok(ExitCode::SUCCESS);
         }
-        let pipeline = self.pipeline.load(globals)?;
+        let pipeline = self.load(globals)?;
         let cache = cache.unwrap_or_else(|| Cache::open(&pipeline.root.join("cache")));
         self.once(globals, &pipeline, &cache, &stop, starting)
     }
@@ -154,7 +154,7 @@ impl Run {
             // How the file looks is noted before it is read, and so are its inputs.
             watch.look_from_now_on()?;
             let starting = self.starting();
-            let code = match load(&self.pipeline.options(globals), pipe_stages::kinds()) {
+            let code = match self.load(globals) {
                 Ok(pipeline) => {
                     let stages = pipeline.stages.values();
                     let outside = stages.flat_map(StageSpec::outside).cloned().collect();
@@ -181,6 +181,10 @@ impl Run {
                 Waited::Changed(files) => self.progress.remark(&format!("\n  changed {}", changed(&files))),
             }
         }
+    }
+
+    fn load(&self, globals: &Globals) -> Result<Pipeline, PipelineErrors> {
+        self.pipeline.load_for(globals, |pipeline| self.targets.selected(pipeline))
     }
 
     /// The exit code of what was done, after saying what went wrong.

@@ -1,7 +1,14 @@
 //! How a run is shown while it happens, all of it on standard error: lines, on a terminal with a
 //! live part below them, or JSON.
 
-use std::{io::IsTerminal, path::Path, process::ExitCode, rc::Rc, time::Duration};
+use std::{
+    fmt::Display,
+    io::{IsTerminal, Write},
+    path::Path,
+    process::ExitCode,
+    rc::Rc,
+    time::Duration,
+};
 
 use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
@@ -90,7 +97,7 @@ impl Progress {
     pub fn remark(self, text: &str) {
         match self {
             Progress::Json => Events::remark(text),
-            Progress::Auto | Progress::Plain => anstream::eprintln!("{text}"),
+            Progress::Auto | Progress::Plain => tell(text),
         }
     }
 
@@ -179,5 +186,12 @@ pub fn stopping() -> Line {
 
 /// Prints a line of talk.
 pub fn print(line: &Line) {
-    anstream::eprintln!("{line}");
+    tell(line);
+}
+
+/// Writes a line to standard error. A reader that has gone or a disk that is full is no problem of the run:
+/// it goes on without its talk.
+fn tell(line: impl Display) {
+    let line = format!("{line}\n");
+    let _ = anstream::stderr().lock().write_all(line.as_bytes());
 }

@@ -40,12 +40,13 @@ pub struct Why {
 impl Why {
     /// Runs the verb.
     pub fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
-        let pipeline = self.pipeline.load(globals)?;
+        let until = || Selection { until: vec![self.stage.clone()], ..Selection::default() };
+        let pipeline = self.pipeline.load_for(globals, |pipeline| Ok(until().of(pipeline)?))?;
         stage_exists(&pipeline, &self.stage)?;
         let cache = Cache::open(&pipeline.root.join("cache"));
         let request = Request {
             pipeline: &pipeline,
-            selected: Selection { until: vec![self.stage.clone()], ..Selection::default() }.of(&pipeline)?,
+            selected: until().of(&pipeline)?,
             keep_going: false,
             force: Force::None,
             capacity: Capacity::of_processor(1, 0),

@@ -56,7 +56,6 @@ struct Ready {
     stage: String,
     decided: Decided,
     reasons: Vec<Reason>,
-    looked_at: Timestamp,
 }
 
 /// A stage that is being executed, and stages of the same key that wait for it.
@@ -65,7 +64,9 @@ struct Running {
     share: Capacity,
     gpus: Vec<String>,
     reasons: Vec<Reason>,
+    /// When it began: the wait for room is not its own, its retries are.
     started: Timestamp,
+    has_begun: bool,
     outside: Vec<(Source, Digest)>,
     followers: Vec<Ready>,
 }
@@ -93,6 +94,11 @@ struct Schedule<'r, 'o> {
     mark: Mark,
     /// What the next run will find of the stages with a result.
     found: HashMap<String, Found>,
+    /// The execution that has given each key its result.
+    results: HashMap<ActionKey, String>,
+    /// Whether a key had one result for a stage and a newer one, that of a forced stage, for another: the next
+    /// run finds the newer one for both.
+    is_superseded: bool,
     rests_on: RestsOn,
     free: Capacity,
     /// The GPUs that no running stage has.
@@ -134,6 +140,8 @@ impl<'r, 'o> Schedule<'r, 'o> {
             outcomes: BTreeMap::new(),
             mark: tools.cache.mark(),
             found: HashMap::new(),
+            results: HashMap::new(),
+            is_superseded: false,
             rests_on: RestsOn::default(),
             free: request.capacity,
             free_gpus: request.gpus.clone(),
@@ -177,7 +185,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
             () => RunStatus::Done,
         };
         summary.tables = self.tables();
-        if self.found.len() == self.request.pipeline.stages.len() {
+        if self.found.len() == self.request.pipeline.stages.len() && !self.is_superseded {
             let found = self.order.iter().filter_map(|stage| self.found.remove(stage)).collect();
             let rests_on = std::mem::take(&mut self.rests_on);
             Repeat::keep(self.request, self.tools, found, rests_on, summary.tables.clone(), self.mark);
@@ -240,7 +248,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
         match decided {
             Err(err) => self.cannot_decide(spec, looked_at, &err),
             Ok(Decided { verdict: Decision::Cached(hit), key, outside, .. }) => {
-                self.will_be_found(spec, outside_digests(spec, &outside), &hit);
+                self.will_be_found(spec, key, outside_digests(spec, &outside), &hit);
                 self.satisfied(spec, key, looked_at, hit);
             }
             Ok(mut decided) => {
@@ -262,7 +270,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
                 else {
                     unreachable!("hits were handled above")
                 };
-                self.ready.push_back(Ready { stage, decided, reasons, looked_at });
+                self.ready.push_back(Ready { stage, decided, reasons });
             }
         }
         Ok(())
@@ -295,7 +303,8 @@ impl<'r, 'o> Schedule<'r, 'o> {
                 share,
                 gpus: gpus.clone(),
                 reasons: ready.reasons,
-                started: ready.looked_at,
+                started: Timestamp::now(),
+                has_begun: false,
                 outside: outside_digests(spec, &ready.decided.outside),
                 followers: Vec::new(),
             };
@@ -327,7 +336,11 @@ impl<'r, 'o> Schedule<'r, 'o> {
             Notice::Reported(execution, event) => RunEvent::Reported { stage, execution, event },
             Notice::Retrying { retry, of, error } => RunEvent::Retrying { stage, retry, of, error },
             Notice::Started(execution) => {
-                let reasons = self.running[&stage].reasons.clone();
+                let running = self.running.get_mut(&stage).expect("only running stages say something");
+                if !running.has_begun {
+                    (running.started, running.has_begun) = (execution.started, true);
+                }
+                let reasons = running.reasons.clone();
                 RunEvent::Started { stage, execution, reasons }
             }
         });
@@ -351,10 +364,10 @@ impl<'r, 'o> Schedule<'r, 'o> {
         match performed.ending {
             Ending::Ran { execution, differs } => {
                 record.execution = Some(execution.id.clone());
-                // From here on the wait for free cores does not count.
+                // Of several attempts the one counts that gave the result.
                 record.started = execution.started;
                 let hit = Hit::of(&execution);
-                self.will_be_found(spec, running.outside, &hit);
+                self.will_be_found(spec, running.key, running.outside, &hit);
                 satisfied_by = Some(hit);
                 self.has_result(&spec.name, execution.outputs.clone());
                 self.finish(record, Some(execution), differs);
@@ -381,8 +394,9 @@ impl<'r, 'o> Schedule<'r, 'o> {
             Some(hit) => {
                 for follower in running.followers {
                     let spec = &self.request.pipeline.stages[&follower.stage];
-                    self.will_be_found(spec, outside_digests(spec, &follower.decided.outside), &hit);
-                    self.satisfied(spec, running.key, running.started, hit.clone());
+                    let outside = outside_digests(spec, &follower.decided.outside);
+                    self.will_be_found(spec, running.key, outside, &hit);
+                    self.satisfied(spec, running.key, Timestamp::now(), hit.clone());
                 }
             }
             None => self.ready.extend(running.followers),
@@ -390,7 +404,9 @@ impl<'r, 'o> Schedule<'r, 'o> {
     }
 
     /// Notes what the next run has to look at to find the result of `spec` again.
-    fn will_be_found(&mut self, spec: &StageSpec, outside: Vec<(Source, Digest)>, hit: &Hit) {
+    fn will_be_found(&mut self, spec: &StageSpec, key: ActionKey, outside: Vec<(Source, Digest)>, hit: &Hit) {
+        let before = self.results.insert(key, hit.execution.clone());
+        self.is_superseded |= before.is_some_and(|before| before != hit.execution);
         let found = Found { stage: spec.name.clone(), since: hit.run, device: hit.device.clone() };
         self.found.insert(spec.name.clone(), found);
         self.rests_on.outside.extend(outside);

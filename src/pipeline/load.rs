@@ -1,11 +1,12 @@
 //! Reads a pipeline file and carries it through all steps to a [`Pipeline`].
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fs::File,
-    io::Read,
+    io::{self, Read},
+    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use indexmap::IndexMap;
@@ -18,7 +19,7 @@ use super::{
     document::{self, Node},
     outside, overlay,
     places::{Layer, Part, Places, Spot, Text, Written},
-    problem::{At, Finding, PipelineErrors, locate},
+    problem::{At, Finding, PipelineErrors, Problem, locate},
     suggest::Suggestions,
     unused::{self, Added},
     variables::{self, Used},
@@ -43,6 +44,9 @@ pub struct Told {
     /// A hash of the text, the profiles and the settings: where it is equal, [`load`] is told the same.
     pub hash: Digest,
 }
+
+/// What was read from pipes: that can be done once, and a file may be read more often.
+static PIPED: Mutex<BTreeMap<PathBuf, Vec<u8>>> = Mutex::new(BTreeMap::new());
 
 /// Reads what `options` name; `None` where that cannot be done: [`load`] says why.
 pub fn told(options: &LoadOptions) -> Option<Told> {
@@ -85,7 +89,8 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
         fail(vec![Finding::new("bad_root", message)], &nowhere)
     })?;
     let (mut document, mut findings) = document::read(&text).map_err(|found| fail(vec![found], &nowhere))?;
-    let mut places = Places { layers: vec![Layer { text: text.clone(), written: Written::Document }] };
+    let layers = vec![Layer { text: text.clone(), written: Written::Document }];
+    let mut places = Places { layers, ..Places::default() };
     if document.as_map().is_none() {
         let found = match &document {
             Node::Null => Finding::new("empty_file", "the file is empty")
@@ -102,7 +107,11 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
     let declared = profiles(&document, &suggestions, &mut findings);
     for name in &options.profiles {
         let over = document.get("profiles").and_then(|profiles| profiles.get(name)).cloned();
-        if let Some(over) = over {
+        if let Some(mut over) = over {
+            if let Node::Map(fields) = &mut over {
+                // Others are told of where the profile is written.
+                fields.retain(|field, _| PROFILE_FIELDS.contains(&field.as_str()));
+            }
             places.layers.push(Layer { text: text.clone(), written: Written::Profile(name.clone()) });
             if over.as_map().is_some() {
                 overlay::lay(&mut document, over);
@@ -127,14 +136,17 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
         }
     }
 
-    let substituted = variables::substitute(&mut document, &suggestions);
+    let (used, wrong) = variables::substitute(&mut document, &suggestions);
     let added = added.into_iter().map(|(path, layer)| (path, &places.layers[layer])).collect();
     let laid = Laid { written: &written, added };
-    let checked = check(&document, findings, substituted, &laid, &root, kinds, &suggestions);
-    let (Checked { name, seed, stages }, notes) = checked.map_err(|(found, outside)| {
-        let outside = Some((root.clone(), outside));
-        PipelineErrors { outside, profiles: declared.clone().into(), ..fail(found, &places) }
-    })?;
+    let looks = Looks { root: &root, is_thorough: options.looks_into_folders };
+    let checked = check(&document, findings, &used, wrong, &laid, &looks, kinds, &suggestions);
+    let checked = checked.and_then(|known| known.complete(options.may_lack_files, &used));
+    let Known { checked: Checked { name, seed, stages }, notes, missing } =
+        checked.map_err(|(found, outside)| {
+            let outside = Some((root.clone(), outside));
+            PipelineErrors { outside, profiles: declared.clone().into(), ..fail(found, &places) }
+        })?;
     let stem = options.file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     Ok(Pipeline {
         file: relative_to_root(&root, &options.file),
@@ -148,7 +160,8 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
         stages,
         resolved: resolved(&document),
         notes: locate(notes, &places).0,
-        places,
+        lacking: lacking(missing, &places),
+        places: Places { used, ..places },
     })
 }
 
@@ -163,14 +176,19 @@ pub fn load_recorded(
     let suggestions = Suggestions::default();
     let document = Node::from_json(recorded.resolved);
     let text = Text::file(recorded.title.into(), format!("{:#}", recorded.resolved));
-    let places = Places { layers: vec![Layer { text, written: Written::Document }] };
+    let layers = vec![Layer { text, written: Written::Document }];
+    let places = Places { layers, ..Places::default() };
     let laid = Laid { written: &stage_names(&document), added: Vec::new() };
-    let checked = check(&document, Vec::new(), Default::default(), &laid, root, kinds, &suggestions);
-    let (Checked { seed, stages, .. }, notes) = checked.map_err(|(found, outside)| {
-        let (problems, total) = locate(found, &places);
-        let outside = Some((root.to_path_buf(), outside));
-        PipelineErrors { file: recorded.title.into(), problems, total, outside, profiles: Box::default() }
-    })?;
+    let used = Used::default();
+    let looks = Looks { root, is_thorough: false };
+    let checked = check(&document, Vec::new(), &used, Vec::new(), &laid, &looks, kinds, &suggestions);
+    let checked = checked.and_then(|known| known.complete(false, &used));
+    let Known { checked: Checked { seed, stages, .. }, notes, missing } =
+        checked.map_err(|(found, outside)| {
+            let (problems, total) = locate(found, &places);
+            let outside = Some((root.to_path_buf(), outside));
+            PipelineErrors { file: recorded.title.into(), problems, total, outside, profiles: Box::default() }
+        })?;
     Ok(Pipeline {
         file: recorded.file.to_path_buf(),
         root: root.to_path_buf(),
@@ -183,43 +201,89 @@ pub fn load_recorded(
         stages,
         resolved: recorded.resolved.clone(),
         notes: locate(notes, &places).0,
+        lacking: lacking(missing, &places),
         places,
     })
 }
 
-/// What is to be known of a checked pipeline, or all that is wrong and what it would take from outside.
-type Known = Result<(Checked, Vec<Finding>), (Vec<Finding>, BTreeSet<Source>)>;
+/// What is to be known of a checked pipeline.
+struct Known {
+    checked: Checked,
+    notes: Vec<Finding>,
+    /// What its stages take from outside and is not there, in the order of the stages.
+    missing: Vec<(String, Vec<Finding>)>,
+}
+
+/// All that is wrong, and what the stages would take from outside.
+type Wrong = (Vec<Finding>, BTreeSet<Source>);
+
+impl Known {
+    /// The same, unless files are missing that may not.
+    fn complete(self, may_lack_files: bool, used: &Used) -> Result<Self, Wrong> {
+        if may_lack_files || self.missing.is_empty() {
+            return Ok(self);
+        }
+        let mut findings: Vec<Finding> = self.missing.into_iter().flat_map(|(_, found)| found).collect();
+        name_variables(&mut findings, used);
+        Err((findings, outside_of(&self.checked)))
+    }
+}
+
+fn outside_of(checked: &Checked) -> BTreeSet<Source> {
+    checked.stages.values().flat_map(StageSpec::outside).cloned().collect()
+}
+
+/// What is missing, stage by stage.
+fn lacking(missing: Vec<(String, Vec<Finding>)>, places: &Places) -> Vec<(String, Problem)> {
+    let of_stage = |(stage, found)| {
+        let problems = locate(found, places).0;
+        problems.into_iter().map(move |problem| (String::clone(&stage), problem))
+    };
+    missing.into_iter().flat_map(of_stage).collect()
+}
+
+/// Where files from outside are looked for, and how closely.
+struct Looks<'a> {
+    root: &'a Path,
+    is_thorough: bool,
+}
 
 /// Checks a merged document, its variables put in, and the files that it takes from outside.
+#[allow(clippy::too_many_arguments, reason = "each is a thing of its own")]
 fn check(
     document: &Node,
     mut findings: Vec<Finding>,
-    (used, wrong): (Used, Vec<Finding>),
+    used: &Used,
+    wrong: Vec<Finding>,
     laid: &Laid<'_>,
-    root: &Path,
+    looks: &Looks<'_>,
     kinds: &'static [StageKind],
     suggestions: &Suggestions,
-) -> Known {
+) -> Result<Known, Wrong> {
     let mut checker = Checker { kinds, suggestions, written: laid.written, findings: Vec::new() };
     let checked = checker.document(document);
     let failed: Vec<&Finding> = findings.iter().chain(&wrong).collect();
-    let more = without_echoes(checker.findings, &failed, &used);
+    let more = without_echoes(checker.findings, &failed, used);
     findings.extend(more);
     findings.extend(wrong);
-    let mut notes = Vec::new();
+    let (mut notes, mut missing) = (Vec::new(), Vec::new());
     for stage in checked.stages.values() {
-        let (missing, noted) = outside::look(root, stage, suggestions);
-        findings.extend(missing);
+        let (wrong, noted) = outside::look(looks.root, stage, looks.is_thorough, suggestions);
+        let (lacking, wrong): (Vec<_>, Vec<_>) =
+            wrong.into_iter().partition(|found| found.code == outside::MISSING);
+        findings.extend(wrong);
+        missing.extend((!lacking.is_empty()).then(|| (stage.name.clone(), lacking)));
         notes.extend(noted);
         let (unknown, unused) = unused::look(stage, &laid.added, suggestions);
         findings.extend(unknown);
         notes.extend(unused);
     }
     if findings.is_empty() {
-        return Ok((checked, notes));
+        return Ok(Known { checked, notes, missing });
     }
-    name_variables(&mut findings, &used);
-    Err((findings, checked.stages.values().flat_map(StageSpec::outside).cloned().collect()))
+    findings.extend(missing.into_iter().flat_map(|(_, found)| found));
+    name_variables(&mut findings, used);
+    Err((findings, outside_of(&checked)))
 }
 
 /// What was laid over a file, as far as messages have to know.
@@ -255,9 +319,11 @@ fn read(path: &Path, suggestions: &Suggestions) -> Result<Arc<Text>, Finding> {
             found
         }
     };
-    let file = File::open(path).map_err(|err| unreadable(&err))?;
-    let mut bytes = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|err| unreadable(&err))?;
+    if path.to_str().is_none() {
+        let message = format!("cannot use `{}`: its name is not text in UTF-8", path.display());
+        return Err(Finding::new("bad_name", message).help("give it another name".to_owned()));
+    }
+    let bytes = bytes(path).map_err(|err| unreadable(&err))?;
     if bytes.len() as u64 > LARGEST {
         let message = format!("`{}` is larger than 16 MiB, too large for a pipeline", path.display());
         return Err(Finding::new("too_large", message));
@@ -292,6 +358,22 @@ fn read(path: &Path, suggestions: &Suggestions) -> Result<Arc<Text>, Finding> {
         return Err(found.bytes(&text, at..at + '\u{feff}'.len_utf8(), Some("here")).help(help));
     }
     Ok(text)
+}
+
+/// The bytes of the file, as far as a pipeline may be long and one more.
+fn bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let mut piped = PIPED.lock().expect("nothing panics while it is locked");
+    if let Some(bytes) = piped.get(path) {
+        return Ok(bytes.clone());
+    }
+    let file = File::open(path)?;
+    let is_pipe = file.metadata()?.file_type().is_fifo();
+    let mut bytes = Vec::new();
+    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if is_pipe {
+        piped.insert(path.to_owned(), bytes.clone());
+    }
+    Ok(bytes)
 }
 
 /// Whether YAML refuses this character.
@@ -364,6 +446,15 @@ fn profiles(document: &Node, suggestions: &Suggestions, findings: &mut Vec<Findi
             let message = format!("a profile has no field `{field}`");
             findings.push(Finding::new("unknown_field", message).at(spot).help(help));
         }
+        let set = over.get("vars").and_then(Node::as_map).into_iter().flat_map(IndexMap::keys);
+        for variable in set.filter(|variable| !is_variable(document, variable)) {
+            let message =
+                format!("profile `{name}` sets variable `{variable}`, which the pipeline does not have");
+            let known = document.get("vars").and_then(Node::as_map).into_iter().flat_map(IndexMap::keys);
+            let help = suggestions.help(variable, "variables are", known.map(String::as_str));
+            let spot = Spot::key(&["profiles", name, "vars", variable]);
+            findings.push(Finding::new("unknown_variable", message).at(spot).help(help));
+        }
         for stage in stages_of(over).iter().filter(|stage| !known.contains(*stage)) {
             let message = format!("profile `{name}` removes stage `{stage}`, which does not exist");
             let help = suggestions.nearest(stage, known.iter().map(String::as_str));
@@ -373,6 +464,20 @@ fn profiles(document: &Node, suggestions: &Suggestions, findings: &mut Vec<Findi
         }
     }
     profiles.keys().cloned().collect()
+}
+
+/// Whether the file declares the variable `name`, or speaks of it anywhere: a profile may bring both.
+fn is_variable(document: &Node, name: &str) -> bool {
+    fn speaks_of(node: &Node, variable: &str) -> bool {
+        match node {
+            Node::Text(text) => text.contains(variable),
+            Node::List(items) => items.iter().any(|item| speaks_of(item, variable)),
+            Node::Map(map) => map.values().any(|value| speaks_of(value, variable)),
+            Node::Null | Node::Bool(_) | Node::Number(_) | Node::Unfit(_) => false,
+        }
+    }
+    let declared = document.get("vars").and_then(Node::as_map).is_some_and(|vars| vars.contains_key(name));
+    declared || speaks_of(document, &format!("vars.{name}}}"))
 }
 
 /// Leaves out what follows from a value that is wrong already, or from a variable that is or could not be
@@ -385,8 +490,9 @@ fn without_echoes(mut findings: Vec<Finding>, wrong: &[&Finding], used: &Used) -
     let failed: Vec<Vec<String>> = wrong.iter().filter_map(|found| path_of(found)).collect();
     if !failed.is_empty() {
         let follows = |path: &Vec<String>| {
-            let variable = used.get(path).map(|name| vec!["vars".to_owned(), name.clone()]);
-            failed.iter().any(|failed| path.starts_with(failed) || Some(failed) == variable.as_ref())
+            let variables = used.get(path).map(|filled| filled.names.as_slice()).unwrap_or_default();
+            let is_of = |failed: &[String]| matches!(failed, [vars, name] if vars == "vars" && variables.contains(name));
+            failed.iter().any(|failed| path.starts_with(failed) || is_of(failed))
         };
         findings.retain(|found| !path_of(found).is_some_and(|path| follows(&path)));
     }
@@ -399,10 +505,12 @@ fn name_variables(findings: &mut [Finding], used: &Used) {
         if let Some((At::Spot(spot), _)) = found.at.first()
             && spot.part == Part::Value
             && found.code != "unknown_variable"
-            && let Some(variable) = used.get(&spot.path)
+            && let Some(filled) = used.get(&spot.path)
         {
-            let spot = Spot::value(&["vars", variable]);
-            found.at.push((At::Spot(spot), Some(format!("the value of `{variable}` is written here"))));
+            for variable in &filled.names {
+                let spot = Spot::value(&["vars", variable]);
+                found.at.push((At::Spot(spot), Some(format!("the value of `{variable}` is written here"))));
+            }
         }
     }
 }

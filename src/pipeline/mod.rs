@@ -56,6 +56,10 @@ pub struct LoadOptions {
     pub sets: Vec<String>,
     /// The project root, if the person named one.
     pub root: Option<PathBuf>,
+    /// Whether files that stages take from outside may be missing: see [`Pipeline::lacking`].
+    pub may_lack_files: bool,
+    /// Whether to look at each entry of the folders that stages take, which may take long.
+    pub looks_into_folders: bool,
 }
 
 /// A pipeline as a run has recorded it.
@@ -100,6 +104,8 @@ pub struct Pipeline {
     pub resolved: Value,
     /// What is worth knowing though nothing is wrong with it.
     pub notes: Vec<Problem>,
+    /// The files from outside that are missing, by stage; none unless they may be missing.
+    pub lacking: Vec<(String, Problem)>,
     /// Where everything was written.
     pub places: Places,
 }
@@ -188,6 +194,29 @@ impl StageSpec {
 }
 
 impl Pipeline {
+    /// Refuses a pipeline of which one of `stages`, or one that they need, lacks files; `None` for all stages.
+    pub fn has_files_for(&self, stages: Option<&BTreeSet<String>>) -> Result<(), PipelineErrors> {
+        if self.lacking.is_empty() {
+            return Ok(());
+        }
+        let dag = self.dag();
+        let needed = stages.map(|stages| dag.closure(stages.iter().map(String::as_str)));
+        let is_needed = |stage: &str| needed.as_ref().is_none_or(|needed| needed.contains(&stage));
+        let lacking = self.lacking.iter().filter(|(stage, _)| is_needed(stage));
+        let problems: Vec<Problem> = lacking.map(|(_, problem)| problem.clone()).collect();
+        if problems.is_empty() {
+            return Ok(());
+        }
+        let outside = self.stages.values().flat_map(StageSpec::outside).cloned().collect();
+        Err(PipelineErrors {
+            file: self.root.join(&self.file),
+            total: problems.len(),
+            problems,
+            outside: Some((self.root.clone(), outside)),
+            profiles: self.declared_profiles.clone().into(),
+        })
+    }
+
     /// The graph of its stages.
     pub fn dag(&self) -> Dag {
         let stages = self.stages.values().map(|stage| (stage.name.as_str(), stage.upstream()));

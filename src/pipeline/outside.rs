@@ -6,6 +6,8 @@ use std::{
     path::{Component, Path},
 };
 
+use walkdir::WalkDir;
+
 use super::{Source, StageSpec, places::Spot, problem::Finding, suggest::Suggestions};
 use crate::pattern::{PatternError, matching_files, names_one_of};
 
@@ -14,11 +16,15 @@ const OWN: [&str; 4] = ["cache/v1", "runs.db", "runs.db-wal", "runs.db-shm"];
 /// Files that are among it in every project, by which a pattern is known that names some of it.
 const OWN_FILES: [&str; 5] = ["cache/v1/index.db", "cache/v1/lock", "runs.db", "runs.db-wal", "runs.db-shm"];
 
+/// The code of what is said of a file that is not there.
+pub(super) const MISSING: &str = "missing_file";
+
 /// Looks at every file, folder and pattern that `stage` takes: what is missing, and what ties
-/// the pipeline to this machine.
+/// the pipeline to this machine. Of folders each entry is looked at only where that `is_thorough`.
 pub(super) fn look(
     root: &Path,
     stage: &StageSpec,
+    is_thorough: bool,
     suggestions: &Suggestions,
 ) -> (Vec<Finding>, Vec<Finding>) {
     let (mut missing, mut notes) = (Vec::new(), Vec::new());
@@ -32,6 +38,8 @@ pub(super) fn look(
         let spot = Spot::value(&["stages", &stage.name, "in", port, what]);
         if let Some(found) = own(root, source).or_else(|| problem(root, source, suggestions)) {
             missing.push(found.at(spot.clone()));
+        } else if is_thorough && let Source::Dir(path) = source {
+            missing.extend(broken_link(root, path).map(|found| found.at(spot.clone())));
         }
         let outside = path.components().any(|part| part == Component::ParentDir);
         if path.is_absolute() || outside {
@@ -84,7 +92,7 @@ fn leads_elsewhere(path: &Path) -> bool {
 }
 
 fn problem(root: &Path, source: &Source, suggestions: &Suggestions) -> Option<Finding> {
-    let missing = |message: String| Finding::new("missing_file", message);
+    let missing = |message: String| Finding::new(MISSING, message);
     match source {
         Source::Output { .. } => None,
         Source::File(path) => match fs::metadata(root.join(path)) {
@@ -123,6 +131,21 @@ fn problem(root: &Path, source: &Source, suggestions: &Suggestions) -> Option<Fi
     }
 }
 
+/// The first link of a folder that leads nowhere.
+fn broken_link(root: &Path, folder: &Path) -> Option<Finding> {
+    let top = root.join(folder);
+    let walk = WalkDir::new(&top).follow_links(true).sort_by_file_name();
+    let failed = walk.into_iter().find_map(Result::err)?;
+    let link = failed.path()?.to_owned();
+    let is_link = fs::symlink_metadata(&link).is_ok_and(|metadata| metadata.is_symlink());
+    if !is_link || failed.loop_ancestor().is_some() {
+        return None;
+    }
+    let shown = folder.join(link.strip_prefix(&top).unwrap_or(&link));
+    let found = Finding::new(MISSING, format!("`{}` is a link to nothing", shown.display()));
+    Some(found.help("remove the link, or make what it leads to".to_owned()))
+}
+
 fn unreadable(
     what: &str,
     root: &Path,
@@ -131,9 +154,9 @@ fn unreadable(
     suggestions: &Suggestions,
 ) -> Finding {
     if err.kind() != std::io::ErrorKind::NotFound {
-        return Finding::new("missing_file", format!("cannot read {what} `{}`: {err}", path.display()));
+        return Finding::new(MISSING, format!("cannot read {what} `{}`: {err}", path.display()));
     }
-    let found = Finding::new("missing_file", format!("{what} `{}` does not exist", path.display()));
+    let found = Finding::new(MISSING, format!("{what} `{}` does not exist", path.display()));
     let near = near_file(&root.join(path), suggestions).map(|name| path.with_file_name(name));
     found.help(match near {
         Some(near) => format!("did you mean `{}`?", near.display()),

@@ -7,7 +7,10 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use super::marks::Marks;
+use super::{
+    marks::Marks,
+    variables::{Filled, Used},
+};
 use crate::names::Place;
 
 /// A text that people wrote: the pipeline file, or one option of the command line.
@@ -45,7 +48,7 @@ impl Text {
     /// The line and column of the byte `at`.
     pub fn place(&self, at: usize) -> Place {
         let (line, column) = if self.is_option { (0, 0) } else { line_and_column(&self.content, at) };
-        Place { source: self.name.clone(), line, column }
+        Place { source: self.name.clone(), line, column, variables: Vec::new() }
     }
 }
 
@@ -138,6 +141,7 @@ impl Layer {
 #[derive(Debug, Clone, Default)]
 pub struct Places {
     pub(super) layers: Vec<Layer>,
+    pub(super) used: Used,
 }
 
 impl Places {
@@ -148,7 +152,7 @@ impl Places {
 
     /// Where a parameter, a dotted path below `with`, was written; `None` for a default.
     pub fn param(&self, stage: &str, path: &str) -> Option<Place> {
-        self.exact(&Spot::key(&["stages", stage, "with"]).below(path))
+        self.value(&Spot::key(&["stages", stage, "with"]).below(path))
     }
 
     /// Where an input was written.
@@ -158,8 +162,8 @@ impl Places {
 
     /// Where the seed was written that a stage draws with; `None` for the default of 0.
     pub fn seed(&self, stage: &str) -> Option<Place> {
-        let own = self.exact(&Spot::key(&["stages", stage, "seed"]));
-        own.or_else(|| self.exact(&Spot::key(&["seed"])))
+        let own = self.value(&Spot::key(&["stages", stage, "seed"]));
+        own.or_else(|| self.value(&Spot::key(&["seed"])))
     }
 
     /// Where the time limit of a stage was written.
@@ -169,6 +173,26 @@ impl Places {
 
     fn place(&self, spot: &Spot) -> Option<Place> {
         self.find(spot).map(|(text, range)| text.place(range.start))
+    }
+
+    /// Where the value of `spot` was written: that of a variable if it is one, else its own place. Either
+    /// has the variables that it came by.
+    fn value(&self, spot: &Spot) -> Option<Place> {
+        let own = self.exact(spot)?;
+        let place = match self.used.get(&spot.path) {
+            Some(Filled { names, is_whole: true }) => {
+                let of_variable = names.first().and_then(|name| self.exact(&Spot::key(&["vars", name])));
+                of_variable.unwrap_or(own)
+            }
+            _ => own,
+        };
+        // A list or map holds what is put into it.
+        let from = self.used.range(spot.path.clone()..);
+        let inside = from.take_while(|(path, _)| path.starts_with(&spot.path));
+        let mut variables: Vec<String> = inside.flat_map(|(_, filled)| filled.names.clone()).collect();
+        variables.sort_unstable();
+        variables.dedup();
+        Some(Place { variables, ..place })
     }
 
     fn exact(&self, spot: &Spot) -> Option<Place> {

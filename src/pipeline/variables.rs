@@ -1,6 +1,6 @@
 //! Puts the values of `vars` where `${vars.x}` stands.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 
@@ -11,8 +11,17 @@ use super::{
     suggest::Suggestions,
 };
 
-/// The paths at which a variable was put in, and which.
-pub(super) type Used = HashMap<Vec<String>, String>;
+/// The paths at which variables were put in, and which.
+pub(super) type Used = BTreeMap<Vec<String>, Filled>;
+
+/// The variables that were put into one value.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Filled {
+    /// Their names, in order; one at least.
+    pub names: Vec<String>,
+    /// Whether the value is that of the variable, and no longer text.
+    pub is_whole: bool,
+}
 
 /// Replaces every `${vars.x}` outside of `vars` in the merged document.
 ///
@@ -121,6 +130,15 @@ impl Work<'_> {
             }
             filled.push_str(before);
             let Some(end) = from.find('}') else {
+                let open = from[2..].trim_start();
+                if open.starts_with("vars.") {
+                    let is_of_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+                    let name = &open[..open.find(|c| !is_of_name(c)).unwrap_or(open.len())];
+                    let found = Finding::new("open_variable", format!("`${{{name}` has no `}}`"));
+                    let help = format!("write `${{{name}}}`, or `$${{{name}` for the text itself");
+                    self.report(found.help(help), path);
+                    return None;
+                }
                 rest = from;
                 break;
             };
@@ -157,7 +175,11 @@ impl Work<'_> {
             return Ok(Reference::Other);
         };
         if self.vars.contains_key(name) {
-            self.used.insert(path.to_vec(), name.to_owned());
+            let filled = self.used.entry(path.to_vec()).or_default();
+            filled.is_whole = whole;
+            if !filled.names.iter().any(|known| known == name) {
+                filled.names.push(name.to_owned());
+            }
             return Ok(Reference::Variable(name.to_owned()));
         }
         let names = self.vars.keys().map(String::as_str).collect::<Vec<_>>();

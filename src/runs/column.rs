@@ -88,6 +88,11 @@ impl Column {
         self.own().is_some_and(|name| LISTS.contains(&name))
     }
 
+    /// Whether it is a time.
+    pub(super) fn is_time(&self) -> bool {
+        self.own() == Some("started")
+    }
+
     /// The values that it can have, where these are few.
     pub(super) fn values(&self) -> Option<&'static [&'static str]> {
         (self.own() == Some("status")).then_some(&STATES[..])

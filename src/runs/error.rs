@@ -72,6 +72,15 @@ pub enum RunsError {
         /// Where it would be.
         path: PathBuf,
     },
+    /// The file was removed or replaced while a run wrote to it.
+    #[error("`{path}` was removed or replaced while {run} went on, which is not recorded")]
+    #[diagnostic(help("its results are in the cache: the same command finds them and records a run"))]
+    Gone {
+        /// The run.
+        run: RunId,
+        /// Where the database was.
+        path: PathBuf,
+    },
     /// No run has this name.
     #[error("there is no run `{name}`")]
     UnknownRun {

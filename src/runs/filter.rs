@@ -6,6 +6,7 @@
 //! one    = "not" one | "(" any ")" | COLUMN OP VALUE      OP: = != < <= > >= ~
 //! ```
 
+use jiff::civil::DateTime;
 use miette::{Diagnostic, MietteError, MietteSpanContents, SourceCode, SourceSpan, SpanContents};
 use pipe_stages::nearest;
 use thiserror::Error;
@@ -203,22 +204,29 @@ impl<'a> Reader<'a> {
                 "texts with blanks are written in quotes",
             ));
         }
+        let plain = if quoted { &value[1..value.len() - 1] } else { value };
         if let Some(values) =
             column.values().filter(|_| matches!(operator, Operator::Equal | Operator::Unequal))
+            && !values.contains(&plain)
         {
-            let plain = if quoted { &value[1..value.len() - 1] } else { value };
-            if !values.contains(&plain) {
-                let near = nearest(plain, values.iter().copied());
-                let help = match near {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => format!("it can be {}", values.join(", ")),
-                };
-                return Err(self.wrong(value, format!("no run can have the {name} `{plain}`"), &help));
-            }
+            let near = nearest(plain, values.iter().copied());
+            let help = match near {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("it can be {}", values.join(", ")),
+            };
+            return Err(self.wrong(value, format!("no run can have the {name} `{plain}`"), &help));
+        }
+        if column.is_time() && *operator != Operator::Contains {
+            let Some(time) = time(plain) else {
+                let help = "write a time in UTC: `2026-03-01`, or `'2026-03-01 12:30'` in quotes";
+                return Err(self.wrong(value, format!("`{plain}` is no time"), help));
+            };
+            self.at += value.len();
+            return Ok(Filter::Compare(column, *operator, Literal::Text(time)));
         }
         self.at += value.len();
         let literal = match value.parse::<f64>() {
-            _ if quoted => Literal::Text(value[1..value.len() - 1].to_owned()),
+            _ if quoted => Literal::Text(plain.to_owned()),
             Ok(number) => Literal::Number(number),
             Err(_) => Literal::Text(value.to_owned()),
         };
@@ -229,6 +237,22 @@ impl<'a> Reader<'a> {
         let at = SourceSpan::from((self.at.min(self.text.len()), word.len()));
         FilterError { message, text: Condition(self.text.to_owned()), at, help: help.into() }
     }
+}
+
+/// The beginning of a time as the database has it, if `text` is one: `2026`, `2026-03-01` or
+/// `2026-03-01 12:30`.
+fn time(text: &str) -> Option<String> {
+    const REST: &str = "0000-01-01T00:00:00.000000";
+    let text = text.strip_suffix(['Z', 'z']).unwrap_or(text);
+    let text = text.replacen([' ', 't'], "T", 1);
+    // It ends where a part of a time does.
+    let is_whole = match text.len() {
+        4 | 7 | 10 | 13 | 16 | 19 => true,
+        length => (21..=26).contains(&length),
+    };
+    let whole = format!("{text}{}", REST.get(text.len()..)?);
+    let has_offset = text.get(10..).is_some_and(|clock| clock.contains(['+', '-']));
+    (is_whole && !has_offset && whole.parse::<DateTime>().is_ok()).then_some(text)
 }
 
 /// Whether it can be a column or a value, rather than an operator, a bracket or a broken text.

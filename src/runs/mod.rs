@@ -45,6 +45,7 @@ pub use tags::{Note, check_tag};
 
 use std::{
     convert::Infallible,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -61,6 +62,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct RunsDb {
     conn: Connection,
     path: PathBuf,
+    /// Device and inode of the file that was opened.
+    own: Option<(u64, u64)>,
     /// A private copy that is read in place of a database that cannot be locked.
     _copy: Option<TempDir>,
 }
@@ -88,7 +91,7 @@ impl RunsDb {
             // Fails when another process opens the new database just now; then that one does it.
             let _ = conn.pragma_update(None, "journal_mode", "wal");
         }
-        Ok(Self { conn, path: path.to_owned(), _copy: None })
+        Ok(Self { conn, path: path.to_owned(), own: identity(path), _copy: None })
     }
 
     /// Opens the database at `path` for asking: it is an error when nothing was recorded yet.
@@ -120,7 +123,12 @@ impl RunsDb {
         let Self { conn, .. } = Self::open(&copy)?;
         let refused = |source| RunsError::database(path, source);
         conn.pragma_update(None, "query_only", true).map_err(refused)?;
-        Ok(Self { conn, path: path.to_owned(), _copy: Some(folder) })
+        Ok(Self { conn, path: path.to_owned(), own: None, _copy: Some(folder) })
+    }
+
+    /// Whether what was written can be found: the file may be removed or replaced while it is open.
+    fn is_in_place(&self) -> bool {
+        self.own.is_none() || self.own == identity(&self.path)
     }
 
     fn read<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, RunsError> {
@@ -150,6 +158,11 @@ impl RunsDb {
         })
         .map_err(|source| RunsError::database(&self.path, source))
     }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 /// `time` as the database keeps it: UTC with microseconds, so that texts sort like times.

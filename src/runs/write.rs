@@ -221,7 +221,8 @@ impl RunsDb {
                 run.0,
             ))?;
             Ok(())
-        })
+        })?;
+        if self.is_in_place() { Ok(()) } else { Err(RunsError::Gone { run, path: self.path.clone() }) }
     }
 
     fn unknown_executions(&self, ids: Vec<String>) -> RunsError {

@@ -1,7 +1,10 @@
 //! Files that were never meant well: each is refused within a second.
 
 use std::{
+    ffi::OsString,
     fmt::Write,
+    os::unix::ffi::OsStringExt,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -233,4 +236,39 @@ fn what_is_merged_and_is_no_map_is_named_at_its_place() {
       `----
     ");
     assert!(refused("stages: { a: { <<: 3 } }").contains("`<<` takes a map to copy from, not the number 3"));
+}
+
+#[test]
+fn names_that_are_not_text_are_refused_by_name() {
+    let lab = Lab::new("stages: { a: { kind: shell, with: { command: 'true' } } }");
+    let name = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+    std::fs::copy(lab.path().join("pipelines/a.yaml"), lab.path().join(name(b"pipelines/\xff.yaml")))
+        .unwrap();
+    std::fs::create_dir_all(lab.path().join(name(b"\xfe/pipelines"))).unwrap();
+    let ended = |words: &[OsString]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pipe"));
+        let output = command.args(words).current_dir(lab.path()).env_remove("PIPE_ROOT").output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let file = name(b"pipelines/\xff.yaml");
+    for more in [&["run"][..], &["check"], &["check", "--json"], &["run", "--progress", "json"]] {
+        let words: Vec<OsString> = more.iter().map(OsString::from).chain([file.clone()]).collect();
+        let (code, err) = ended(&words);
+        assert_eq!(code, Some(2), "{err}");
+        let is_told = err.contains("its name is not text in UTF-8") || more.contains(&"--json");
+        assert!(is_told, "{err}");
+    }
+    let root = [name(b"--root"), name(b"\xfe"), name(b"run"), name(b"pipelines/a.yaml")];
+    let (code, err) = ended(&root);
+    assert_eq!(code, Some(2), "{err}");
+    assert!(err.contains("as the project root: its name is not text in UTF-8"), "{err}");
+    assert!(!lab.path().join("runs.db").exists());
+}
+
+#[test]
+fn an_empty_variable_names_no_root() {
+    let lab = Lab::new("stages: { a: { kind: shell, with: { command: 'true' } } }");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pipe"));
+    let output = command.args(["check", "pipelines/a.yaml"]).current_dir(lab.path()).env("PIPE_ROOT", "");
+    assert!(output.status().unwrap().success());
 }

@@ -155,3 +155,36 @@ fn settings_reach_parameters_variables_seeds_and_whole_stages() {
         assert_eq!(ended.code, 0, "{setting}: {}", ended.err);
     }
 }
+
+#[test]
+fn a_profile_sets_variables_that_there_are() {
+    let pipeline = "vars: { train: 1 }
+profiles:
+  typo: { vars: { trian: 5 } }
+stages:
+  a: { kind: shell, with: { command: 'echo ${vars.train}' } }
+";
+    insta::assert_snapshot!(Lab::new(pipeline).refused(&[]), @r#"
+     x profile `typo` sets variable `trian`, which the pipeline does not have
+      ,-[pipelines/a.yaml:3:19]
+    3 |   typo: { vars: { trian: 5 } }
+      :                   ^^^^^
+      `----
+     help: did you mean `train`?
+    "#);
+    assert!(Lab::new(pipeline).refused(&["-p", "typo"]).contains("did you mean `train`?"));
+    // A profile may bring a variable together with what takes it.
+    let own = "typo: { vars: { more: 5 }, stages: { a: { with: { command: 'echo ${vars.more}' } } } }";
+    let lab = Lab::new(pipeline.replace("typo: { vars: { trian: 5 } }", own));
+    assert_eq!(lab.check(&[]).code, 0);
+    assert_eq!(lab.check(&["-p", "typo"]).code, 0);
+}
+
+#[test]
+fn a_field_that_no_profile_has_is_told_once() {
+    let err =
+        Lab::new("profiles: { p: { stage: {} } }\nstages: { a: { kind: shell, with: { command: 'true' } } }")
+            .refused(&[]);
+    assert!(err.contains("a profile has no field `stage`"), "{err}");
+    assert!(!err.contains("with profile"), "{err}");
+}

@@ -434,3 +434,21 @@ fn what_pipe_itself_writes_is_no_input() {
         assert_eq!(lab.check(&[]).code, 0, "{source}: {}", lab.check(&[]).err);
     }
 }
+
+#[test]
+fn a_variable_without_its_brace_is_no_text() {
+    let open = "stages: { a: { kind: shell, with: { command: \"echo ${vars.n\" } } }\nvars: { n: 1 }";
+    insta::assert_snapshot!(Lab::new(open).refused(&[]), @r#"
+     x `${vars.n` has no `}`
+      ,-[pipelines/a.yaml:1:46]
+    1 | stages: { a: { kind: shell, with: { command: "echo ${vars.n" } } }
+      :                                              ^^^^^^^^^^^^^^^
+      `----
+     help: write `${vars.n}`, or `$${vars.n` for the text itself
+    "#);
+    // What is not ours, and what is escaped, is text as before.
+    for text in ["echo ${HOME", "echo '$${vars.n'"] {
+        let lab = Lab::new(open.replace("echo ${vars.n", text));
+        assert_eq!(lab.check(&[]).code, 0, "{text}");
+    }
+}

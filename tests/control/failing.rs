@@ -62,3 +62,27 @@ fn a_failure_is_one_also_where_nobody_reads_what_is_printed() {
         lab.files("cache/v1/objects").iter().for_each(|object| std::fs::remove_file(object).unwrap());
     }
 }
+
+#[test]
+fn the_time_of_a_stage_is_its_own_however_long_it_waited_for_room() {
+    let lab = Lab::new(
+        "stages:
+  slow: { kind: shell, with: { command: 'sleep 1' } }
+  bad: { kind: shell, with: { command: 'exit 1' } }
+  twin: { kind: shell, with: { command: 'sleep 1' } }
+  good: { kind: shell, with: { command: 'echo good' } }
+",
+    );
+    lab.run(&["-j", "1", "-k"]).ends_with_code(1);
+    let late = "SELECT count(*) FROM stage_record AS record JOIN run ON run.id = record.run
+                WHERE name IN ('bad', 'good') AND duration < 0.9
+                  AND julianday(record.started) - julianday(run.started) > 0.9 / 86400";
+    assert_eq!(lab.ask::<i64>(late), 2);
+}
+
+#[test]
+fn the_time_of_a_stage_that_fails_again_and_again_holds_all_of_its_attempts() {
+    let lab = Lab::new("stages: { bad: { kind: shell, retry: 2, with: { command: 'sleep 0.2; exit 1' } } }");
+    lab.run(&[]).ends_with_code(1);
+    assert!(lab.ask::<f64>("SELECT duration FROM stage_record") > 0.6);
+}

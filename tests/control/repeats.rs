@@ -1,6 +1,6 @@
 //! A run that finds all that the run before it found: seen at a glance, and never wrongly.
 
-use std::fs;
+use std::{fs, io::Write, process::Stdio};
 
 use crate::lab::{Lab, Said};
 
@@ -183,4 +183,43 @@ fn a_run_between_is_not_passed_over() {
     lab.run(&[]).success();
     let shown = lab.pipe(&["show", "@last"]).success().stdout;
     assert!(shown.contains("second"), "{shown}");
+}
+
+#[test]
+fn a_stage_with_the_key_of_one_that_was_forced_has_its_result_in_the_next_run() {
+    let lab = Lab::new(
+        "stages:
+  a: { kind: shell, with: { command: 'date +%N > {out.x}', outputs: [x] } }
+  b: { kind: shell, with: { command: 'date +%N > {out.x}', outputs: [x] } }
+  c: { kind: shell, in: { x: a, y: b }, with: { command: 'cat {in.x} {in.y} > {out.z}', outputs: [z] } }
+",
+    );
+    lab.run(&[]).success();
+    for forced in ["a", "b"] {
+        lab.run(&[&format!("--force={forced}")]).success();
+        let planned = lab.run(&["-n"]).success().stdout;
+        let will_run = planned.lines().filter(|line| line.starts_with("run ")).count();
+        let said = lab.run(&[]).success();
+        assert_eq!(said.stages("done").len(), will_run, "{planned}{}", said.stderr);
+        assert_eq!(lab.run(&[]).success().stages("cached"), ["a", "b", "c"]);
+        assert!(!lab.run(&["-n"]).success().stdout.contains("run "));
+    }
+}
+
+#[test]
+fn a_pipeline_that_comes_through_a_pipe_is_read_once() {
+    let lab = Lab::new(
+        "profiles: { other: { seed: 2 } }
+stages: { a: { kind: shell, with: { command: 'echo 1 > {out.x}', outputs: [x] } } }
+",
+    );
+    let piped = |verb: &str| {
+        let mut child = lab.command(&[verb, "/dev/stdin"]).stdin(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(&fs::read(lab.path("pipelines/p.yaml")).unwrap()).unwrap();
+        assert!(child.wait().unwrap().success(), "{verb}");
+    };
+    piped("check");
+    piped("run");
+    piped("run");
+    assert_eq!(lab.ask::<i64>("SELECT count(*) FROM run WHERE status = 'done'"), 2);
 }

@@ -161,3 +161,14 @@ fn ctrl_c_also_stops_a_run_that_began_again_since_the_history_was_damaged() {
     assert_eq!(pipe.wait().unwrap().code(), Some(130));
     assert_eq!(sleeping(&lab), 0);
 }
+
+#[test]
+fn a_record_that_is_removed_while_the_run_goes_on_is_missed() {
+    let lab = Lab::new(
+        "stages: { a: { kind: shell, with: { command: 'rm -f runs.db*; echo 1 > {out.x}', outputs: [x] } } }",
+    );
+    let said = lab.run(&[]).ends_with_code(1);
+    assert!(said.stderr.contains("runs.db` was removed or replaced while run_1 went on"), "{}", said.stderr);
+    lab.run(&[]).success();
+    assert_eq!(lab.ask::<i64>("SELECT count(*) FROM run"), 1);
+}

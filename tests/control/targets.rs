@@ -136,3 +136,26 @@ fn a_name_or_pattern_that_nothing_matches_is_an_error_with_the_nearest_name() {
     let said = lab.run(&["--only", "[a"]).ends_with_code(2);
     assert!(said.stderr.contains("is not a pattern"), "{}", said.stderr);
 }
+
+#[test]
+fn files_of_stages_that_are_not_needed_may_be_missing() {
+    let lab = Lab::new(
+        "stages:
+  a: { kind: shell, with: { command: 'echo 1 > {out.y}', outputs: [y] } }
+  b: { kind: shell, in: { x: { file: later.txt } }, with: { command: 'cp {in.x} {out.y}', outputs: [y] } }
+  c: { kind: shell, in: { x: b }, with: { command: 'cp {in.x} {out.y}', outputs: [y] } }
+",
+    );
+    assert!(lab.run(&["-n", "--until", "a"]).success().stdout.contains("run     a"));
+    assert!(lab.pipe(&["why", "pipelines/p.yaml", "a"]).success().stdout.contains("will run"));
+    assert_eq!(lab.run(&["--only", "a"]).success().stages("done"), ["a"]);
+    assert_eq!(lab.run(&["--until", "a"]).success().stages("cached"), ["a"]);
+    for more in [&[][..], &["-n"], &["--only", "b"], &["--only", "c"], &["--from", "a", "--until", "c"]] {
+        let said = lab.run(more);
+        let lacks = said.stderr.contains("file `later.txt` does not exist") && said.code == Some(2);
+        assert!(lacks || more.contains(&"a"), "{more:?}: {}", said.stderr);
+    }
+    assert!(lab.pipe(&["check", "pipelines/p.yaml"]).ends_with_code(2).stderr.contains("later.txt"));
+    lab.write("later.txt", "2");
+    lab.run(&[]).success();
+}

@@ -22,8 +22,8 @@ fn the_reference_of_the_command_line_is_the_help_of_every_verb() {
     command.build();
     let mut text = format!(
         "{HEAD}# Command line\n\nWhat `pipe --help` and `pipe VERB --help` print. Exit codes: 0 done, 1 a stage \
-         failed, 2 something\nyou wrote cannot be used. Results go to standard output, what is said about \
-         them to standard error.\n"
+         failed, 2 something\nyou wrote cannot be used, 130 stopped by Ctrl-C (or SIGTERM or SIGHUP). Results go to \
+         standard output,\nwhat is said about them to standard error.\n"
     );
     write_help(&mut text, "pipe", &mut command);
     for verb in command.get_subcommands_mut().filter(|verb| !verb.is_hide_set() && verb.get_name() != "help")

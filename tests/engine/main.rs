@@ -398,7 +398,7 @@ fn the_plan_says_for_every_stage_whether_it_runs_and_why() {
     let plan = lab.plan(&Options { sets: &["subject.text=me"], ..Options::default() }).join("\n");
     insta::assert_snapshot!(plan, @r#"
     greeting: cached run_1
-    subject: run [Parameter { path: "text", old: Some(String("you there")), new: Some(String("me")), place: Some(Place { source: "--set subject.text=me", line: 0, column: 0 }), since: Some(RunId(1)) }]
+    subject: run [Parameter { path: "text", old: Some(String("you there")), new: Some(String("me")), place: Some(Place { source: "--set subject.text=me", line: 0, column: 0, variables: [] }), since: Some(RunId(1)) }]
     first: cached run_1
     number: cached run_1
     all: run [Upstream { stages: ["subject"] }]

@@ -7,3 +7,4 @@ mod events;
 mod failing;
 mod first_word;
 mod terminal;
+mod unheard;

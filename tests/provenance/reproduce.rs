@@ -203,3 +203,16 @@ fn uncommitted_changes_that_are_too_large_to_keep_are_not_taken_for_none() {
     let said = lab.pipe(&["reproduce", "run_1", "--worktree", "again"]).ends_with_code(2);
     assert!(said.stderr.contains("are not kept: they were larger than 16 MiB"), "{}", said.stderr);
 }
+
+#[test]
+fn a_run_that_was_killed_before_anything_was_recorded_is_not_compared_with_nothing() {
+    let lab = Lab::new("stages: { a: { kind: shell, with: { command: 'sleep 60' } } }");
+    let mut pipe = lab.start_until(&[], "running a");
+    pipe.kill().unwrap();
+    pipe.wait().unwrap();
+    for more in [&[][..], &["-n"]] {
+        let said = lab.pipe(&[&["reproduce", "run_1"], more].concat()).ends_with_code(2);
+        assert!(said.stderr.contains("run_1 ended before it recorded a stage"), "{}", said.stderr);
+    }
+    assert_eq!(lab.ask::<i64>("SELECT count(*) FROM run"), 1);
+}

@@ -332,3 +332,31 @@ fn tags_and_notes_say_what_they_did() {
     assert_eq!(said(&lab, "note best try rank 32"), "noted on run_2\n");
     assert_eq!(said(&lab, "tag best best --remove"), "run_2 is no longer `best`\n");
 }
+
+#[test]
+fn a_time_is_compared_with_times() {
+    let lab = three_runs();
+    for wrong in ["yesterday", "2026-13-45", "202", "12", "'2026-03-01 25:00'", "2026-03-01T10:00+02:00"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_pipe"))
+            .arg("--root")
+            .arg(lab.folder.path())
+            .args(["runs", "--where", &format!("started >= {wrong}")])
+            .output()
+            .unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{wrong}: {err}");
+        assert!(err.contains(&format!("`{}` is no time", wrong.trim_matches('\''))), "{err}");
+    }
+    for right in
+        ["2000", "2000-01", "2000-01-31", "2000-01-31T10", "'2000-01-31 10:30'", "2000-01-31T10:30:00Z"]
+    {
+        let output = Command::new(env!("CARGO_BIN_EXE_pipe"))
+            .arg("--root")
+            .arg(lab.folder.path())
+            .args(["runs", "--where", &format!("started >= {right}")])
+            .output()
+            .unwrap();
+        let out = String::from_utf8(output.stdout).unwrap();
+        assert!(out.contains("run_3"), "{right}: {out}");
+    }
+}

@@ -1,6 +1,9 @@
 //! What stages before it wrote is there for a stage to read, and not to write.
 
-use std::{fs, os::unix::fs::MetadataExt};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, symlink},
+};
 
 use crate::lab::Lab;
 
@@ -243,4 +246,44 @@ fn a_project_may_lie_in_a_folder_whose_name_is_not_utf8() {
     .unwrap();
     let output = lab.command(&["run", "pipelines/p.yaml"]).current_dir(&root).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+#[test]
+fn a_pattern_over_the_whole_project_leaves_out_what_pipe_keeps() {
+    let lab = Lab::new(
+        "stages:
+  s:
+    kind: shell
+    in: { x: { glob: '**/*.txt' } }
+    with: { command: 'ls -R {in.x} > {out.txt}', outputs: [txt] }
+",
+    );
+    lab.write("a.txt", "a");
+    lab.run(&[]).success();
+    assert_eq!(lab.run(&[]).success().stages("cached"), ["s"]);
+    lab.write("b.txt", "b");
+    assert!(lab.run(&["-n"]).success().stdout.contains("added b.txt in **/*.txt"));
+}
+
+#[test]
+fn a_link_to_nothing_in_a_folder_is_told_where_the_folder_is_written() {
+    let lab = Lab::new(
+        "stages:
+  s: { kind: shell, in: { x: { dir: d } }, with: { command: 'ls {in.x} > {out.x}', outputs: [x] } }
+",
+    );
+    fs::create_dir(lab.path("d")).unwrap();
+    symlink("nowhere", lab.path("d/broken")).unwrap();
+    let checked = lab.pipe(&["check", "pipelines/p.yaml"]).ends_with_code(2).stderr;
+    for part in ["`d/broken` is a link to nothing", "pipelines/p.yaml:2:37", "help: remove the link"] {
+        assert!(checked.contains(part), "{checked}");
+    }
+    for (more, code) in [(&["-n"][..], 2), (&[], 1)] {
+        let said = lab.run(more).ends_with_code(code).stderr;
+        assert!(said.contains("d/broken` is a link to nothing: remove the link"), "{said}");
+    }
+    lab.write("d/nowhere", "");
+    lab.pipe(&["check", "pipelines/p.yaml"]).success();
+    lab.run(&[]).success();
 }

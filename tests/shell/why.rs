@@ -247,3 +247,42 @@ fn a_result_of_a_history_that_is_gone_is_from_elsewhere() {
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["execution"]["run"], serde_json::Value::Null);
 }
+
+#[test]
+fn a_value_that_came_by_a_variable_is_told_by_it() {
+    let lab = Lab::new(
+        "vars: { n: 1, how: -v }
+seed: 1
+profiles:
+  big: { vars: { n: 100 } }
+stages:
+  s:
+    kind: shell
+    with:
+      command: 'echo {params.n} {params.both} ${vars.how} > {out.x}'
+      params: { n: '${vars.n}', both: ['${vars.n}', 2] }
+      outputs: [x]
+",
+    );
+    lab.run(&[]).success();
+    let why = |more: &[&str]| lab.pipe(&[&["why", "pipelines/p.yaml", "s"], more].concat()).success().stdout;
+    insta::assert_snapshot!(why(&["-p", "big"]), @"
+    s: will run
+      with.params.both: [1,2] → [100,2] (pipelines/p.yaml:10:33, vars.n)
+      with.params.n: 1 → 100 (pipelines/p.yaml:4:18, vars.n)
+      since run_1
+    ");
+    insta::assert_snapshot!(why(&["--set", "vars.n=3"]), @"
+    s: will run
+      with.params.both: [1,2] → [3,2] (pipelines/p.yaml:10:33, vars.n)
+      with.params.n: 1 → 3 (--set vars.n=3)
+      since run_1
+    ");
+    assert!(why(&["--set", "s.params.n=3"]).contains("with.params.n: 1 → 3 (--set s.params.n=3)\n"));
+    lab.edit("n: 1, how: -v", "n: 1, how: -q");
+    insta::assert_snapshot!(why(&[]), @"
+    s: will run
+      with.command: …o {params.n} {params.both} -v > {out.x} → …o {params.n} {params.both} -q > {out.x} (pipelines/p.yaml:9:7, vars.how)
+      since run_1
+    ");
+}
