@@ -129,7 +129,8 @@ pub fn join(cache: &Cache, say: &dyn Fn(&str)) -> Result<Hold, Failure> {
 /// The first Ctrl-C stops the stages and records the run, and calls `stopped`; a second one kills
 /// them and ends, at most [`GRACE`] later.
 pub fn stop_on_signals(stop: &Stop, stopped: impl Fn() + Send + 'static) {
-    static RUNNING: Mutex<Option<(Stop, Box<dyn Fn() + Send>)>> = Mutex::new(None);
+    type Running = (Stop, Box<dyn Fn() + Send>);
+    static RUNNING: Mutex<Option<Running>> = Mutex::new(None);
     let running = || RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
     *running() = Some((stop.clone(), Box::new(stopped)));
     // A handler can be set once in a process, in which a verb begins again if `runs.db` was damaged.

@@ -99,7 +99,7 @@ pub(super) fn execute(
 
 /// The order for a command that gets those of `names` from the environment that are set, and is told
 /// which GPUs are its own.
-fn order(launch: &Launch<'_>, words: Vec<OsString>, names: &[String]) -> Order {
+fn order(launch: &Launch<'_>, words: Vec<String>, names: &[String]) -> Order {
     let value = |name: &String| std::env::var_os(name).map(|value| (name.into(), value));
     let mut declared: Vec<(OsString, OsString)> = names.iter().filter_map(value).collect();
     for (name, value) in shell::SET {

@@ -13,7 +13,7 @@ use std::{
     mem::MaybeUninit,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::{ffi::OsStrExt, fs::PermissionsExt, net::UnixStream, process::CommandExt},
+        unix::{fs::PermissionsExt, net::UnixStream, process::CommandExt},
     },
     path::PathBuf,
     process::{Command, Stdio},
@@ -43,7 +43,7 @@ const USUAL_PATH: &str = "/bin:/usr/bin";
 /// what it prints.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Order {
-    pub words: Vec<OsString>,
+    pub words: Vec<String>,
     pub folder: OsString,
     pub variables: Vec<(OsString, OsString)>,
     pub sandbox: Option<Sandbox>,
@@ -171,14 +171,14 @@ fn command(order: &Order, output: File) -> io::Result<Command> {
 }
 
 /// Where `program` lies, as the system would look for it: the library starts what lies at a known place without a fork.
-fn located(program: &OsStr, variables: &[(OsString, OsString)]) -> PathBuf {
+fn located(program: &str, variables: &[(OsString, OsString)]) -> PathBuf {
     let path =
         variables.iter().find(|(name, _)| name == "PATH").map_or(OsStr::new(USUAL_PATH), |(_, path)| path);
     let is_program = |file: &PathBuf| {
         file.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
     };
     let mut places = std::env::split_paths(path).map(|folder| folder.join(program));
-    let found = if program.as_bytes().contains(&b'/') { None } else { places.find(is_program) };
+    let found = if program.contains('/') { None } else { places.find(is_program) };
     found.unwrap_or_else(|| program.into())
 }
 

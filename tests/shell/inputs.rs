@@ -230,26 +230,6 @@ fn the_file_of_an_input_that_changed_while_the_stage_ran_is_named() {
 }
 
 #[test]
-fn a_project_may_lie_in_a_folder_whose_name_is_not_utf8() {
-    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
-    let lab = Lab::new("");
-    let root = lab.path("").join(OsStr::from_bytes(b"x\xff y"));
-    fs::create_dir_all(root.join("pipelines")).unwrap();
-    fs::write(root.join("data.txt"), "data\n").unwrap();
-    fs::write(
-        root.join("pipelines/p.yaml"),
-        "stages:
-  line: { kind: shell, in: { x: { file: data.txt } }, with: { command: 'cat {in.x} > {out.o}', outputs: [o] } }
-  words: { kind: shell, in: { x: line }, with: { command: [cp, '{in.x}', '{out.o}'], outputs: [o] } }
-",
-    )
-    .unwrap();
-    let output = lab.command(&["run", "pipelines/p.yaml"]).current_dir(&root).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
-#[test]
-#[test]
 fn a_pattern_over_the_whole_project_leaves_out_what_pipe_keeps() {
     let lab = Lab::new(
         "stages:

@@ -297,9 +297,9 @@ fn the_largest_magnitude_of_a_prompt_is_found_and_is_no_number_where_one_is_none
         let prompts = Prompts::new(&kernels, &offsets).unwrap();
         let to = kernels.slice_mut(&mut out);
         kernels.largest_magnitudes(&to, kernels.slice(&x), &prompts, WIDTH).unwrap();
-        let found = down(&kernels, &out, Precision::F32, 5);
-        assert!(found[2].is_nan(), "{found:?}");
-        assert_eq!([found[0], found[1], found[3], found[4]], [7.0, 8.0, f32::INFINITY, 0.0]);
+        let mut found = down(&kernels, &out, Precision::F32, 5);
+        assert!(found.remove(2).is_nan(), "{found:?}");
+        assert_eq!(found, vec![7.0, 8.0, f32::INFINITY, 0.0]);
     }
 }
 

@@ -10,7 +10,6 @@ mod template;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ffi::OsString,
     path::PathBuf,
 };
 
@@ -330,7 +329,7 @@ fn parameter(params: &Params, path: &str) -> Option<String> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invocation {
     /// The program and its arguments.
-    pub words: Vec<OsString>,
+    pub words: Vec<String>,
     /// The names of the environment variables that it is given.
     pub environment: Vec<String>,
     /// The file that it writes metrics to.
@@ -356,14 +355,14 @@ pub fn invocation(job: &Job) -> Result<Invocation, StageError> {
         let output = job.outputs.get(name).cloned();
         Metrics { name: name.clone(), path: output.unwrap_or_else(|| job.events.with_file_name(name)) }
     });
-    let text = |path: &PathBuf| Some(path.clone().into_os_string());
+    let text = |path: &PathBuf| path.to_str().map(str::to_owned);
     let value = |name: &str| match name.split_once('.') {
         Some(("in", input)) => job.inputs.get(input).and_then(text),
         Some(("out", output)) => job.outputs.get(output).and_then(text),
-        Some(("params", path)) => parameter(&params, path).map(OsString::from),
+        Some(("params", path)) => parameter(&params, path),
         None if name == "metrics" => metrics.as_ref().and_then(|metrics| text(&metrics.path)),
         None if name == "checkpoint" => text(&job.checkpoint),
-        None if name == "threads" => Some(job.threads.to_string().into()),
+        None if name == "threads" => Some(job.threads.to_string()),
         _ => None,
     };
     let words = match &params.command {

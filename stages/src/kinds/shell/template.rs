@@ -1,10 +1,5 @@
 //! Texts with placeholders such as `{in.data}` and `{out.model}`.
 
-use std::{
-    ffi::{OsStr, OsString},
-    os::unix::ffi::OsStrExt,
-};
-
 use crate::contract::StageError;
 
 /// A part of a text.
@@ -63,23 +58,23 @@ pub(super) fn pieces(text: &str) -> Vec<Piece<'_>> {
 pub(super) fn fill(
     text: &str,
     quote: bool,
-    value: &dyn Fn(&str) -> Option<OsString>,
-) -> Result<OsString, StageError> {
-    let mut filled = OsString::with_capacity(text.len());
+    value: &dyn Fn(&str) -> Option<String>,
+) -> Result<String, StageError> {
+    let mut filled = String::with_capacity(text.len());
     for piece in pieces(text) {
         match piece {
-            Piece::Text(text) => filled.push(text),
+            Piece::Text(text) => filled.push_str(text),
             Piece::Placeholder { name, .. } => {
                 let value = value(name).ok_or_else(|| {
                     StageError::new(format!("nothing is known of placeholder `{{{name}}}`"))
                 })?;
                 if quote {
-                    let quoted = shlex::bytes::try_quote(value.as_bytes()).map_err(|err| {
+                    let quoted = shlex::try_quote(&value).map_err(|err| {
                         StageError::new(format!("`{{{name}}}` cannot be given to a shell")).because(err)
                     })?;
-                    filled.push(OsStr::from_bytes(&quoted));
+                    filled.push_str(&quoted);
                 } else {
-                    filled.push(&value);
+                    filled.push_str(&value);
                 }
             }
         }
@@ -101,7 +96,7 @@ mod tests {
     use super::*;
 
     fn filled(text: &str) -> String {
-        fill(text, true, &|name| Some(format!("<{name}>").into())).unwrap().into_string().unwrap()
+        fill(text, true, &|name| Some(format!("<{name}>"))).unwrap()
     }
 
     #[test]
@@ -119,7 +114,7 @@ mod tests {
     #[test]
     fn a_value_is_one_word_whatever_it_holds() {
         let nasty = "a b'; rm -rf \"$HOME\" `x`\n*";
-        let line = fill("echo {in.x} end", true, &|_| Some(nasty.into())).unwrap().into_string().unwrap();
+        let line = fill("echo {in.x} end", true, &|_| Some(nasty.to_owned())).unwrap();
         assert_eq!(shlex::split(&line).unwrap(), ["echo", nasty, "end"]);
     }
 
