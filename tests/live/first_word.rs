@@ -1,20 +1,19 @@
 //! Something is said before anything that may take long.
 
-use rustix::{
-    fs::{CWD, FileType, Mode, mknodat},
-    process::Signal,
-};
+use std::fs::File;
+
+use rustix::process::Signal;
 
 use crate::lab::{Lab, send};
 
-/// A project with an input that takes until the end of days to hash: a named pipe that nobody fills.
+/// A project with an input that takes many minutes to hash: a terabyte of nothing.
 pub fn endless() -> Lab {
     let lab = Lab::new(
         "stages:
   read: { kind: shell, in: { x: { file: endless } }, with: { command: 'cp {in.x} {out.y}', outputs: [y] } }
 ",
     );
-    mknodat(CWD, lab.path("endless"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+    File::create(lab.path("endless")).and_then(|file| file.set_len(1 << 40)).unwrap();
     lab
 }
 
