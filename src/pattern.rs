@@ -98,18 +98,26 @@ fn split(pattern: &str) -> (&str, &str) {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_pattern_names_files_in_order_and_stays_in_its_folder() {
+    /// A folder with these files.
+    fn project(files: &[&str]) -> tempfile::TempDir {
         let lab = tempfile::tempdir().unwrap();
-        for file in ["in/b.txt", "in/a.txt", "in/deep/c.txt", "in/d.csv", "other.txt"] {
+        for file in files {
             let path = lab.path().join(file);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "").unwrap();
         }
-        let names = |pattern: &str| {
-            let files = matching_files(lab.path(), pattern).unwrap();
-            files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>()
-        };
+        lab
+    }
+
+    fn names(root: &Path, pattern: &str) -> Vec<String> {
+        let files = matching_files(root, pattern).unwrap();
+        files.iter().map(|path| path.display().to_string()).collect()
+    }
+
+    #[test]
+    fn a_pattern_names_files_in_order_and_stays_in_its_folder() {
+        let lab = project(&["in/b.txt", "in/a.txt", "in/deep/c.txt", "in/d.csv", "other.txt"]);
+        let names = |pattern: &str| names(lab.path(), pattern);
         assert_eq!(names("in/*.txt"), ["in/a.txt", "in/b.txt"]);
         assert_eq!(names("in/**/*.txt"), ["in/a.txt", "in/b.txt", "in/deep/c.txt"]);
         assert_eq!(names("*.txt"), ["other.txt"]);
@@ -123,16 +131,8 @@ mod tests {
 
     #[test]
     fn a_pattern_does_not_cross_into_what_pipe_keeps() {
-        let lab = tempfile::tempdir().unwrap();
-        for file in ["cache/v1/scratch/a.txt", "cache/own.txt", "sub/cache/v1/b.txt", "c.txt"] {
-            let path = lab.path().join(file);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, "").unwrap();
-        }
-        let names = |pattern: &str| {
-            let files = matching_files(lab.path(), pattern).unwrap();
-            files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>()
-        };
+        let lab = project(&["cache/v1/scratch/a.txt", "cache/own.txt", "sub/cache/v1/b.txt", "c.txt"]);
+        let names = |pattern: &str| names(lab.path(), pattern);
         let below = format!("{}/**/*.txt", lab.path().display());
         assert_eq!(names("**/*.txt"), ["c.txt", "cache/own.txt", "sub/cache/v1/b.txt"]);
         assert_eq!(names("cache/**/*.txt"), ["cache/own.txt"]);

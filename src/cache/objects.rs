@@ -22,7 +22,7 @@ use crate::digest::Digest;
 /// Files from this size on are hashed by all cores.
 const LARGE: u64 = 1 << 20;
 /// Bytes that are read while those before them are hashed.
-const BLOCK: usize = 4 << 20;
+const BLOCK: u64 = 4 << 20;
 /// How long before it came an object says that it was last written: every later write shows in that
 /// time, also one within the same tick of the clock and one to a file system that rounds.
 const BEFORE: Duration = Duration::from_mins(1);
@@ -43,31 +43,20 @@ pub(super) fn hash_file(file: &Path) -> io::Result<Digest> {
         hasher.update_reader(file)?;
         return Ok(Digest::from(hasher.finalize()));
     }
-    let (mut block, mut next) = (vec![0; BLOCK], vec![0; BLOCK]);
-    let mut count = fill(&file, &mut block)?;
-    while count > 0 {
+    let read = |block: &mut Vec<u8>| {
+        block.clear();
+        (&file).take(BLOCK).read_to_end(block)
+    };
+    let (mut block, mut next) = (Vec::new(), Vec::new());
+    read(&mut block)?;
+    while !block.is_empty() {
         let hash = || {
-            hasher.update_rayon(&block[..count]);
+            hasher.update_rayon(&block);
         };
-        let ((), following) = rayon::join(hash, || fill(&file, &mut next));
-        count = following?;
+        rayon::join(hash, || read(&mut next)).1?;
         mem::swap(&mut block, &mut next);
     }
     Ok(Digest::from(hasher.finalize()))
-}
-
-/// Reads until `block` is full or the file ends; returns the number of bytes.
-fn fill(mut file: &File, block: &mut [u8]) -> io::Result<usize> {
-    let mut count = 0;
-    while count < block.len() {
-        match file.read(&mut block[count..]) {
-            Ok(0) => break,
-            Ok(more) => count += more,
-            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-            Err(err) => return Err(err),
-        }
-    }
-    Ok(count)
 }
 
 /// Moves `file` into the store under its hash; `sync` forces it to the disk first.

@@ -5,7 +5,7 @@
 //! the program are the same, the stats of all inputs from outside and of all results are, and no
 //! result was added or removed. Where any of this is not so, the run goes the long way.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 use jiff::Timestamp;
 use pipe_stages::{contract::Stage, kinds::shell::Shell};
@@ -14,8 +14,8 @@ use serde_json::Value;
 
 use super::{Request, Tools};
 use crate::{
-    cache::{Cache, Mark, Stamps},
-    digest::Digest,
+    cache::{Cache, Hit, Mark, Stamps},
+    digest::{ActionKey, Digest},
     names::RunId,
     pipeline::{Source, StageSpec, Told},
 };
@@ -76,18 +76,18 @@ impl Repeat {
         cache.keep_repeat(file, &self, mark);
     }
 
-    /// Remembers the run of `request`, after which all of `stages` are found; it has looked at the cache since
-    /// `mark`.
+    /// Remembers the run of `request`, after which all stages are found, in this `order`; it has looked at the
+    /// cache since `mark`.
     pub(super) fn keep(
         request: &Request<'_>,
         tools: &Tools<'_>,
-        stages: Vec<Found>,
-        rests_on: RestsOn,
+        order: &[String],
+        mut next: NextRun,
         tables: Vec<Digest>,
         mark: Mark,
     ) {
         let pipeline = request.pipeline;
-        let (Some(told), Some(objects)) = (pipeline.told, tools.cache.stamps(&rests_on.objects)) else {
+        let (Some(told), Some(objects)) = (pipeline.told, tools.cache.stamps(&next.objects)) else {
             return;
         };
         let mut variables: Vec<_> = pipeline.stages.values().flat_map(variables_of).collect();
@@ -96,24 +96,47 @@ impl Repeat {
         let repeat = Self {
             run: request.run,
             began: request.began,
-            stages,
+            stages: order.iter().filter_map(|stage| next.found.remove(stage)).collect(),
             tables,
             expects: pipeline.resolved.get("expect").is_some(),
             told,
             program: Program::of_this_process(),
             variables,
-            outside: rests_on.outside,
+            outside: next.outside,
             objects,
         };
         tools.cache.keep_repeat(&pipeline.file, &repeat, mark);
     }
 }
 
-/// What decided that every stage was found.
+/// What the next run will find, as far as this one has results.
 #[derive(Debug, Default)]
-pub(super) struct RestsOn {
-    pub outside: Vec<(Source, Digest)>,
-    pub objects: Vec<Digest>,
+pub(super) struct NextRun {
+    found: HashMap<String, Found>,
+    /// The execution that has given each key its result.
+    results: HashMap<ActionKey, String>,
+    /// Whether a key had one result for a stage and a newer one, that of a forced stage, for another: the
+    /// newer one will be found for both.
+    is_superseded: bool,
+    outside: Vec<(Source, Digest)>,
+    objects: Vec<Digest>,
+}
+
+impl NextRun {
+    /// Notes the result of `stage`, and the inputs from outside that decide whether it is found again.
+    pub fn note(&mut self, stage: &str, key: ActionKey, outside: Vec<(Source, Digest)>, hit: &Hit) {
+        let before = self.results.insert(key, hit.execution.clone());
+        self.is_superseded |= before.is_some_and(|before| before != hit.execution);
+        let found = Found { stage: stage.to_owned(), since: hit.run, device: hit.device.clone() };
+        self.found.insert(stage.to_owned(), found);
+        self.outside.extend(outside);
+        self.objects.extend(hit.outputs.iter().map(|output| output.digest));
+    }
+
+    /// Whether all of so many stages have the results that will be found.
+    pub fn finds_all(&self, stages: usize) -> bool {
+        self.found.len() == stages && !self.is_superseded
+    }
 }
 
 /// The program: another one may read the same file otherwise.

@@ -14,7 +14,7 @@ use super::{
     Capacity, EngineError, Explainer, Request, RunEvent, Summary, TooFewGpus, Tools,
     decide::{Decided, Decision, Known, decide},
     perform::{Ending, Notice, Performed, Task, perform, told_error},
-    repeat::{Found, Repeat, RestsOn},
+    repeat::{NextRun, Repeat},
 };
 use crate::{
     cache::{Hit, Mark, Outside},
@@ -92,14 +92,7 @@ struct Schedule<'r, 'o> {
     outcomes: BTreeMap<String, Outcome>,
     /// The state of the cache before the first lookup.
     mark: Mark,
-    /// What the next run will find of the stages with a result.
-    found: HashMap<String, Found>,
-    /// The execution that has given each key its result.
-    results: HashMap<ActionKey, String>,
-    /// Whether a key had one result for a stage and a newer one, that of a forced stage, for another: the next
-    /// run finds the newer one for both.
-    is_superseded: bool,
-    rests_on: RestsOn,
+    next_run: NextRun,
     free: Capacity,
     /// The GPUs that no running stage has.
     free_gpus: Vec<String>,
@@ -139,10 +132,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
             known: Known::new(),
             outcomes: BTreeMap::new(),
             mark: tools.cache.mark(),
-            found: HashMap::new(),
-            results: HashMap::new(),
-            is_superseded: false,
-            rests_on: RestsOn::default(),
+            next_run: NextRun::default(),
             free: request.capacity,
             free_gpus: request.gpus.clone(),
             is_cache_writable: false,
@@ -185,10 +175,9 @@ impl<'r, 'o> Schedule<'r, 'o> {
             () => RunStatus::Done,
         };
         summary.tables = self.tables();
-        if self.found.len() == self.request.pipeline.stages.len() && !self.is_superseded {
-            let found = self.order.iter().filter_map(|stage| self.found.remove(stage)).collect();
-            let rests_on = std::mem::take(&mut self.rests_on);
-            Repeat::keep(self.request, self.tools, found, rests_on, summary.tables.clone(), self.mark);
+        if self.next_run.finds_all(self.request.pipeline.stages.len()) {
+            let next = std::mem::take(&mut self.next_run);
+            Repeat::keep(self.request, self.tools, &self.order, next, summary.tables.clone(), self.mark);
         }
         Ok(summary)
     }
@@ -248,7 +237,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
         match decided {
             Err(err) => self.cannot_decide(spec, looked_at, &err),
             Ok(Decided { verdict: Decision::Cached(hit), key, outside, .. }) => {
-                self.will_be_found(spec, key, outside_digests(spec, &outside), &hit);
+                self.next_run.note(&spec.name, key, outside_digests(spec, &outside), &hit);
                 self.satisfied(spec, key, looked_at, hit);
             }
             Ok(mut decided) => {
@@ -367,7 +356,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
                 // Of several attempts the one counts that gave the result.
                 record.started = execution.started;
                 let hit = Hit::of(&execution);
-                self.will_be_found(spec, running.key, running.outside, &hit);
+                self.next_run.note(&spec.name, running.key, running.outside, &hit);
                 satisfied_by = Some(hit);
                 self.has_result(&spec.name, execution.outputs.clone());
                 self.finish(record, Some(execution), differs);
@@ -395,22 +384,12 @@ impl<'r, 'o> Schedule<'r, 'o> {
                 for follower in running.followers {
                     let spec = &self.request.pipeline.stages[&follower.stage];
                     let outside = outside_digests(spec, &follower.decided.outside);
-                    self.will_be_found(spec, running.key, outside, &hit);
+                    self.next_run.note(&spec.name, running.key, outside, &hit);
                     self.satisfied(spec, running.key, Timestamp::now(), hit.clone());
                 }
             }
             None => self.ready.extend(running.followers),
         }
-    }
-
-    /// Notes what the next run has to look at to find the result of `spec` again.
-    fn will_be_found(&mut self, spec: &StageSpec, key: ActionKey, outside: Vec<(Source, Digest)>, hit: &Hit) {
-        let before = self.results.insert(key, hit.execution.clone());
-        self.is_superseded |= before.is_some_and(|before| before != hit.execution);
-        let found = Found { stage: spec.name.clone(), since: hit.run, device: hit.device.clone() };
-        self.found.insert(spec.name.clone(), found);
-        self.rests_on.outside.extend(outside);
-        self.rests_on.objects.extend(hit.outputs.iter().map(|output| output.digest));
     }
 
     fn satisfied(&mut self, spec: &'r StageSpec, key: ActionKey, since: Timestamp, hit: Hit) {

@@ -1,12 +1,8 @@
 //! Reads a pipeline file and carries it through all steps to a [`Pipeline`].
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
-    fs::File,
-    io::{self, Read},
-    os::unix::fs::FileTypeExt,
+    collections::{BTreeSet, HashSet},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
 };
 
 use indexmap::IndexMap;
@@ -17,9 +13,10 @@ use super::{
     LoadOptions, Pipeline, Recorded, Source, StageSpec,
     check::{Checked, Checker},
     document::{self, Node},
-    outside, overlay,
+    file, outside, overlay,
     places::{Layer, Part, Places, Spot, Text, Written},
     problem::{At, Finding, PipelineErrors, Problem, locate},
+    profiles,
     suggest::Suggestions,
     unused::{self, Added},
     variables::{self, Used},
@@ -28,11 +25,6 @@ use crate::{
     digest::Digest,
     root::{project_root, relative_to_root},
 };
-
-/// Largest pipeline file, in bytes.
-const LARGEST: u64 = 16 << 20;
-/// What a profile can change.
-const PROFILE_FIELDS: [&str; 5] = ["name", "seed", "vars", "stages", "expect"];
 
 /// What a pipeline file and the options say, before anything of it is checked.
 #[derive(Debug)]
@@ -45,12 +37,9 @@ pub struct Told {
     pub hash: Digest,
 }
 
-/// What was read from pipes: that can be done once, and a file may be read more often.
-static PIPED: Mutex<BTreeMap<PathBuf, Vec<u8>>> = Mutex::new(BTreeMap::new());
-
 /// Reads what `options` name; `None` where that cannot be done: [`load`] says why.
 pub fn told(options: &LoadOptions) -> Option<Told> {
-    let text = read(&options.file, &Suggestions::default()).ok()?;
+    let text = file::read(&options.file, &Suggestions::default()).ok()?;
     let root = project_root(options.root.as_deref(), Some(&options.file)).ok()?;
     let file = relative_to_root(&root, &options.file);
     Some(Told { root, file, hash: hash_of(&text.content, options) })
@@ -82,7 +71,7 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
         PipelineErrors { file: options.file.clone(), problems, total, outside: None, profiles }
     };
     let nowhere = Places::default();
-    let text = read(&options.file, &suggestions).map_err(|found| fail(vec![found], &nowhere))?;
+    let text = file::read(&options.file, &suggestions).map_err(|found| fail(vec![found], &nowhere))?;
     let root = project_root(options.root.as_deref(), Some(&options.file)).map_err(|err| {
         let root = options.root.as_deref().unwrap_or(Path::new("."));
         let message = format!("cannot use `{}` as the project root: {err}", root.display());
@@ -104,13 +93,13 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
     }
 
     let written = stage_names(&document);
-    let declared = profiles(&document, &suggestions, &mut findings);
+    let declared = profiles::declared(&document, &suggestions, &mut findings);
     for name in &options.profiles {
         let over = document.get("profiles").and_then(|profiles| profiles.get(name)).cloned();
         if let Some(mut over) = over {
             if let Node::Map(fields) = &mut over {
                 // Others are told of where the profile is written.
-                fields.retain(|field, _| PROFILE_FIELDS.contains(&field.as_str()));
+                fields.retain(|field, _| profiles::FIELDS.contains(&field.as_str()));
             }
             places.layers.push(Layer { text: text.clone(), written: Written::Profile(name.clone()) });
             if over.as_map().is_some() {
@@ -304,180 +293,6 @@ fn resolved(document: &Node) -> Value {
         map.remove("profiles");
     }
     value
-}
-
-/// Reads the bytes of the file as text.
-fn read(path: &Path, suggestions: &Suggestions) -> Result<Arc<Text>, Finding> {
-    let unreadable = |err: &std::io::Error| {
-        let found = Finding::new("unreadable_file", format!("cannot read `{}`: {err}", path.display()));
-        if err.kind() == std::io::ErrorKind::NotFound {
-            let found = Finding { message: format!("there is no file `{}`", path.display()), ..found };
-            found.help(
-                meant_file(path, suggestions).map(|meant| format!("did you mean `{}`?", meant.display())),
-            )
-        } else {
-            found
-        }
-    };
-    if path.to_str().is_none() {
-        let message = format!("cannot use `{}`: its name is not text in UTF-8", path.display());
-        return Err(Finding::new("bad_name", message).help("give it another name".to_owned()));
-    }
-    let bytes = bytes(path).map_err(|err| unreadable(&err))?;
-    if bytes.len() as u64 > LARGEST {
-        let message = format!("`{}` is larger than 16 MiB, too large for a pipeline", path.display());
-        return Err(Finding::new("too_large", message));
-    }
-    let text = String::from_utf8(bytes).map_err(|err| {
-        let at = err.utf8_error().valid_up_to();
-        let shown = visible(&String::from_utf8_lossy(err.as_bytes()));
-        let shown = Text::file(path.to_path_buf(), shown);
-        let range = at..at + char::REPLACEMENT_CHARACTER.len_utf8();
-        Finding::new("not_text", format!("`{}` is not a text file in UTF-8", path.display())).bytes(
-            &shown,
-            range,
-            Some("the first byte that is not UTF-8"),
-        )
-    })?;
-    let text = text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned);
-    if let Some(at) = text.find(is_refused) {
-        let found = Finding::new(
-            "not_text",
-            format!("`{}` holds control characters, so it is not YAML", path.display()),
-        );
-        let end = at + text[at..].chars().next().map_or(0, char::len_utf8);
-        let label = format!("the first is U+{:04X}", text[at..].chars().next().map_or(0, u32::from));
-        let shown = Text::file(path.to_path_buf(), visible(&text));
-        return Err(found.bytes(&shown, at..end, Some(&label)));
-    }
-    let text = Text::file(path.to_path_buf(), text);
-    // Readers of YAML disagree on what it means there, and nobody sees it.
-    if let Some(at) = text.content.find('\u{feff}') {
-        let found = Finding::new("hidden_character", "the invisible character U+FEFF stands inside the file");
-        let help = "remove it; in a text in double quotes it is written `\\uFEFF`".to_owned();
-        return Err(found.bytes(&text, at..at + '\u{feff}'.len_utf8(), Some("here")).help(help));
-    }
-    Ok(text)
-}
-
-/// The bytes of the file, as far as a pipeline may be long and one more.
-fn bytes(path: &Path) -> io::Result<Vec<u8>> {
-    let mut piped = PIPED.lock().expect("nothing panics while it is locked");
-    if let Some(bytes) = piped.get(path) {
-        return Ok(bytes.clone());
-    }
-    let file = File::open(path)?;
-    let is_pipe = file.metadata()?.file_type().is_fifo();
-    let mut bytes = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
-    if is_pipe {
-        piped.insert(path.to_owned(), bytes.clone());
-    }
-    Ok(bytes)
-}
-
-/// Whether YAML refuses this character.
-fn is_refused(c: char) -> bool {
-    c.is_control() && !matches!(c, '\n' | '\r' | '\t' | '\u{85}')
-}
-
-/// `text` with something visible, of as many bytes, in place of control characters.
-fn visible(text: &str) -> String {
-    let seen = |c: char| match c.len_utf8() {
-        _ if !is_refused(c) => c,
-        1 => '?',
-        _ => '¿',
-    };
-    text.chars().map(seen).collect()
-}
-
-/// The file that was probably meant by one that does not exist.
-fn meant_file(path: &Path, suggestions: &Suggestions) -> Option<PathBuf> {
-    let name = path.file_name()?.to_str()?;
-    let with_ending =
-        [path.with_file_name(format!("{name}.yaml")), path.with_file_name(format!("{name}.yml"))];
-    let below = [Path::new("pipelines").join(name), Path::new("pipelines").join(format!("{name}.yaml"))];
-    let exact = with_ending.into_iter().chain(below).find(|path| path.is_file());
-    exact.or_else(|| outside::near_file(path, suggestions).map(|near| path.with_file_name(near)))
-}
-
-/// The names of the profiles; reports those that are not overlays.
-fn profiles(document: &Node, suggestions: &Suggestions, findings: &mut Vec<Finding>) -> Vec<String> {
-    let none = IndexMap::new();
-    let profiles = match document.get("profiles") {
-        None | Some(Node::Null) => &none,
-        Some(Node::Map(profiles)) => profiles,
-        Some(other) => {
-            let message = format!("`profiles` must be a map of names and overlays, not {}", other.describe());
-            findings.push(Finding::new("wrong_type", message).at(Spot::value(&["profiles"])));
-            &none
-        }
-    };
-    let stages_of = |node: &Node| -> Vec<String> {
-        let stages = node.get("stages").and_then(Node::as_map);
-        stages.into_iter().flat_map(IndexMap::keys).cloned().collect()
-    };
-    let known: HashSet<String> = [document]
-        .into_iter()
-        .chain(profiles.values())
-        .flat_map(|node| {
-            let stages = node.get("stages").and_then(Node::as_map);
-            let named = stages.into_iter().flatten().filter(|(_, stage)| **stage != Node::Null);
-            named.map(|(name, _)| name.clone()).collect::<Vec<_>>()
-        })
-        .collect();
-    for (name, over) in profiles {
-        if name.contains(char::is_control) {
-            let message = "the name of a profile is one line without control characters";
-            findings.push(Finding::new("bad_name", message).at(Spot::key(&["profiles", name])));
-        }
-        let spot = Spot::value(&["profiles", name]);
-        let Some(map) = over.as_map() else {
-            if *over != Node::Null {
-                let message =
-                    format!("profile `{name}` must be a map like the pipeline's, not {}", over.describe());
-                findings.push(Finding::new("wrong_type", message).at(spot));
-            }
-            continue;
-        };
-        for field in map.keys().filter(|field| !PROFILE_FIELDS.contains(&field.as_str())) {
-            let help = suggestions.help(field, "it can hold", PROFILE_FIELDS);
-            let spot = Spot::key(&["profiles", name, field]);
-            let message = format!("a profile has no field `{field}`");
-            findings.push(Finding::new("unknown_field", message).at(spot).help(help));
-        }
-        let set = over.get("vars").and_then(Node::as_map).into_iter().flat_map(IndexMap::keys);
-        for variable in set.filter(|variable| !is_variable(document, variable)) {
-            let message =
-                format!("profile `{name}` sets variable `{variable}`, which the pipeline does not have");
-            let known = document.get("vars").and_then(Node::as_map).into_iter().flat_map(IndexMap::keys);
-            let help = suggestions.help(variable, "variables are", known.map(String::as_str));
-            let spot = Spot::key(&["profiles", name, "vars", variable]);
-            findings.push(Finding::new("unknown_variable", message).at(spot).help(help));
-        }
-        for stage in stages_of(over).iter().filter(|stage| !known.contains(*stage)) {
-            let message = format!("profile `{name}` removes stage `{stage}`, which does not exist");
-            let help = suggestions.nearest(stage, known.iter().map(String::as_str));
-            let spot = Spot { part: Part::Key, ..Spot::key(&["profiles", name, "stages", stage]) };
-            let found = Finding::new("unknown_stage", message).at(spot);
-            findings.push(found.help(help.map(|near| format!("did you mean `{near}`?"))));
-        }
-    }
-    profiles.keys().cloned().collect()
-}
-
-/// Whether the file declares the variable `name`, or speaks of it anywhere: a profile may bring both.
-fn is_variable(document: &Node, name: &str) -> bool {
-    fn speaks_of(node: &Node, variable: &str) -> bool {
-        match node {
-            Node::Text(text) => text.contains(variable),
-            Node::List(items) => items.iter().any(|item| speaks_of(item, variable)),
-            Node::Map(map) => map.values().any(|value| speaks_of(value, variable)),
-            Node::Null | Node::Bool(_) | Node::Number(_) | Node::Unfit(_) => false,
-        }
-    }
-    let declared = document.get("vars").and_then(Node::as_map).is_some_and(|vars| vars.contains_key(name));
-    declared || speaks_of(document, &format!("vars.{name}}}"))
 }
 
 /// Leaves out what follows from a value that is wrong already, or from a variable that is or could not be
