@@ -1,5 +1,7 @@
 //! `kill -9` of `pipe` or of a worker costs the stage that was running, nothing else.
 
+use std::time::Duration;
+
 use rustix::process::Signal;
 
 use crate::lab::{EXPERIMENT, Lab, send, wait_until};
@@ -76,7 +78,7 @@ fn after_a_kill_of_a_worker_the_run_says_so_and_the_next_one_ends_right() {
     assert_eq!(results(&lab), undisturbed());
 }
 
-/// Prompts that take several seconds to encode and several more to score.
+/// Prompts that take some tenths of a second to encode and to score.
 const MANY_PROMPTS: &str = "seed: 1
 stages:
   reviews: { kind: sample_reviews, with: { train: 2, test: 3000, max_sentences: 12 } }
@@ -85,6 +87,22 @@ stages:
   trunk: { kind: encode, in: { tokens: tokens, weights: gpt2 }, with: { blocks: 1 } }
   zero_shot: { kind: zero_shot, in: { hidden: trunk, weights: gpt2 } }
 ";
+
+/// Lets the workers run for moments until one has kept where it is: a checkpoint is due a second after the last,
+/// and a fast machine would be done by then.
+fn run_slowly_until_a_checkpoint(lab: &Lab) {
+    let send_all = |signal| lab.workers().into_iter().for_each(|worker| send(signal, worker));
+    wait_until("a checkpoint", || {
+        std::thread::sleep(Duration::from_millis(20));
+        send_all(Signal::STOP);
+        let is_kept = lab.files("cache/v1/scratch").iter().any(|file| file.ends_with("checkpoint/progress"));
+        if !is_kept {
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        send_all(Signal::CONT);
+        is_kept
+    });
+}
 
 #[test]
 fn encode_and_zero_shot_go_on_from_their_checkpoints_after_kills() {
@@ -95,15 +113,13 @@ fn encode_and_zero_shot_go_on_from_their_checkpoints_after_kills() {
         )
     };
     let lab = Lab::new(MANY_PROMPTS);
-    let has_checkpoint =
-        || lab.files("cache/v1/scratch").iter().any(|file| file.ends_with("checkpoint/progress"));
     let mut pipe = lab.start_until(&[], "running trunk");
-    wait_until("a checkpoint of encode", has_checkpoint);
+    run_slowly_until_a_checkpoint(&lab);
     send(Signal::KILL, i32::try_from(pipe.id()).unwrap());
     pipe.wait().unwrap();
 
     let mut pipe = lab.start_until(&[], "running zero_shot");
-    wait_until("a checkpoint of zero_shot", has_checkpoint);
+    run_slowly_until_a_checkpoint(&lab);
     lab.workers().into_iter().for_each(|worker| send(Signal::KILL, worker));
     assert_eq!(pipe.wait().unwrap().code(), Some(1));
     let log = lab.pipe(&["logs", "@last", "trunk"]).success().stdout;
