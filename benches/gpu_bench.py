@@ -7,9 +7,9 @@ import platform
 import shutil
 import struct
 import subprocess
-import sys
 import threading
 import time
+import traceback
 
 from against_pytorch import Ours, best_of, built_bench, outputs, project
 
@@ -34,6 +34,7 @@ class Bench:
         lines = self.file.read_text().splitlines() if self.file.exists() else []
         self.figures = [json.loads(line) for line in lines]
         self.program = None
+        self.rest, self.failed = False, []
 
     def of(self, part):
         """The figures of a part that belong to this kind of measurement, the latest by name."""
@@ -41,18 +42,21 @@ class Bench:
         own = [line for line in self.figures if line["part"] == part and (line["device"], line["small"]) == kind]
         return {line["what"]: line for line in own}
 
-    def measure(self, part, what, task):
+    def measure(self, part, what, task, rest=False):
         """Notes what `task` returns as the figures of `what`, unless they are there.
 
         Nothing is noted where nothing is returned, and what another build of our program told is measured anew.
+        The `rest` comes once everything else is there.
         """
+        if rest != self.rest:
+            return
         known = self.of(part).get(what)
         if known and ("program" not in known or known["program"] == self.program_digest()):
             return
         if time.monotonic() - self.started > self.options.limit:
             raise LimitReached
         began = time.monotonic()
-        figures = task()
+        figures = self.attempt(f"{part}: {what}", task)
         if figures is None:
             return
         line = {"part": part, "what": what, "device": self.device, "small": self.small, "card": self.card()}
@@ -63,6 +67,16 @@ class Bench:
             print(json.dumps(line), file=file)
         shown = {name: value for name, value in figures.items() if not isinstance(value, (list, dict))}
         print(f"{part}: {what}: {json.dumps(shown)}", flush=True)
+
+    def attempt(self, what, task):
+        """What `task` returns; `None`, with a message, where it fails: other measurements go on."""
+        try:
+            return task()
+        except LimitReached:
+            raise
+        except Exception:  # whatever it is, time on a GPU is short
+            self.failed.append(what)
+            print(f"FAILED: {what}: {traceback.format_exc()}", flush=True)
 
     def card(self):
         import torch
@@ -79,7 +93,7 @@ class Bench:
         command = [self.options.pipe, *map(str, arguments)]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         if check and done.returncode != 0:
-            sys.exit(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
+            raise RuntimeError(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
         return done
 
     def executions(self, folder):

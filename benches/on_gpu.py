@@ -8,7 +8,8 @@ Needed there: python3 with PyTorch; `pipe`, `pipe-cuda-worker` and `pipe-cuda-ti
 last two load (`LD_LIBRARY_PATH`); nothing is compiled but by the driver and by `torch.compile`. Every measurement
 is a line of JSON in OUT/figures.jsonl, written when it is made: a part that was stopped, or that has used up
 `--limit` seconds, goes on when it is called again, and what is there is not measured again, but for what another
-build of `pipe-cuda-timed` has told.
+build of `pipe-cuda-timed` has told. What answers the questions comes first, in all parts; other batches and
+precisions come after. A measurement that fails is told and the others go on.
 
 Parts, in order:
     ceilings    what the card gives PyTorch: large products in each precision, copies
@@ -156,11 +157,6 @@ def decisions(bench):
         bench.measure("decisions", f"{precision} against f32", compare)
 
 
-def model_sets(precision):
-    stages = ["trunk_train", "trunk_test", "zero_shot", "fine_tune", "lora", "fine_tuned", "lora_tuned"]
-    return [f"{stage}.precision={precision}" for stage in stages]
-
-
 def ours(bench):
     data, count = prepared(bench)
     epochs = 1 if bench.small else 5
@@ -175,7 +171,7 @@ def ours(bench):
         def whole(precision=precision):
             folder = bench.folder(f"ours_{precision}")
             shutil.rmtree(folder, ignore_errors=True)
-            more = [*weights, *training, *micro, *model_sets(precision)]
+            more = [*weights, *training, *micro, f"vars.precision={precision}"]
             arguments = project(folder, bench.options.archive.resolve(), count, *more)
             with GpuMemory() as memory:
                 start = time.perf_counter()
@@ -185,7 +181,7 @@ def ours(bench):
             shutil.rmtree(folder)
             return {"seconds": seconds, "reviews": count, "epochs": epochs, "gpu MiB": memory.peak, "stages": stages}
 
-        bench.measure("ours", precision, whole)
+        bench.measure("ours", precision, whole, rest=precision != "f16")
 
 
 def theirs(bench):
@@ -207,7 +203,7 @@ def theirs(bench):
                 said = json.loads(done.stdout)
                 return {"seconds": seconds, "reviews": count, "epochs": epochs, "gpu MiB": memory.peak, "said": said}
 
-            bench.measure("theirs", f"{method} {precision}", whole)
+            bench.measure("theirs", f"{method} {precision}", whole, rest=precision != "bf16")
 
 
 def everything(bench):
@@ -215,7 +211,7 @@ def everything(bench):
     count = 40 if bench.small else "all"
     micro = [f"{method}.micro_batch={BATCH}" for method in ("fine_tune", "lora")] if bench.device == "cuda" else []
     steps = [f"{method}.{value}" for method in ("fine_tune", "lora") for value in ("steps=4", "warmup=1", "decay=4")]
-    more = [*micro, *model_sets("f16"), *(steps if bench.small else [])]
+    more = [*micro, "vars.precision=f16", *(steps if bench.small else [])]
     if folder.exists():
         shutil.rmtree(folder / "pipelines")
         shutil.copytree(ROOT / "pipelines", folder / "pipelines")
@@ -252,7 +248,7 @@ def everything(bench):
         if process.returncode == 130:
             raise LimitReached
         if process.returncode != 0:
-            sys.exit(said)
+            raise RuntimeError(said)
         stages = {stage: made["duration"] for stage, made in bench.executions(folder).items()}
         files = [path.lstat().st_size for path in (folder / "cache").rglob("*") if path.is_file()]
         return taken | {"disk GB": sum(files) / 1e9, "stages": stages}
@@ -298,12 +294,16 @@ def main():
     if options.print:
         return table(bench, list(PARTS))
     try:
-        for part in options.parts or PARTS:
-            PARTS[part](bench)
+        for bench.rest in (False, True):
+            for part in options.parts or PARTS:
+                bench.attempt(part, lambda part=part: PARTS[part](bench))
+        code = 1 if bench.failed else 0
     except LimitReached:
         print(f"{options.limit:.0f} s are used up: the same command goes on")
-        return 3
-    return 0
+        code = 3
+    if bench.failed:
+        print("failed:", "; ".join(bench.failed))
+    return code
 
 
 if __name__ == "__main__":
