@@ -22,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+from itertools import product
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,6 +31,8 @@ PACKAGES = ["torch", "safetensors", "numpy", "tokenizers"]
 MICRO_BATCH = 4
 THREADS = 2
 TOKENS = 256
+# Ours, and PyTorch's.
+PRECISIONS = {"f32": "float32", "bf16": "bfloat16"}
 # As `pipe` starts its workers.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
 
@@ -112,40 +115,44 @@ def forward(ours, count, best):
     import torch
     from pytorch_gpt2 import Block, WIDTH
 
-    plans = {}
-    for sdpa in (False, True):
-        torch.manual_seed(1)
-        plans[sdpa] = torch.nn.Sequential(*(Block(sdpa) for _ in range(12))).eval().requires_grad_(False)
-    for prompts in (1, 4, 8, 16):
-        x, pairs, shares, floors = torch.randn(prompts, TOKENS, WIDTH), [], [], []
-        with torch.inference_mode():
-            for _ in range(count):
-                answer = ours.ask("forward", prompts, TOKENS)
-                theirs = min(best_of(lambda: plan(x), best) for plan in plans.values())
-                pairs.append((answer["seconds"], theirs))
-                floors.append(answer["operations"] / answer["product"] / 1e9)
-                shares.append(floors[-1] / answer["seconds"])
-        note = f"{100 * statistics.median(shares):.0f} % of the gemm rate; floor {statistics.median(floors):.3f} s"
-        row(f"(a) forward, batch {prompts}", pairs, note)
+    for precision, dtype in PRECISIONS.items():
+        plans = []
+        for sdpa in (False, True):
+            torch.manual_seed(1)
+            blocks = torch.nn.Sequential(*(Block(sdpa) for _ in range(12)))
+            plans.append(blocks.eval().requires_grad_(False).to(getattr(torch, dtype)))
+        for prompts in (1, 4, 8, 16):
+            x, pairs, shares, floors = torch.randn(prompts, TOKENS, WIDTH).to(getattr(torch, dtype)), [], [], []
+            with torch.inference_mode():
+                for _ in range(count):
+                    answer = ours.ask("forward", precision, prompts, TOKENS)
+                    theirs = min(best_of(lambda: plan(x), best) for plan in plans)
+                    pairs.append((answer["seconds"], theirs))
+                    floors.append(answer["operations"] / answer["product"] / 1e9)
+                    shares.append(floors[-1] / answer["seconds"])
+            share, floor = statistics.median(shares), statistics.median(floors)
+            note = f"{100 * share:.0f} % of the rate of products; floor {floor:.3f} s"
+            row(f"(a) forward, {precision}, batch {prompts}", pairs, note)
 
 
 def step(ours, count, best, real):
     import torch
     from pytorch_gpt2 import Classifier, Trainer, TRAINED, WIDTH
 
-    for method in ("fine_tune", "lora"):
-        for dropout in (0.1, 0.0):
-            for name, lengths in (("256 tokens", [TOKENS] * 12), ("real lengths", real)):
-                torch.manual_seed(1)
-                x = torch.randn(12, max(lengths), WIDTH)
-                labels = torch.tensor([float(row % 2) for row in range(12)])
-                plans = [Trainer(Classifier(TRAINED, method, dropout, sdpa).prepare()) for sdpa in (False, True)]
-                pairs = []
-                for _ in range(count):
-                    seconds = ours.ask("update", method, dropout, MICRO_BATCH, *lengths)["seconds"]
-                    theirs = min(best_of(lambda: plan.update(x, lengths, labels), best) for plan in plans)
-                    pairs.append((seconds, theirs))
-                row(f"(b) {method}, {name}, dropout {dropout}", pairs, f"ours in micro-batches of {MICRO_BATCH}")
+    labels = torch.tensor([float(row % 2) for row in range(12)])
+    prompts = {"256 tokens": [TOKENS] * 12, "real lengths": real}
+    for precision, method, dropout, name in product(PRECISIONS, ("fine_tune", "lora"), (0.1, 0.0), prompts):
+        torch.manual_seed(1)
+        lengths, dtype = prompts[name], getattr(torch, PRECISIONS[precision])
+        x = torch.randn(12, max(lengths), WIDTH)
+        models = [Classifier(TRAINED, method, dropout, sdpa).prepare("cpu", dtype) for sdpa in (False, True)]
+        plans, pairs = [Trainer(model, dtype=dtype) for model in models], []
+        for _ in range(count):
+            seconds = ours.ask("update", precision, method, dropout, MICRO_BATCH, *lengths)["seconds"]
+            theirs = min(best_of(lambda: plan.update(x, lengths, labels), best) for plan in plans)
+            pairs.append((seconds, theirs))
+        what = f"(b) {method}, {precision}, {name}, dropout {dropout}"
+        row(what, pairs, f"ours in micro-batches of {MICRO_BATCH}")
 
 
 def real_lengths(tokenizer, reviews):
@@ -271,18 +278,24 @@ def experiment(pipe, count, home, archive, tokenizer):
         theirs += [f"--{name}", data[name]]
     weights = ["stages.weights_file=", f"stages.gpt2.in.file={{file: {data['weights']}}}"]
     epochs = [f"{method}.{value}" for method in ("fine_tune", "lora") for value in ("steps=", "epochs=5", "decay=")]
-    pairs, memories = [], []
-    for pair in range(count):
-        folder = home / f"pair_{pair}"
-        ours = [pipe, *project(folder, archive, 64, *weights, *epochs), "--jobs", THREADS]
-        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        results = [timed(ours, cwd=folder, **silent), timed(theirs, stdout=subprocess.DEVNULL)]
-        seconds, memory = zip(*results)
-        pairs.append(seconds)
-        memories.append(memory)
-        shutil.rmtree(folder)
-    ours, theirs = (statistics.median(side) for side in zip(*memories))
-    row("(c) the whole experiment", pairs, f"peak anonymous memory {ours:.0f} MiB, theirs {theirs:.0f} MiB")
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    for precision, dtype in PRECISIONS.items():
+        pairs, memories = [], []
+        for pair in range(count):
+            folder = home / f"{precision}_{pair}"
+            values = [*weights, *epochs, f"vars.precision={precision}"]
+            ours = [pipe, *project(folder, archive, 64, *values), "--jobs", THREADS]
+            results = [
+                timed(ours, cwd=folder, **silent),
+                timed([*theirs, "--dtype", dtype], stdout=subprocess.DEVNULL),
+            ]
+            seconds, memory = zip(*results)
+            pairs.append(seconds)
+            memories.append(memory)
+            shutil.rmtree(folder)
+        our_memory, their_memory = (statistics.median(side) for side in zip(*memories))
+        note = f"peak anonymous memory {our_memory:.0f} MiB, theirs {their_memory:.0f} MiB"
+        row(f"(c) the whole experiment, {precision}", pairs, note)
 
 
 def machine():

@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use pipe_stages::gpt2::{Activation, Forward, kernels::vector::Instructions};
+use pipe_stages::gpt2::{Activation, Forward, Precision, kernels::vector::Instructions};
 
 // Every benchmark uses a part of it.
 #[allow(dead_code)]
@@ -16,12 +16,16 @@ const TOKENS: usize = 256;
 const SECONDS: f64 = 4.0;
 
 fn main() {
-    let blocks = shape::blocks();
     println!("{} threads, row kernels: {}", rayon::current_num_threads(), Instructions::best());
+    [Precision::F32, Precision::Bf16].into_iter().for_each(measure);
+}
+
+fn measure(precision: Precision) {
+    let blocks = shape::blocks(precision);
     for prompts in [1, 4, 8, 16] {
         let offsets: Vec<usize> = (0..=prompts).map(|prompt| prompt * TOKENS).collect();
         let mut states = shape::noise(7, prompts * TOKENS * shape::CONFIG.n_embd, 1.0);
-        let mut forward = Forward::new(&shape::CONFIG, Activation::GeluNew);
+        let mut forward = Forward::new(&shape::CONFIG, Activation::GeluNew).in_precision(precision);
         let (mut fastest, mut peak) = (f64::INFINITY, 0.0f64);
         let start = Instant::now();
         while start.elapsed().as_secs_f64() < SECONDS {
@@ -30,11 +34,11 @@ fn main() {
                 forward.block(block, &mut states, &offsets);
             }
             fastest = fastest.min(pass.elapsed().as_secs_f64());
-            peak = peak.max(shape::product_speed());
+            peak = peak.max(shape::product_speed(precision));
         }
         let tokens = (prompts * TOKENS) as f64;
         println!(
-            "batch {prompts:2}: {:6.0} tokens/s, {:5.1} GFLOP/s, {:3.0} % of the product's {peak:5.1}",
+            "{precision:4}, batch {prompts:2}: {:6.0} tokens/s, {:5.1} GFLOP/s, {:3.0} % of the product's {peak:5.1}",
             tokens / fastest,
             shape::operations(prompts, TOKENS) / fastest / 1e9,
             100.0 * shape::operations(prompts, TOKENS) / fastest / 1e9 / peak,

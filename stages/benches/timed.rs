@@ -4,8 +4,9 @@
 //! Requests are lines on standard input, so that one process serves measurements that alternate
 //! with another program's:
 //!
-//! - `forward PROMPTS TOKENS`: 12 blocks on so many prompts, and the speed of a large product
-//! - `update METHOD DROPOUT MICRO_BATCH LENGTH…`: an update of the last two blocks, one prompt a length
+//! - `forward PRECISION PROMPTS TOKENS`: 12 blocks on so many prompts, and the speed of a large product
+//! - `update PRECISION METHOD DROPOUT MICRO_BATCH LENGTH…`: an update of the last two blocks, one prompt a
+//!   length
 //! - `tokenize FILE`: the reviews of a file, with all threads and nothing remembered
 
 use std::{io::Write as _, path::Path, time::Instant};
@@ -13,7 +14,7 @@ use std::{io::Write as _, path::Path, time::Instant};
 use pipe_stages::{
     contract::StageError,
     data::read_reviews,
-    gpt2::{Activation, BlockWeights, Forward, LoraTarget, Method},
+    gpt2::{Activation, BlockWeights, Forward, LoraTarget, Method, Precision},
     tokenizer::Encoder,
 };
 use rayon::prelude::*;
@@ -27,16 +28,24 @@ mod shape;
 const REPETITIONS: u64 = 3;
 
 fn main() -> Result<(), StageError> {
-    let blocks = shape::blocks();
+    let mut ready: Option<(Precision, Vec<BlockWeights<'_>>)> = None;
     for request in std::io::stdin().lines().map_while(Result::ok) {
         let words: Vec<&str> = request.split_whitespace().collect();
         let answer = match words.as_slice() {
             // On a thread of the pool, as in a stage.
-            ["forward", prompts, tokens] => {
-                rayon::scope(|_| forward(&blocks, number(prompts), number(tokens)))
+            ["forward", wanted, prompts, tokens] => {
+                let wanted = precision(wanted);
+                let (_, blocks) = match ready.take_if(|(precision, _)| *precision == wanted) {
+                    Some(ready) => ready,
+                    None => (wanted, shape::blocks(wanted)),
+                };
+                let answer = rayon::scope(|_| forward(wanted, &blocks, number(prompts), number(tokens)));
+                ready = Some((wanted, blocks));
+                answer
             }
-            ["update", method, dropout, micro_batch, lengths @ ..] => {
-                update(method, dropout.parse().expect("a share"), number(micro_batch), lengths)?
+            ["update", wanted, method, dropout, micro_batch, lengths @ ..] => {
+                let dropout = dropout.parse().expect("a share");
+                update(precision(wanted), method, dropout, number(micro_batch), lengths)?
             }
             ["tokenize", path] => tokenize(Path::new(path))?,
             _ => panic!("no such request: {request}"),
@@ -51,10 +60,14 @@ fn number(word: &str) -> usize {
     word.parse().expect("a count")
 }
 
-fn forward(blocks: &[BlockWeights<'_>], prompts: usize, tokens: usize) -> Value {
+fn precision(word: &str) -> Precision {
+    serde_json::from_value(word.into()).expect("a precision")
+}
+
+fn forward(precision: Precision, blocks: &[BlockWeights<'_>], prompts: usize, tokens: usize) -> Value {
     let offsets: Vec<usize> = (0..=prompts).map(|prompt| prompt * tokens).collect();
     let start = shape::noise(7, prompts * tokens * shape::CONFIG.n_embd, 1.0);
-    let mut forward = Forward::new(&shape::CONFIG, Activation::GeluNew);
+    let mut forward = Forward::new(&shape::CONFIG, Activation::GeluNew).in_precision(precision);
     let (mut fastest, mut product) = (f64::INFINITY, 0.0f64);
     for _ in 0..=REPETITIONS {
         let mut states = start.clone();
@@ -63,12 +76,18 @@ fn forward(blocks: &[BlockWeights<'_>], prompts: usize, tokens: usize) -> Value 
             forward.block(block, &mut states, &offsets);
         }
         fastest = fastest.min(pass.elapsed().as_secs_f64());
-        product = product.max(shape::product_speed());
+        product = product.max(shape::product_speed(precision));
     }
     json!({ "seconds": fastest, "product": product, "operations": shape::operations(prompts, tokens) })
 }
 
-fn update(method: &str, dropout: f64, micro_batch: usize, lengths: &[&str]) -> Result<Value, StageError> {
+fn update(
+    precision: Precision,
+    method: &str,
+    dropout: f64,
+    micro_batch: usize,
+    lengths: &[&str],
+) -> Result<Value, StageError> {
     let method = match method {
         "fine_tune" => Method::FineTune,
         "lora" => Method::Lora { rank: 8, alpha: 1.0, targets: vec![LoraTarget::Q, LoraTarget::V] },
@@ -77,7 +96,7 @@ fn update(method: &str, dropout: f64, micro_batch: usize, lengths: &[&str]) -> R
     let lengths: Vec<usize> = lengths.iter().map(|length| number(length)).collect();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (weights, hidden) = shape::training_inputs(folder.path(), &lengths)?;
-    let update = shape::Update { method, micro_batch, dropout };
+    let update = shape::Update { precision, method, micro_batch, dropout };
     let seconds = shape::fastest_update(&weights, &hidden, update, REPETITIONS)?;
     Ok(json!({ "seconds": seconds }))
 }

@@ -10,7 +10,7 @@ use dfdx::prelude::{Backward, Cpu, Gradients, Rank0, SumTo, Tensor, TensorFrom, 
 use pipe_stages::{
     contract::StageError,
     data::Hidden,
-    gpt2::{Activation, LoraTarget, Method, Stock, Weights},
+    gpt2::{Activation, LoraTarget, Method, Precision, Stock, Weights},
 };
 
 // Every benchmark uses a part of it.
@@ -30,13 +30,15 @@ fn main() -> Result<(), StageError> {
         println!("{what:30} {seconds:6.2} s an update, {tokens:6.0} tokens/s");
     };
     let lora = || Method::Lora { rank: 8, alpha: 1.0, targets: vec![LoraTarget::Q, LoraTarget::V] };
-    for micro_batch in [2, 4, 12] {
+    for (precision, micro_batch) in
+        [(Precision::F32, 2), (Precision::F32, 4), (Precision::F32, 12), (Precision::Bf16, 4)]
+    {
         for (name, method) in [("fine_tune", Method::FineTune), ("lora", lora())] {
             let seconds = {
-                let update = shape::Update { method, micro_batch, dropout: 0.1 };
+                let update = shape::Update { precision, method, micro_batch, dropout: 0.1 };
                 shape::fastest_update(&weights, &hidden, update, UPDATES)?
             };
-            report(&format!("{name}, micro-batch {micro_batch}"), seconds);
+            report(&format!("{name} {precision}, micro-batch {micro_batch}"), seconds);
         }
     }
     report("stock dfdx, without optimizer", stock(&weights, &hidden)?);

@@ -45,7 +45,7 @@ class Demo:
     def __init__(self, folder, stand_in, precision):
         self.folder, self.environment = folder, {**os.environ, "LD_LIBRARY_PATH": str(stand_in)}
         shutil.copytree(PROJECT / "pipelines", folder / "pipelines")
-        values = ["vars.train=24", "vars.test=16", *(f"{stage}.precision={precision}" for stage in MODEL_STAGES)]
+        values = ["vars.train=24", "vars.test=16", f"vars.precision={precision}"]
         for method in ("fine_tune", "lora"):
             values += [f"{method}.{value}" for value in ("steps=4", "warmup=1", "decay=4")]
         self.sets = [word for value in values for word in ("--set", value)]

@@ -6,10 +6,11 @@ use pipe_stages::{
     contract::StageError,
     data::{Hidden, HiddenFormat, HiddenType, HiddenWriter, Rows},
     gpt2::{
-        Activation, BlockWeights, Config, Method, Weights,
+        Activation, BlockWeights, Config, Method, Precision, Weights,
         kernels::{
-            gemm::{Matrix, MatrixMut, Target, Threads, multiply},
+            gemm::{Factor, Matrix, MatrixMut, Target, Threads, multiply},
             matrix_unit::PackingRoom,
+            rounding::round,
         },
         tensor_shapes,
         training::{AdamW, Data, Length, Network, Order, Progress, Step, TrainSettings, Watch, train},
@@ -31,26 +32,32 @@ pub fn operations(prompts: usize, tokens: usize) -> f64 {
     prompts as f64 * CONFIG.n_layer as f64 * (matrices + attention)
 }
 
-/// Billions of operations a second of one large product on all threads.
-pub fn product_speed() -> f64 {
+/// Billions of operations a second of one large product in `precision` on all threads.
+pub fn product_speed(precision: Precision) -> f64 {
     const SIZE: usize = 1536;
     thread_local! {
-        static FACTOR: Vec<f32> = noise(1, SIZE * SIZE, 1.0);
+        static FACTOR: Vec<f32> = {
+            let mut factor = noise(1, SIZE * SIZE, 1.0);
+            round(Precision::Bf16, &mut factor);
+            factor
+        };
     }
     FACTOR.with(|factor| {
         let mut product = vec![0.0; SIZE * SIZE];
         let matrix = Matrix::new(factor, SIZE, SIZE);
         let start = Instant::now();
         let target = MatrixMut::new(&mut product, SIZE, SIZE);
-        multiply(Threads::All, 1.0, matrix, matrix, Target::Replace, target);
+        let second = Factor::new(matrix, precision, None);
+        multiply(Threads::All, 1.0, matrix, second, Target::Replace, target);
         2.0 * (SIZE * SIZE * SIZE) as f64 / start.elapsed().as_secs_f64() / 1e9
     })
 }
 
-/// The blocks of the published shape, ready for many products.
-pub fn blocks() -> Vec<BlockWeights<'static>> {
-    let mut room = PackingRoom::default();
-    (0..CONFIG.n_layer as u32).map(|block| random_block(block).packed(&mut room)).collect()
+/// The blocks of the published shape, ready for many products in `precision`.
+pub fn blocks(precision: Precision) -> Vec<BlockWeights<'static>> {
+    let mut room = PackingRoom::new(precision);
+    let ready = |block| random_block(block).rounded(precision).packed(&mut room);
+    (0..CONFIG.n_layer as u32).map(ready).collect()
 }
 
 fn random_block(block: u32) -> BlockWeights<'static> {
@@ -103,6 +110,7 @@ pub fn training_inputs(folder: &Path, lengths: &[usize]) -> Result<(Weights, Hid
 
 /// How an update is made.
 pub struct Update {
+    pub precision: Precision,
     pub method: Method,
     pub micro_batch: usize,
     pub dropout: f64,
@@ -130,7 +138,8 @@ pub fn fastest_update(
         lora_dropout: 0.0,
         eval_every: 1000,
     };
-    let mut network = Network::new(weights, hidden.format(), update.method, TOP.n_layer, 1)?;
+    let network = Network::new(weights, hidden.format(), update.method, TOP.n_layer, 1)?;
+    let mut network = network.in_precision(update.precision);
     let order = Order::Given(vec![(0..rows).collect()]);
     let data = Data { hidden, order, validation: Vec::new() };
     let mut fastest = Fastest { started: Instant::now(), seconds: f64::INFINITY };

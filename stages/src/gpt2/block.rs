@@ -26,13 +26,15 @@ pub struct Linear<'a> {
     weight: Cow<'a, [f32]>,
     /// `[out]`.
     pub bias: Cow<'a, [f32]>,
+    /// What the numbers of the weight are rounded to.
+    precision: Precision,
     packed: Option<Arc<Packed>>,
 }
 
 impl<'a> Linear<'a> {
     /// `x·weight + bias` for `weight` `[in, out]`, row-major, and `bias` `[out]`.
     pub fn new(weight: Cow<'a, [f32]>, bias: Cow<'a, [f32]>) -> Self {
-        Self { weight, bias, packed: None }
+        Self { weight, bias, precision: Precision::F32, packed: None }
     }
 
     /// `[in, out]`, row-major.
@@ -42,7 +44,7 @@ impl<'a> Linear<'a> {
 
     /// The weight as a factor of products.
     pub fn factor(&self) -> Factor<'_> {
-        Factor::new(self.matrix(), self.packed.as_deref())
+        Factor::new(self.matrix(), self.precision, self.packed.as_deref())
     }
 
     fn matrix(&self) -> Matrix<'_> {
@@ -52,7 +54,7 @@ impl<'a> Linear<'a> {
 
     /// The weight, to change it.
     fn weight_mut(&mut self) -> &mut [f32] {
-        self.packed = None;
+        (self.precision, self.packed) = (Precision::F32, None);
         self.weight.to_mut()
     }
 }
@@ -134,18 +136,22 @@ impl<'a> BlockWeights<'a> {
     #[must_use]
     pub fn rounded(mut self, precision: Precision) -> Self {
         if precision != Precision::F32 {
-            self.matrices_mut().into_iter().for_each(|linear| round(precision, linear.weight_mut()));
+            for linear in self.matrices_mut() {
+                round(precision, linear.weight_mut());
+                linear.precision = precision;
+            }
         }
         self
     }
 
-    /// With its four matrices packed for the matrix unit as far as there is `room`: half a time more
+    /// With its four matrices packed for the matrix unit as far as there is `room`: in f32 half a time more
     /// memory, and products of 256 rows take two thirds of the time.
     #[must_use]
     pub fn packed(mut self, room: &mut PackingRoom) -> Self {
         for linear in self.matrices_mut() {
-            let matrix = linear.matrix();
-            linear.packed = room.take(Packed::bytes(matrix)).then(|| Arc::new(Packed::new(matrix)));
+            let (matrix, precision) = (linear.matrix(), linear.precision);
+            let has_room = room.take(Packed::bytes(matrix, precision));
+            linear.packed = has_room.then(|| Arc::new(Packed::new(matrix, precision)));
         }
         self
     }

@@ -19,7 +19,7 @@ pub struct Classify;
 pub struct Params {
     /// To what the factors of products with the matrices of blocks are rounded: `f32` (not at all), `f16` or
     /// `bf16`; sums are f32, and so is everything else. The same on every device, and many times as
-    /// fast on a GPU; on the processor `f32` is fastest.
+    /// fast on a GPU; on a processor `bf16` is faster where docs/gpus.md says so.
     pub precision: Precision,
 }
 

@@ -37,8 +37,8 @@ pub fn pool(cx: &StageCx<'_>) -> Result<ThreadPool, StageError> {
 
 /// The instruction set that kernels use, and that products use besides.
 fn instructions() -> String {
-    let unit = if matrix_unit::is_available() { ", amx" } else { "" };
-    format!("{}{unit}", Instructions::best())
+    let unit = matrix_unit::name(Precision::Bf16).map(|name| format!(", {name}"));
+    format!("{}{}", Instructions::best(), unit.unwrap_or_default())
 }
 
 /// What of this machine decides the last bits of a result: device, instruction set, precision, and
@@ -53,7 +53,7 @@ fn ready<'a>(
     blocks: impl IntoIterator<Item = BlockWeights<'a>>,
     precision: Precision,
 ) -> Vec<BlockWeights<'a>> {
-    let mut room = PackingRoom::default();
+    let mut room = PackingRoom::new(precision);
     blocks.into_iter().map(|block| block.rounded(precision).packed(&mut room)).collect()
 }
 

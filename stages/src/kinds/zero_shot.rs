@@ -25,7 +25,7 @@ pub struct Params {
     pub negative: String,
     /// To what the factors of products with frozen matrices are rounded: `f32` (not at all), `f16` or
     /// `bf16`; sums are f32, and so is everything else. The same on every device, and many times as
-    /// fast on a GPU; on the processor `f32` is fastest.
+    /// fast on a GPU; on a processor `bf16` is faster where docs/gpus.md says so.
     pub precision: Precision,
 }
 

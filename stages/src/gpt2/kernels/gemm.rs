@@ -5,6 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::matrix_unit::{self, Packed, Panels};
+use crate::gpt2::Precision;
 
 /// A matrix inside a slice: row-major, one that shares rows with others, or transposed.
 #[derive(Debug, Clone, Copy)]
@@ -20,17 +21,19 @@ pub struct MatrixMut<'a> {
     shape: Shape,
 }
 
-/// The second factor of a product, and the same as it was packed for the matrix unit.
+/// The second factor of a product, and the same as it was packed for the [matrix unit](super::matrix_unit).
 #[derive(Debug, Clone, Copy)]
 pub struct Factor<'a> {
     matrix: Matrix<'a>,
+    precision: Precision,
     packed: Option<Panels<'a>>,
 }
 
 impl<'a> Factor<'a> {
-    /// `packed` holds the numbers of `matrix`.
-    pub fn new(matrix: Matrix<'a>, packed: Option<&'a Packed>) -> Self {
-        Self { matrix, packed: packed.map(Packed::panels) }
+    /// The numbers of `matrix` are [rounded](super::rounding::round) to `precision`, and those of the first
+    /// factor will be. `packed` holds the same.
+    pub fn new(matrix: Matrix<'a>, precision: Precision, packed: Option<&'a Packed>) -> Self {
+        Self { matrix, precision, packed: packed.map(Packed::panels) }
     }
 
     /// Some of the rows.
@@ -42,7 +45,7 @@ impl<'a> Factor<'a> {
     pub fn rows(self, range: Range<usize>) -> Self {
         let ends = self.matrix.height();
         let packed = self.packed.and_then(|panels| panels.of_rows(range.clone(), ends));
-        Self { matrix: self.matrix.rows(range), packed }
+        Self { matrix: self.matrix.rows(range), packed, ..self }
     }
 
     /// Some of the columns.
@@ -53,13 +56,13 @@ impl<'a> Factor<'a> {
     #[must_use]
     pub fn columns(self, range: Range<usize>) -> Self {
         let packed = self.packed.and_then(|panels| panels.from_column(range.start));
-        Self { matrix: self.matrix.columns(range), packed }
+        Self { matrix: self.matrix.columns(range), packed, ..self }
     }
 }
 
 impl<'a> From<Matrix<'a>> for Factor<'a> {
     fn from(matrix: Matrix<'a>) -> Self {
-        Self { matrix, packed: None }
+        Self { matrix, precision: Precision::F32, packed: None }
     }
 }
 
@@ -222,10 +225,11 @@ pub fn multiply<'a>(
     target: Target,
     c: MatrixMut<'_>,
 ) {
-    let Factor { matrix: b, packed } = b.into();
-    if threads == Threads::All && matrix_unit::takes(a.height(), b.height(), b.width()) {
+    let Factor { matrix: b, precision, packed } = b.into();
+    let precision = if alpha == 1.0 { precision } else { Precision::F32 };
+    if threads == Threads::All && matrix_unit::takes(precision, a.height(), b.height(), b.width()) {
         check_shapes(a, b, &c);
-        matrix_unit::multiply_add(alpha, a, b, packed, c, |row| {
+        matrix_unit::multiply_add(precision, alpha, a, b, packed, c, |row| {
             if target == Target::Replace {
                 row.fill(0.0);
             }
@@ -306,7 +310,7 @@ pub(super) fn multiply_by_vectors(
 ///
 /// If the shapes do not fit.
 pub fn linear(x: &[f32], weight: Factor<'_>, bias: &[f32], target: Target, out: &mut [f32]) {
-    let Factor { matrix: weight, packed } = weight;
+    let Factor { matrix: weight, precision, packed } = weight;
     let (inputs, outputs) = (weight.shape.rows, weight.shape.cols);
     assert_eq!(bias.len(), outputs, "one bias a column");
     let rows = x.len() / inputs;
@@ -315,10 +319,10 @@ pub fn linear(x: &[f32], weight: Factor<'_>, bias: &[f32], target: Target, out: 
         Target::Add => row.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias),
     };
     let x = Matrix::new(x, rows, inputs);
-    if matrix_unit::takes(usize::MAX, inputs, outputs) {
+    if matrix_unit::takes(precision, usize::MAX, inputs, outputs) {
         let c = MatrixMut::new(out, rows, outputs);
         check_shapes(x, weight, &c);
-        matrix_unit::multiply_add(1.0, x, weight, packed, c, add_bias);
+        matrix_unit::multiply_add(precision, 1.0, x, weight, packed, c, add_bias);
     } else if rows == 1 {
         let (x, mut both) = (x.data.repeat(2), out.repeat(2));
         linear(&x, weight.into(), bias, target, &mut both);

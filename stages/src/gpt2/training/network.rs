@@ -99,7 +99,8 @@ impl Network {
         device.disable_cache();
         let first = config.n_layer - train_blocks;
         let of_blocks = (method == Method::FineTune).then_some(&device);
-        let mut room = PackingRoom::default();
+        // A unit for f32 is one for bf16 too.
+        let mut room = PackingRoom::new(Precision::Bf16);
         let frozen = |index| Arc::new(Block::new(weights, index, None, &mut room));
         let frozen = (hidden.blocks..first).map(frozen).collect();
         let trained = |index| {

@@ -8,7 +8,7 @@ use crate::gpt2::{
     LoraTarget, Precision, Weights,
     kernels::{
         gemm,
-        matrix_unit::{Packed, PackingRoom},
+        matrix_unit::{self, Packed, PackingRoom},
     },
 };
 
@@ -107,7 +107,9 @@ impl Linear {
         let mut linear = Self { weight, bias, packs: None };
         let matrix = linear.matrix();
         let keeps = !linear.weight.is_trained()
-            && room.take(Packed::bytes(matrix) + Packed::bytes(matrix.transposed()));
+            && room.take(
+                [matrix, matrix.transposed()].map(|side| Packed::bytes(side, Precision::F32)).iter().sum(),
+            );
         linear.packs = keeps.then(Packs::default);
         linear
     }
@@ -116,16 +118,16 @@ impl Linear {
         gemm::Matrix::new(self.weight.values(), self.weight.shape()[0], self.weight.shape()[1])
     }
 
-    /// The weight in `precision` as it was packed.
-    pub fn packed(&self, precision: Precision) -> Option<&Packed> {
-        let packs = self.packs.as_ref().filter(|_| precision == Precision::F32)?;
-        Some(packs.weight.get_or_init(|| Packed::new(self.matrix())))
+    /// The weight in `precision`, the same in each pass, as it was packed; `rounded` are its numbers.
+    pub fn packed(&self, precision: Precision, rounded: gemm::Matrix<'_>) -> Option<&Packed> {
+        let packs = self.packs.as_ref().filter(|_| matrix_unit::is_available(precision))?;
+        Some(packs.weight.get_or_init(|| Packed::new(rounded, precision)))
     }
 
-    /// The transposed weight in `precision` as it was packed.
-    pub fn packed_transposed(&self, precision: Precision) -> Option<&Packed> {
-        let packs = self.packs.as_ref().filter(|_| precision == Precision::F32)?;
-        Some(packs.transposed.get_or_init(|| Packed::new(self.matrix().transposed())))
+    /// As [`packed`](Self::packed), for the transposed weight.
+    pub fn packed_transposed(&self, precision: Precision, rounded: gemm::Matrix<'_>) -> Option<&Packed> {
+        let packs = self.packs.as_ref().filter(|_| matrix_unit::is_available(precision))?;
+        Some(packs.transposed.get_or_init(|| Packed::new(rounded, precision)))
     }
 }
 

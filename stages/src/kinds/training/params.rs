@@ -142,8 +142,8 @@ macro_rules! training_params {
             /// To what the factors of large matrix products are rounded: `f32` (not at all), `f16` or
             /// `bf16`. In the backward pass `f16` rounds to bf16, whose range gradients need. Sums,
             /// trained parameters, their gradients and moments, low-rank additions and all else are
-            /// f32. The same on every device, and many times as fast on a GPU; on the processor `f32`
-            /// is fastest.
+            /// f32. The same on every device, and many times as fast on a GPU; on a processor `bf16`
+            /// is faster where docs/gpus.md says so.
             pub precision: $crate::gpt2::Precision,
         }
 

@@ -12,7 +12,7 @@ const COLUMNS: usize = 64;
 /// # Panics
 ///
 /// If the shapes do not fit.
-pub fn weight(x: Matrix<'_>, upstream: Matrix<'_>, gradient: MatrixMut<'_>) {
+pub fn weight(x: Matrix<'_>, upstream: Factor<'_>, gradient: MatrixMut<'_>) {
     multiply(Threads::All, 1.0, x.transposed(), upstream, Target::Add, gradient);
 }
 

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{PANEL, PARTS, SIDE, STEP, TILES, Tile, Words, tiles_of};
+use super::{PANEL, Parts, SIDE, STEP, Tile, Words};
 use crate::gpt2::kernels::{
     gemm::Matrix,
     vector::{Instructions, vectorized},
@@ -21,43 +21,52 @@ pub(super) enum Rows {
 }
 
 /// Packs a second factor on all threads of the pool.
-pub(super) fn pack_columns(matrix: Matrix<'_>, tiles: &mut [Tile]) {
+pub(super) fn pack_columns(matrix: Matrix<'_>, parts: Parts, tiles: &mut [Tile]) {
     let (instructions, columns) = (Instructions::best(), matrix.transposed());
     // Many panels a task, since memory gives long pieces of rows faster.
     let together = columns.height().div_ceil(PANEL).div_ceil(2 * rayon::current_num_threads());
-    let task = together * tiles_of(matrix.height());
+    let task = together * parts.tiles_of(matrix.height());
     tiles.par_chunks_mut(task).enumerate().for_each(|(i, panels)| {
         let lines = (i * together * PANEL)..((i + 1) * together * PANEL).min(columns.height());
-        pack(instructions, columns.rows(lines), 1.0, Rows::Pairs, panels);
+        pack(instructions, columns.rows(lines), 1.0, Rows::Pairs, parts, panels);
     });
 }
 
 vectorized! {
     /// Packs `alpha` times `lines` (the lines of a factor, along the sum) as panels of tiles.
-    pub(super) fn pack(lines: Matrix<'_>, alpha: f32, rows: Rows, panels: &mut [Tile]) = pack_body
+    pub(super) fn pack(lines: Matrix<'_>, alpha: f32, rows: Rows, parts: Parts, panels: &mut [Tile]) = pack_body
 }
 
 #[inline(always)]
-fn pack_body<const FMA: bool>(lines: Matrix<'_>, alpha: f32, rows: Rows, panels: &mut [Tile]) {
+fn pack_body<const FMA: bool>(lines: Matrix<'_>, alpha: f32, rows: Rows, parts: Parts, panels: &mut [Tile]) {
+    match parts {
+        Parts::One => pack_parts::<1>(lines, alpha, rows, panels),
+        Parts::Three => pack_parts::<3>(lines, alpha, rows, panels),
+    }
+}
+
+#[inline(always)]
+fn pack_parts<const PARTS: usize>(lines: Matrix<'_>, alpha: f32, rows: Rows, panels: &mut [Tile]) {
     let steps = lines.width().div_ceil(STEP);
     // Step by step over all panels: where the columns are contiguous, whole cache lines are read.
     for step in 0..steps {
         let depth = step * STEP..((step + 1) * STEP).min(lines.width());
-        for (i, panel) in panels.chunks_exact_mut(steps * TILES).enumerate() {
-            let (halves, _) = panel[step * TILES..(step + 1) * TILES].as_chunks_mut::<2>();
+        for (i, panel) in panels.chunks_exact_mut(2 * PARTS * steps).enumerate() {
+            let (halves, _) = panel.as_chunks_mut::<2>();
+            let halves: &mut [[Tile; 2]; PARTS] =
+                halves[step * PARTS..].first_chunk_mut().expect("a panel has all parts of each step");
             for half in 0..2 {
                 let first = (i * PANEL + half * SIDE).min(lines.height());
                 let block = lines.rows(first..(first + SIDE).min(lines.height())).columns(depth.clone());
-                let [a, b, c] = halves else { unreachable!("a panel has three parts a step") };
-                pack_tile(block, alpha, rows, [&mut a[half], &mut b[half], &mut c[half]]);
+                pack_tile(block, alpha, rows, halves.each_mut().map(|tiles| &mut tiles[half]));
             }
         }
     }
 }
 
-/// Packs at most 16 lines of at most 32 numbers; `tiles` are the three parts.
+/// Packs at most 16 lines of at most 32 numbers; `tiles` are the parts.
 #[inline(always)]
-fn pack_tile(block: Matrix<'_>, alpha: f32, rows: Rows, tiles: [&mut Tile; PARTS]) {
+fn pack_tile<const PARTS: usize>(block: Matrix<'_>, alpha: f32, rows: Rows, tiles: [&mut Tile; PARTS]) {
     let mut turned = [0.0; SIDE * STEP];
     match (block.are_rows_contiguous(), rows) {
         (true, Rows::Lines) => tiles_of_lines(block, alpha, tiles),
@@ -86,14 +95,14 @@ fn pack_tile(block: Matrix<'_>, alpha: f32, rows: Rows, tiles: [&mut Tile; PARTS
 
 /// A row of a tile is a line, contiguous in `block`.
 #[inline(always)]
-fn tiles_of_lines(block: Matrix<'_>, alpha: f32, tiles: [&mut Tile; PARTS]) {
+fn tiles_of_lines<const PARTS: usize>(block: Matrix<'_>, alpha: f32, tiles: [&mut Tile; PARTS]) {
     for i in 0..SIDE {
         let mut line = [0.0; STEP];
         if i < block.height() {
             copy(block.row(i), &mut line);
         }
         let (line, _) = line.as_chunks::<SIDE>();
-        let (low, high) = (split(&line[0], alpha), split(&line[1], alpha));
+        let (low, high) = (split::<PARTS>(&line[0], alpha), split::<PARTS>(&line[1], alpha));
         for part in 0..PARTS {
             let words = &mut tiles[part].0[i];
             for j in 0..SIDE / 2 {
@@ -106,7 +115,7 @@ fn tiles_of_lines(block: Matrix<'_>, alpha: f32, tiles: [&mut Tile; PARTS]) {
 
 /// A row of a tile is a pair along the sum; in `block` its words' halves are contiguous.
 #[inline(always)]
-fn tiles_of_pairs(block: Matrix<'_>, alpha: f32, tiles: [&mut Tile; PARTS]) {
+fn tiles_of_pairs<const PARTS: usize>(block: Matrix<'_>, alpha: f32, tiles: [&mut Tile; PARTS]) {
     let block = block.transposed();
     for i in 0..SIDE {
         let (mut even, mut odd) = ([0.0; SIDE], [0.0; SIDE]);
@@ -116,7 +125,7 @@ fn tiles_of_pairs(block: Matrix<'_>, alpha: f32, tiles: [&mut Tile; PARTS]) {
         if 2 * i + 1 < block.height() {
             copy(block.row(2 * i + 1), &mut odd);
         }
-        let (even, odd) = (split(&even, alpha), split(&odd, alpha));
+        let (even, odd) = (split::<PARTS>(&even, alpha), split::<PARTS>(&odd, alpha));
         for part in 0..PARTS {
             let words = &mut tiles[part].0[i];
             for j in 0..SIDE {
@@ -141,12 +150,13 @@ fn copy<const N: usize>(from: &[f32], to: &mut [f32; N]) {
     }
 }
 
-/// Words whose upper halves are the bf16 parts of `alpha · x`; their sum is exact.
+/// Words whose upper halves are the bf16 parts of `alpha · x`; the sum of three is exact, and one is if
+/// that is a bf16 number.
 ///
 /// What is not finite has a part that is not a number: a NaN may be rounded to zero, but stays in
 /// what is left, and infinity leaves a NaN.
 #[inline(always)]
-fn split(x: &[f32; SIDE], alpha: f32) -> [Words; PARTS] {
+fn split<const PARTS: usize>(x: &[f32; SIDE], alpha: f32) -> [Words; PARTS] {
     let mut parts = [[0; SIDE]; PARTS];
     for i in 0..SIDE {
         let mut rest = alpha * x[i];

@@ -99,8 +99,10 @@ impl Linear {
 
     /// `x·weight + bias` in the given columns.
     fn forward(&self, pass: &Pass, x: &[f32], columns: std::ops::Range<usize>) -> Vec<f32> {
-        let (x, weight) = (&rounded(pass.precision, x), &rounded(pass.precision, self.weight.values()));
-        let weight = Factor::new(matrix(weight, self.width()), self.packed(pass.precision));
+        let precision = pass.precision;
+        let (x, weight) = (&rounded(precision, x), &rounded(precision, self.weight.values()));
+        let weight = matrix(weight, self.width());
+        let weight = Factor::new(weight, precision, self.packed(precision, weight));
         let inputs = self.weight.values().len() / self.width();
         let mut out = vec![0.0; x.len() / inputs * columns.len()];
         let bias = &self.bias.values()[columns.clone()];
@@ -122,7 +124,8 @@ impl Linear {
             let of_weight = matrix_mut(of_weight, self.width()).columns(columns.clone());
             let precision = pass.precision.backward();
             let (x, upstream) = (&rounded(precision, x), &rounded(precision, upstream));
-            gradient::linear::weight(matrix(x, inputs), matrix(upstream, columns.len()), of_weight);
+            let upstream = Factor::new(matrix(upstream, columns.len()), precision, None);
+            gradient::linear::weight(matrix(x, inputs), upstream, of_weight);
         }
         if let Some(of_bias) = self.bias.gradient(gradients)? {
             gradient::linear::bias(upstream, &mut of_bias[columns]);
@@ -143,8 +146,9 @@ impl Linear {
         let width = columns.len();
         let precision = pass.precision.backward();
         let (upstream, weight) = (&rounded(precision, upstream), &rounded(precision, self.weight.values()));
-        let weight = matrix(weight, self.width());
-        let transposed = Factor::new(weight.transposed(), self.packed_transposed(precision)).rows(columns);
+        let transposed = matrix(weight, self.width()).transposed();
+        let packed = self.packed_transposed(precision, transposed);
+        let transposed = Factor::new(transposed, precision, packed).rows(columns);
         gradient::linear::input(matrix(upstream, width), transposed, target, matrix_mut(of_input, inputs));
     }
 }
