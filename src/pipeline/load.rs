@@ -298,20 +298,26 @@ fn resolved(document: &Node) -> Value {
 /// Leaves out what follows from a value that is wrong already, or from a variable that is or could not be
 /// put in.
 fn without_echoes(mut findings: Vec<Finding>, wrong: &[&Finding], used: &Used) -> Vec<Finding> {
-    let path_of = |found: &Finding| match found.at.first() {
-        Some((At::Spot(spot), _)) => Some(spot.path.clone()),
-        _ => None,
-    };
-    let failed: Vec<Vec<String>> = wrong.iter().filter_map(|found| path_of(found)).collect();
-    if !failed.is_empty() {
-        let follows = |path: &Vec<String>| {
-            let variables = used.get(path).map(|filled| filled.names.as_slice()).unwrap_or_default();
-            let is_of = |failed: &[String]| matches!(failed, [vars, name] if vars == "vars" && variables.contains(name));
-            failed.iter().any(|failed| path.starts_with(failed) || is_of(failed))
-        };
-        findings.retain(|found| !path_of(found).is_some_and(|path| follows(&path)));
+    let failed: HashSet<&[String]> = wrong.iter().filter_map(|found| path_of(found)).collect();
+    if failed.is_empty() {
+        return findings;
     }
+    let has_failed = |variable: &String| failed.contains(["vars".to_owned(), variable.clone()].as_slice());
+    findings.retain(|found| {
+        let Some(path) = path_of(found) else { return true };
+        let variables = used.get(path).map(|filled| filled.names.as_slice()).unwrap_or_default();
+        let is_echo = (0..=path.len()).any(|length| failed.contains(&path[..length]));
+        !is_echo && !variables.iter().any(has_failed)
+    });
     findings
+}
+
+/// The path of the value that is wrong, if that is one of the document.
+fn path_of(found: &Finding) -> Option<&[String]> {
+    match found.at.first() {
+        Some((At::Spot(spot), _)) => Some(&spot.path),
+        _ => None,
+    }
 }
 
 /// Where a wrong value came out of a variable, shows the variable too.
