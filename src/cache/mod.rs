@@ -44,6 +44,7 @@ use thiserror::Error;
 
 use crate::{
     digest::{ActionKey, Digest},
+    halt::Halt,
     pattern::PatternError,
     record::{Artifact, Execution, FileChanges},
 };
@@ -89,6 +90,12 @@ pub enum CacheError {
     #[error("input `{}` is not a file", path.display())]
     NoFile {
         /// What it is called.
+        path: PathBuf,
+    },
+    /// Hashing a file was given up, since what it was for is to end.
+    #[error("stopped before `{}` was hashed", path.display())]
+    Halted {
+        /// The file.
         path: PathBuf,
     },
     /// A pattern is malformed, or a folder below it cannot be read.
@@ -156,6 +163,7 @@ pub struct Cache {
     folder: PathBuf,
     index: Index,
     looks: Looks,
+    halt: Halt,
 }
 
 impl Cache {
@@ -163,7 +171,14 @@ impl Cache {
     pub fn open(folder: &Path) -> Self {
         let folder = folder.join(LAYOUT);
         let index = Index::open(&folder);
-        Self { folder, index, looks: Looks::default() }
+        Self { folder, index, looks: Looks::default(), halt: Halt::default() }
+    }
+
+    /// Gives up hashing what a stage would read, with [`CacheError::Halted`], once `halt` is raised. What a
+    /// stage has written is still taken in: it may be the work of hours.
+    #[must_use]
+    pub fn heeding(self, halt: Halt) -> Self {
+        Self { halt, ..self }
     }
 
     /// Joins those who work in the cache, until the value is dropped: nothing is removed meanwhile.
@@ -189,8 +204,8 @@ impl Cache {
         Ok(())
     }
 
-    /// Looks for a whole result of `key`.
-    pub fn get(&self, key: ActionKey) -> Lookup {
+    /// Looks for a whole result of `key`; the error is [`CacheError::Halted`] alone.
+    pub fn get(&self, key: ActionKey) -> Result<Lookup, CacheError> {
         let hit = match self.index.result(key) {
             Some(hit) => hit,
             None => match results::read(&self.folder, key) {
@@ -198,13 +213,17 @@ impl Cache {
                     self.index.add_result(&execution);
                     Hit::of(&execution)
                 }
-                None => return Lookup::Miss,
+                None => return Ok(Lookup::Miss),
             },
         };
-        match hit.outputs.iter().find_map(|output| self.damage(output)) {
-            None => Lookup::Hit(hit),
-            Some(how) => Lookup::Lost(how),
+        for output in &hit.outputs {
+            if let Some(damage) = self.flaw_unless(&self.halt, output.digest)? {
+                let (digest, port) = (output.digest.short(), &output.port);
+                let how = format!("object {digest} of output `{port}` is {}", damage.word());
+                return Ok(Lookup::Lost(how));
+            }
         }
+        Ok(Lookup::Hit(hit))
     }
 
     /// Ends a series of lookups: the next ones see what other processes found meanwhile.
@@ -222,29 +241,30 @@ impl Cache {
         objects::path(&self.folder, digest)
     }
 
-    /// Says what is wrong with the stored bytes of `output`, if anything.
-    fn damage(&self, output: &Artifact) -> Option<String> {
-        let damage = self.flaw(output.digest)?;
-        Some(format!("object {} of output `{}` is {}", output.digest.short(), output.port, damage.word()))
-    }
-
     /// The digest of the bytes of any file.
     pub fn digest(&self, file: &Path) -> Result<Digest, CacheError> {
-        objects::hash_file(file).map_err(CacheError::io("read", file))
+        objects::hash_unless(&self.halt, file)
     }
 
     /// What is wrong with the stored bytes of `digest`, if anything.
     pub fn flaw(&self, digest: Digest) -> Option<Damage> {
+        self.flaw_unless(&Halt::default(), digest).expect("nothing ends it early")
+    }
+
+    fn flaw_unless(&self, halt: &Halt, digest: Digest) -> Result<Option<Damage>, CacheError> {
         let path = self.object(digest);
-        let Ok(stat) = stat::Stat::of(&path) else { return Some(Damage::Missing) };
+        let Ok(stat) = stat::Stat::of(&path) else { return Ok(Some(Damage::Missing)) };
         if self.index.object(digest) == Some(stat) {
-            return None;
+            return Ok(None);
         }
-        if objects::hash_file(&path).is_ok_and(|found| found == digest) {
-            self.index.add_object(digest, stat);
-            return None;
+        match objects::hash_unless(halt, &path) {
+            Ok(found) if found == digest => {
+                self.index.add_object(digest, stat);
+                Ok(None)
+            }
+            Err(halted @ CacheError::Halted { .. }) => Err(halted),
+            Ok(_) | Err(_) => Ok(Some(Damage::Damaged)),
         }
-        Some(Damage::Damaged)
     }
 
     /// Takes a file that a stage wrote into the store and returns its digest and size.
@@ -316,17 +336,17 @@ impl Cache {
 
     /// The contents of a file outside the cache.
     pub fn file(&self, root: &Path, file: &Path) -> Result<Outside, CacheError> {
-        outside::file(&self.index, root, file)
+        outside::file(&self.index, &self.halt, root, file)
     }
 
     /// The contents of a folder outside the cache.
     pub fn folder(&self, root: &Path, folder: &Path) -> Result<Outside, CacheError> {
-        outside::folder(&self.index, &self.looks, root, folder)
+        outside::folder(&self.index, &self.halt, &self.looks, root, folder)
     }
 
     /// The contents of the files outside the cache that match `pattern`.
     pub fn glob(&self, root: &Path, pattern: &str) -> Result<Outside, CacheError> {
-        outside::glob(&self.index, &self.looks, root, pattern)
+        outside::glob(&self.index, &self.halt, &self.looks, root, pattern)
     }
 
     /// The first file of `outside` that is not what it was then, if that is known.

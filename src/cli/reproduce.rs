@@ -113,7 +113,8 @@ impl Reproduce {
         differences.iter().for_each(|it| globals.say(it.words()));
         let wanted: Vec<String> = then.stages.iter().map(|stage| stage.stage.clone()).collect();
         let force = if self.force { Force::All } else { Force::None };
-        let cache = Cache::open(&root.join("cache"));
+        let stop = Stop::default();
+        let cache = Cache::open(&root.join("cache")).heeding(stop.halt());
         let mut request = request_until(&pipeline, wanted, force, self.jobs.map(NonZero::get))?;
         if self.dry_run {
             let plan = plan(&request, &cache)?;
@@ -126,7 +127,6 @@ impl Reproduce {
             }
             return Ok(ExitCode::SUCCESS);
         }
-        let stop = Stop::default();
         let running = stop.clone();
         stop_on_signals(&stop, move || Progress::Auto.stopping(&running));
         let _hold = join(&cache, &|text| globals.say(text))?;

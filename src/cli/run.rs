@@ -95,14 +95,15 @@ impl Run {
         let may_repeat =
             is_told_in_lines && self.targets.are_all() && self.device.chosen() != Some(Choice::Cuda);
         let told = may_repeat.then(|| told(&self.pipeline.options(globals))).flatten();
-        let cache = told.as_ref().map(|told| Cache::open(&told.root.join("cache")));
+        let open = |root: &Path| Cache::open(&root.join("cache")).heeding(stop.halt());
+        let cache = told.as_ref().map(|told| open(&told.root));
         if let Some((told, cache)) = told.as_ref().zip(cache.as_ref())
             && self.repeats(globals, told, cache, &mut starting)?
         {
             return Ok(ExitCode::SUCCESS);
         }
         let pipeline = self.load(globals)?;
-        let cache = cache.unwrap_or_else(|| Cache::open(&pipeline.root.join("cache")));
+        let cache = cache.unwrap_or_else(|| open(&pipeline.root));
         self.once(globals, &pipeline, &cache, &stop, starting)
     }
 
@@ -159,7 +160,7 @@ impl Run {
                     let stages = pipeline.stages.values();
                     let outside = stages.flat_map(StageSpec::outside).cloned().collect();
                     watch.sources(&pipeline.root, outside)?;
-                    let cache = Cache::open(&pipeline.root.join("cache"));
+                    let cache = Cache::open(&pipeline.root.join("cache")).heeding(stop.halt());
                     let done = self.once(globals, &pipeline, &cache, stop, starting);
                     self.told(done, globals)
                 }

@@ -88,9 +88,9 @@ impl Verify {
         let database = RunsDb::open_existing(&root.join("runs.db"))?;
         let run = database.load(database.find(run)?)?;
         let stages = self.chosen(&run)?;
-        let cache = Cache::open(&root.join("cache"));
-        let _hold = join(&cache, &|text| globals.say(text))?;
         let stop = Stop::default();
+        let cache = Cache::open(&root.join("cache")).heeding(stop.halt());
+        let _hold = join(&cache, &|text| globals.say(text))?;
         let running = stop.clone();
         stop_on_signals(&stop, move || Progress::Plain.stopping(&running));
         let on_gpu = stages.iter().any(|stage| was_on_gpu(stage));
@@ -115,6 +115,7 @@ impl Verify {
         for stage in stages {
             let ready = engine::prepare(&run, stage, &tools, pipe_stages::kinds());
             let verdict = match ready {
+                Err(_) if stop.is_requested() => Some(Verified::Interrupted),
                 Err(why) => Some(Verified::Unchecked(why)),
                 Ok(_) if self.dry_run => None,
                 Ok(ready) => Some(self.compute(globals, &ready, &tools, &how)?),

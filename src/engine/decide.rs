@@ -78,7 +78,7 @@ pub(super) fn decide(
     let fingerprint = fingerprint(spec, digests);
     let hashed = fingerprint.hashed();
     let key = action_key(&hashed);
-    let verdict = match tools.cache.get(key) {
+    let verdict = match tools.cache.get(key)? {
         _ if request.forces(&spec.name) => Decision::Run(vec![Reason::Forced]),
         Lookup::Hit(mut hit) => {
             hit.run = (explainer.computed_in)(key, &hit);

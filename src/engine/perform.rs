@@ -112,11 +112,18 @@ fn attempt(
         return Ok(Ending::Interrupted);
     };
     // Another `pipe` may have finished the same stage since the key was looked up.
-    if !task.is_forced
-        && let Lookup::Hit(hit) = tools.cache.get(task.decided.key)
-    {
-        claim.finish();
-        return Ok(Ending::Satisfied(hit));
+    if !task.is_forced {
+        match tools.cache.get(task.decided.key) {
+            Ok(Lookup::Hit(hit)) => {
+                claim.finish();
+                return Ok(Ending::Satisfied(hit));
+            }
+            Ok(Lookup::Miss | Lookup::Lost(_)) => {}
+            Err(_) => {
+                claim.abandon();
+                return Ok(Ending::Interrupted);
+            }
+        }
     }
     let loans = match Loans::of(&task.decided.objects, tools.cache) {
         Ok(loans) => loans,

@@ -17,7 +17,7 @@ use super::{
     repeat::{NextRun, Repeat},
 };
 use crate::{
-    cache::{Hit, Mark, Outside},
+    cache::{CacheError, Hit, Mark, Outside},
     digest::{ActionKey, Digest},
     names::RunId,
     pipeline::{Source, StageSpec},
@@ -223,6 +223,10 @@ impl<'r, 'o> Schedule<'r, 'o> {
             (self.observe)(RunEvent::Looking { stage: stage.clone() });
         }
         let decided = decide(self.request, self.tools, self.explainer, spec, &self.known);
+        if matches!(decided, Err(CacheError::Halted { .. })) {
+            // The run ends: this stage is one that was not reached.
+            return Ok(());
+        }
         if !self.request.selects(&stage) {
             match decided {
                 Ok(Decided { verdict: Decision::Cached(hit), .. }) => {
