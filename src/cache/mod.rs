@@ -16,6 +16,7 @@
 mod audit;
 mod changed;
 mod collect;
+mod durable;
 mod hold;
 mod index;
 mod loan;

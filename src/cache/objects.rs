@@ -16,7 +16,7 @@ use rustix::{
 use tempfile::NamedTempFile;
 use walkdir::WalkDir;
 
-use super::{CacheError, stat::Stat};
+use super::{CacheError, durable::sync_name, stat::Stat};
 use crate::{digest::Digest, halt::Halt};
 
 /// Files from this size on are hashed by all cores.
@@ -121,6 +121,9 @@ pub(super) fn keep(
         }
         // Damaged, or a file system that cannot tell.
         Err(_) => fs::rename(file, &target).map_err(CacheError::io("write", &target))?,
+    }
+    if sync {
+        sync_name(&target);
     }
     let stat = Stat::of(&target).map_err(CacheError::io("read", &target))?;
     Ok((digest, stat))

@@ -8,7 +8,7 @@ use std::{
 
 use tempfile::NamedTempFile;
 
-use super::CacheError;
+use super::{CacheError, durable::sync_name};
 use crate::{digest::ActionKey, record::Execution};
 
 /// Where the execution of `key` is written below the cache's folder.
@@ -37,6 +37,9 @@ pub(super) fn write(folder: &Path, execution: &Execution, sync: bool) -> Result<
         file.as_file().sync_all().map_err(failed())?;
     }
     file.persist(&target).map_err(|err| failed()(err.error))?;
+    if sync {
+        sync_name(&target);
+    }
     Ok(())
 }
 
