@@ -172,3 +172,33 @@ fn a_record_that_is_removed_while_the_run_goes_on_is_missed() {
     lab.run(&[]).success();
     assert_eq!(lab.ask::<i64>("SELECT count(*) FROM run"), 1);
 }
+
+/// What the stage `a` gave that the latest run had.
+fn digest(lab: &Lab) -> String {
+    lab.ask("SELECT digest FROM artifact WHERE stage = 'a' ORDER BY run DESC LIMIT 1")
+}
+
+#[test]
+fn a_result_is_found_though_another_pipe_made_the_index_anew_meanwhile() {
+    let lab = Lab::new(
+        "stages:
+  a: { kind: shell, with: { command: 'until test -e go; do sleep 0.01; done; cat /proc/sys/kernel/random/uuid > {out.x}', outputs: [x] } }
+",
+    );
+    lab.write("go", "");
+    lab.run(&[]).success();
+    let first = digest(&lab);
+    std::fs::remove_file(lab.path("go")).unwrap();
+    let mut forced = lab.start_until(&["--force"], "running a");
+    // As if the index were of another version of `pipe`.
+    let index = rusqlite::Connection::open(lab.path("cache/v1/index.db")).unwrap();
+    index.pragma_update(None, "user_version", 1).unwrap();
+    drop(index);
+    lab.run(&["-n"]).success();
+    lab.write("go", "");
+    assert!(forced.wait().unwrap().success());
+    let second = digest(&lab);
+    assert_ne!(first, second);
+    assert_eq!(lab.run(&["--json"]).success().code, Some(0));
+    assert_eq!(digest(&lab), second, "the result that was replaced is not found again");
+}
