@@ -318,11 +318,19 @@ impl Cache {
     }
 
     /// Removes what `audit` found damaged and is still so, and results that lack an object.
+    ///
+    /// Others may have worked here since: what they have computed again is whole.
     pub fn repair(&self, audit: &Audit) -> Result<(), CacheError> {
         let mut still = audit.clone();
-        still.flawed.retain(|digest, _| self.flaw(*digest).is_some());
+        still.flawed.retain(|digest, (_, keys)| {
+            let needs =
+                |execution: Execution| execution.outputs.iter().any(|output| output.digest == *digest);
+            keys.retain(|key| self.execution(*key).is_some_and(needs));
+            self.flaw(*digest).is_some()
+        });
         self.remove(&still.removal())?;
-        still.unreadable.iter().try_for_each(|file| collect::remove_file(file))
+        let unreadable = still.unreadable.iter().filter(|file| !results::is_readable(&self.folder, file));
+        unreadable.map(PathBuf::as_path).try_for_each(collect::remove_file)
     }
 
     /// Everything that lies in the cache.

@@ -52,7 +52,12 @@ pub(super) fn all(folder: &Path) -> impl Iterator<Item = Execution> {
 /// Files that are no result: cut short, damaged, or being written when `pipe` was killed.
 pub(super) fn unreadable(folder: &Path) -> impl Iterator<Item = PathBuf> {
     let folder = folder.to_owned();
-    files(&folder).filter(move |file| key_of(file).and_then(|key| read(&folder, key)).is_none())
+    files(&folder).filter(move |file| !is_readable(&folder, file))
+}
+
+/// Whether a file is the result of the key that it is named for.
+pub(super) fn is_readable(folder: &Path, file: &Path) -> bool {
+    key_of(file).and_then(|key| read(folder, key)).is_some()
 }
 
 fn files(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {

@@ -383,6 +383,28 @@ fn a_damaged_result_record_is_a_miss() {
 }
 
 #[test]
+fn repair_spares_what_was_computed_again_since_the_damage_was_found() {
+    let lab = Lab::new("stages: { a: { kind: write, with: { text: abc } }, m: { kind: moody } }");
+    let first = lab.run();
+    let cache = Cache::open(&lab.path("cache"));
+    let result = lab.cache_files("results").into_iter().find(|file| {
+        file.file_stem().unwrap().to_str().unwrap() == first.records["a"].key.unwrap().to_string()
+    });
+    fs::write(result.unwrap(), "{").unwrap();
+    let moody = cache.execution(first.records["m"].key.unwrap()).unwrap();
+    fs::remove_file(cache.object(moody.outputs[0].digest)).unwrap();
+    let audit = cache.audit();
+    assert_eq!((audit.unreadable.len(), audit.flawed.len()), (1, 1));
+    // Without an index, which still knows the first result.
+    drop(cache);
+    fs::remove_file(lab.path("cache/v1/index.db")).unwrap();
+    assert_eq!(lab.run().stages(Outcome::Ran), ["a", "m"]);
+    Cache::open(&lab.path("cache")).repair(&audit).unwrap();
+    fs::remove_file(lab.path("cache/v1/index.db")).unwrap();
+    assert_eq!(lab.run().started, 0);
+}
+
+#[test]
 fn scratch_is_empty_after_a_run() {
     let lab = Lab::new(PIPELINE);
     lab.run();
