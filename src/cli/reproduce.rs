@@ -136,7 +136,7 @@ impl Reproduce {
         let devices = self.device.find(wants)?;
         devices.lend_to(&mut request);
         devices.told().iter().for_each(view::print);
-        let (run, status) = run_anew(request, &cache, devices.worker, &stop, again)?;
+        let (run, status) = run_anew(&request, &cache, devices.worker, &stop, again)?;
         if status == RunStatus::Interrupted {
             return Ok(ExitCode::from(INTERRUPTED));
         }

@@ -14,7 +14,8 @@ use std::{
 use pipe::{
     cache::Cache,
     engine::{
-        self, Capacity, Earlier, Explainer, Force, Planned, Request, RunEvent, Selection, Tools, Verdict,
+        self, Begun, Capacity, Earlier, Explainer, Force, Planned, Request, RunEvent, Selection, Tools,
+        Verdict,
     },
     exec::{InlineExecutor, Stop},
     fingerprint::Fingerprint,
@@ -122,8 +123,6 @@ impl Lab {
                 gpus: 0,
             },
             gpus: Vec::new(),
-            run: RunId(*self.runs.borrow() + 1),
-            began: jiff::Timestamp::now(),
         };
         let stop = Stop::default();
         let tools = Tools { cache: &cache, executor: &executor, stop: &stop, root: self.folder.path() };
@@ -138,7 +137,8 @@ impl Lab {
     fn run_with(&self, options: &Options<'_>) -> Ran {
         let ran = self.with(options, |request, tools, explainer| {
             let (mut records, mut changed, mut started) = (BTreeMap::new(), Vec::new(), 0);
-            let summary = engine::run(request, tools, explainer, &mut |event| match event {
+            let begun = Begun { run: RunId(*self.runs.borrow() + 1), at: jiff::Timestamp::now() };
+            let summary = engine::run(request, begun, tools, explainer, &mut |event| match event {
                 RunEvent::Started { .. } => started += 1,
                 RunEvent::Finished { record, differs, .. } => {
                     changed.extend(differs);
@@ -149,7 +149,7 @@ impl Lab {
             for record in records.values() {
                 if let Some(execution) = record.key.and_then(|key| tools.cache.execution(key)) {
                     let fingerprint = Fingerprint::parse(&execution.hashed).unwrap();
-                    let earlier = Earlier { run: request.run, fingerprint };
+                    let earlier = Earlier { run: begun.run, fingerprint };
                     self.earlier.borrow_mut().insert(record.stage.clone(), earlier);
                 }
             }
