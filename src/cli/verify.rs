@@ -1,6 +1,6 @@
 //! `pipe verify`: whether recorded results come out again.
 
-use std::{num::NonZero, process::ExitCode, thread};
+use std::{num::NonZero, process::ExitCode};
 
 use clap::Args;
 use pipe_stages::contract::Device;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{
     Failure, Globals,
     device::{Choice, DeviceOption, Devices, Wants},
-    execute::{INTERRUPTED, join, stop_on_signals},
+    execute::{INTERRUPTED, all_cpus, join, stop_on_signals},
     history, reasons,
     table::{BAD, GOOD, WARN, styled},
     units::list,
@@ -100,9 +100,7 @@ impl Verify {
         let program = std::env::current_exe().map_err(Failure::error)?;
         let executor = ProcessExecutor::new(program, &["worker"]).with_cuda(devices.worker);
         let tools = Tools { cache: &cache, executor: &executor, stop: &stop, root: &root };
-        let cores = self
-            .jobs
-            .map_or_else(|| thread::available_parallelism().map_or(1, Into::into), |jobs| jobs.get().into());
+        let cores = self.jobs.map_or_else(all_cpus, |jobs| jobs.get().into());
         let kept = |digest| database.predictions(digest).ok().flatten();
         let how = Verification {
             device: (self.device.chosen() == Some(Choice::Cuda)).then_some(Device::Cuda),
