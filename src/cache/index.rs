@@ -279,9 +279,9 @@ fn connect(folder: &Path) -> Option<Connection> {
     match existing(&folder.join("index.db")) {
         Ok(Some(connection)) => Some(connection),
         Ok(None) => anew(folder),
-        Err(err) if is_damage(&err) => anew(folder),
-        // Others may hold it longer than this one waits, or there are too many open files: it may be whole.
-        Err(_) => None,
+        // Others may hold it longer than this one waits: it may be whole.
+        Err(err) if is_passing(&err) => None,
+        Err(_) => anew(folder),
     }
 }
 
@@ -339,6 +339,13 @@ fn filled(folder: &Path, mut connection: Connection) -> rusqlite::Result<Connect
 
 fn is_damage(err: &rusqlite::Error) -> bool {
     matches!(err.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+}
+
+/// Whether another time nothing may be wrong.
+fn is_passing(err: &rusqlite::Error) -> bool {
+    use ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull, OutOfMemory, SystemIoFailure};
+    let passing = [DatabaseBusy, DatabaseLocked, DiskFull, OutOfMemory, SystemIoFailure];
+    err.sqlite_error_code().is_some_and(|code| passing.contains(&code))
 }
 
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
