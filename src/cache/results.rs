@@ -2,13 +2,10 @@
 
 use std::{
     fs,
-    io::Write,
     path::{Path, PathBuf},
 };
 
-use tempfile::NamedTempFile;
-
-use super::{CacheError, durable::sync_name};
+use super::{CacheError, durable};
 use crate::{digest::ActionKey, record::Execution};
 
 /// Where the execution of `key` is written below the cache's folder.
@@ -26,21 +23,8 @@ pub(super) fn read(folder: &Path, key: ActionKey) -> Option<Execution> {
 
 /// Writes `execution` in one step: readers see nothing, or all of it.
 pub(super) fn write(folder: &Path, execution: &Execution, sync: bool) -> Result<(), CacheError> {
-    let target = path(folder, execution.key);
-    let shelf = target.parent().expect("a result lies in a folder");
-    let failed = || CacheError::io("write", &target);
-    fs::create_dir_all(shelf).map_err(CacheError::io("create", shelf))?;
-    let mut file = NamedTempFile::new_in(shelf).map_err(failed())?;
     let text = serde_json::to_vec(execution).expect("an execution serializes to JSON");
-    file.write_all(&text).map_err(failed())?;
-    if sync {
-        file.as_file().sync_all().map_err(failed())?;
-    }
-    file.persist(&target).map_err(|err| failed()(err.error))?;
-    if sync {
-        sync_name(&target);
-    }
-    Ok(())
+    durable::write(&path(folder, execution.key), &text, sync)
 }
 
 /// All readable executions.
