@@ -93,10 +93,12 @@ pub enum CacheError {
         /// What it is called.
         path: PathBuf,
     },
-    /// Hashing a file was given up, since what it was for is to end.
-    #[error("stopped before `{}` was hashed", path.display())]
+    /// Hashing a file, or waiting for a lock, was given up, since what it was for is to end.
+    #[error("stopped while {what} `{}`", path.display())]
     Halted {
-        /// The file.
+        /// What was given up, such as `hashing`.
+        what: &'static str,
+        /// The file or lock.
         path: PathBuf,
     },
     /// A pattern is malformed, or a folder below it cannot be read.
@@ -175,8 +177,8 @@ impl Cache {
         Self { folder, index, looks: Looks::default(), halt: Halt::default() }
     }
 
-    /// Gives up hashing what a stage would read, with [`CacheError::Halted`], once `halt` is raised. What a
-    /// stage has written is still taken in: it may be the work of hours.
+    /// Gives up hashing what a stage would read and waiting to join, with [`CacheError::Halted`], once `halt` is
+    /// raised. What a stage has written is still taken in: it may be the work of hours.
     #[must_use]
     pub fn heeding(self, halt: Halt) -> Self {
         Self { halt, ..self }
@@ -186,7 +188,7 @@ impl Cache {
     ///
     /// Waits while somebody removes things; `wait` is called before that.
     pub fn join(&self, wait: &mut dyn FnMut()) -> Result<Hold, CacheError> {
-        hold::join(&self.folder, wait)
+        hold::join(&self.folder, &self.halt, wait)
     }
 
     /// Keeps everybody else out until the value is dropped; `None` while others work in the cache.

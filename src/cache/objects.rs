@@ -43,7 +43,7 @@ pub(super) fn hash_file(file: &Path) -> io::Result<Digest> {
 /// The same, given up once `halt` is raised.
 pub(super) fn hash_unless(halt: &Halt, file: &Path) -> Result<Digest, CacheError> {
     let digest = hash_while(file, &|| !halt.is_raised()).map_err(CacheError::io("read", file))?;
-    digest.ok_or_else(|| CacheError::Halted { path: file.to_owned() })
+    digest.ok_or_else(|| CacheError::Halted { what: "hashing", path: file.to_owned() })
 }
 
 /// The digest of a file's bytes; `None` if before one of its blocks it did not go on.

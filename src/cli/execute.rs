@@ -20,7 +20,7 @@ use super::{
     view::{About, Ended, Progress, View},
 };
 use crate::{
-    cache::{Cache, Hold},
+    cache::{Cache, CacheError, Hold},
     engine::{self, Begun, Capacity, EngineError, Force, Request, RunEvent, Selection, Summary, Tools},
     exec::{CudaWorker, ProcessExecutor, Stop},
     git,
@@ -125,7 +125,10 @@ pub fn request_until(
 /// Joins those who work in the cache; says so if that means to wait.
 pub fn join(cache: &Cache, say: &dyn Fn(&str)) -> Result<Hold, Failure> {
     let mut wait = || say("waiting until another `pipe` has removed things from the cache");
-    cache.join(&mut wait).map_err(|err| Failure::error(err).exit(1))
+    cache.join(&mut wait).map_err(|err| {
+        let code = if matches!(err, CacheError::Halted { .. }) { INTERRUPTED } else { 1 };
+        Failure::error(err).exit(code)
+    })
 }
 
 /// The first Ctrl-C stops the stages and records the run, and calls `stopped`; a second one kills

@@ -111,6 +111,18 @@ fn ctrl_c_ends_a_run_that_waits_for_another() {
 }
 
 #[test]
+fn ctrl_c_ends_a_run_that_waits_until_things_are_removed() {
+    let lab = Lab::new("stages: { a: { kind: shell, with: { command: 'touch done' } } }");
+    std::fs::create_dir_all(lab.path("cache/v1")).unwrap();
+    let lock = std::fs::File::create(lab.path("cache/v1/lock")).unwrap();
+    lock.lock().unwrap();
+    let mut pipe = lab.start_until(&[], "waiting until another `pipe` has removed things");
+    send(Signal::INT, number(&pipe));
+    assert_eq!(pipe.wait().unwrap().code(), Some(130));
+    assert!(!lab.path("done").exists() && !lab.path("runs.db").exists());
+}
+
+#[test]
 fn a_second_run_says_for_whom_it_waits_and_takes_the_result_of_the_first() {
     let lab = Lab::new(GATED);
     let mut first = lab.start_until(&[], "running gated");
