@@ -289,9 +289,12 @@ fn connect(folder: &Path) -> Option<Connection> {
 /// remove the log of the new one when they close theirs.
 fn anew(folder: &Path) -> Option<Connection> {
     let file = folder.join("index.db");
-    let emptied = if file.is_file() { emptied(&file) } else { Connection::open(&file) };
-    if let Ok(connection) = emptied.and_then(|connection| filled(folder, connection)) {
-        return Some(connection);
+    if file.is_file() {
+        match emptied(&file).and_then(|connection| filled(folder, connection)) {
+            Ok(connection) => return Some(connection),
+            Err(err) if is_passing(&err) => return None,
+            Err(_) => {}
+        }
     }
     for suffix in ["", "-wal", "-shm"] {
         let _ = std::fs::remove_file(folder.join(format!("index.db{suffix}")));
@@ -343,8 +346,8 @@ fn is_damage(err: &rusqlite::Error) -> bool {
 
 /// Whether another time nothing may be wrong.
 fn is_passing(err: &rusqlite::Error) -> bool {
-    use ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull, OutOfMemory, SystemIoFailure};
-    let passing = [DatabaseBusy, DatabaseLocked, DiskFull, OutOfMemory, SystemIoFailure];
+    use ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull, OutOfMemory};
+    let passing = [DatabaseBusy, DatabaseLocked, DiskFull, OutOfMemory];
     err.sqlite_error_code().is_some_and(|code| passing.contains(&code))
 }
 
