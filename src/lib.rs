@@ -20,6 +20,7 @@ pub mod exec;
 pub mod export;
 pub mod fingerprint;
 pub mod git;
+pub mod halt;
 mod metrics;
 pub mod names;
 pub mod pattern;

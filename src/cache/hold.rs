@@ -6,9 +6,15 @@
 use std::{
     fs::{File, TryLockError},
     path::Path,
+    thread,
+    time::Duration,
 };
 
 use super::CacheError;
+use crate::halt::Halt;
+
+/// How often the lock is asked for while somebody is alone.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 /// The right to work in a cache, until it is dropped.
 #[derive(Debug)]
@@ -17,23 +23,32 @@ pub struct Hold {
     _lock: Option<File>,
 }
 
-/// Joins those who work in the cache at `folder`; `wait` is called if somebody is alone there.
-pub(super) fn join(folder: &Path, wait: &mut dyn FnMut()) -> Result<Hold, CacheError> {
+/// Joins those who work in the cache at `folder`; `wait` is called if somebody is alone there, who is waited
+/// for until `halt` is raised.
+pub(super) fn join(folder: &Path, halt: &Halt, wait: &mut dyn FnMut()) -> Result<Hold, CacheError> {
     let path = folder.join("lock");
     let _ = std::fs::create_dir_all(folder);
     let opened = File::options().read(true).write(true).create(true).truncate(false).open(&path);
     let Ok(lock) = opened.or_else(|_| File::open(&path)) else {
         return Ok(Hold { _lock: None });
     };
-    match lock.try_lock_shared() {
-        Ok(()) => Ok(Hold { _lock: Some(lock) }),
-        Err(TryLockError::WouldBlock) => {
-            wait();
-            lock.lock_shared().map_err(CacheError::io("lock", &path))?;
-            Ok(Hold { _lock: Some(lock) })
+    let mut is_waiting = false;
+    loop {
+        match lock.try_lock_shared() {
+            Ok(()) => return Ok(Hold { _lock: Some(lock) }),
+            Err(TryLockError::WouldBlock) if halt.is_raised() => {
+                return Err(CacheError::Halted { what: "waiting for", path });
+            }
+            Err(TryLockError::WouldBlock) => {
+                if !is_waiting {
+                    wait();
+                }
+                is_waiting = true;
+                thread::sleep(ASK_AGAIN);
+            }
+            // A file system without locks: there `alone` fails.
+            Err(TryLockError::Error(_)) => return Ok(Hold { _lock: None }),
         }
-        // A file system without locks: there `alone` fails.
-        Err(TryLockError::Error(_)) => Ok(Hold { _lock: None }),
     }
 }
 

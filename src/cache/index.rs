@@ -15,7 +15,9 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{
+    Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, config::DbConfig, params,
+};
 
 use super::{Hit, results, stat::Stat};
 use crate::{
@@ -23,6 +25,8 @@ use crate::{
     record::Execution,
 };
 
+/// How long one process waits for another that writes.
+const PATIENCE: Duration = Duration::from_secs(10);
 const SCHEMA_VERSION: i64 = 3;
 const SCHEMA: &str = "
     CREATE TABLE result  (key BLOB PRIMARY KEY, execution TEXT NOT NULL, run INTEGER NOT NULL,
@@ -255,7 +259,7 @@ impl Index {
     }
 
     fn renew_if_damaged(&self, connection: &mut Option<Connection>, err: &rusqlite::Error) {
-        if let Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) = err.sqlite_error_code() {
+        if is_damage(err) {
             *connection = None;
             self.is_reading.store(false, Ordering::Relaxed);
             *connection = anew(&self.folder);
@@ -272,27 +276,56 @@ impl Index {
 }
 
 fn connect(folder: &Path) -> Option<Connection> {
-    let file = folder.join("index.db");
-    existing(&file).or_else(|| anew(folder))
+    match existing(&folder.join("index.db")) {
+        Ok(Some(connection)) => Some(connection),
+        Ok(None) => anew(folder),
+        // Others may hold it longer than this one waits: it may be whole.
+        Err(err) if is_passing(&err) => None,
+        Err(_) => anew(folder),
+    }
 }
 
+/// Makes the index anew in its file: others may have it open, who would else write where nobody looks, and
+/// remove the log of the new one when they close theirs.
 fn anew(folder: &Path) -> Option<Connection> {
+    let file = folder.join("index.db");
+    if file.is_file() {
+        match emptied(&file).and_then(|connection| filled(folder, connection)) {
+            Ok(connection) => return Some(connection),
+            Err(err) if is_passing(&err) => return None,
+            Err(_) => {}
+        }
+    }
     for suffix in ["", "-wal", "-shm"] {
         let _ = std::fs::remove_file(folder.join(format!("index.db{suffix}")));
     }
-    rebuilt(folder, &folder.join("index.db")).ok()
+    Connection::open(&file).and_then(|connection| filled(folder, connection)).ok()
 }
 
-fn existing(file: &Path) -> Option<Connection> {
-    let connection = file.is_file().then(|| Connection::open(file).ok()).flatten()?;
-    prepare(&connection).ok()?;
-    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).ok()?;
-    let tables = connection.prepare("SELECT 1 FROM result, object, outside, repeat LIMIT 1").is_ok();
-    (version == SCHEMA_VERSION && tables).then_some(connection)
+/// The index if it is there and can be used as it is.
+fn existing(file: &Path) -> rusqlite::Result<Option<Connection>> {
+    if !file.is_file() {
+        return Ok(None);
+    }
+    let connection = Connection::open(file)?;
+    prepare(&connection)?;
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let has_tables = connection.prepare("SELECT 1 FROM result, object, outside, repeat LIMIT 1").is_ok();
+    Ok((version == SCHEMA_VERSION && has_tables).then_some(connection))
 }
 
-fn rebuilt(folder: &Path, file: &Path) -> rusqlite::Result<Connection> {
-    let mut connection = Connection::open(file)?;
+/// A database without anything in the same file, whatever was in it; its locks keep others out meanwhile.
+fn emptied(file: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(file)?;
+    connection.busy_timeout(PATIENCE)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_RESET_DATABASE, true)?;
+    connection.execute_batch("VACUUM")?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_RESET_DATABASE, false)?;
+    Ok(connection)
+}
+
+/// The index of all results in `connection`, unless another process has just written it there.
+fn filled(folder: &Path, mut connection: Connection) -> rusqlite::Result<Connection> {
     prepare(&connection)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
@@ -307,8 +340,19 @@ fn rebuilt(folder: &Path, file: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+fn is_damage(err: &rusqlite::Error) -> bool {
+    matches!(err.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+}
+
+/// Whether another time nothing may be wrong.
+fn is_passing(err: &rusqlite::Error) -> bool {
+    use ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull, OutOfMemory};
+    let passing = [DatabaseBusy, DatabaseLocked, DiskFull, OutOfMemory];
+    err.sqlite_error_code().is_some_and(|code| passing.contains(&code))
+}
+
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
-    connection.busy_timeout(Duration::from_secs(10))?;
+    connection.busy_timeout(PATIENCE)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // After a power cut the index may be damaged; it is then made anew.
     connection.pragma_update(None, "synchronous", "OFF")

@@ -9,16 +9,14 @@ use std::{
     collections::BTreeSet,
     ffi::OsStr,
     fs,
-    io::Write,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
-use tempfile::NamedTempFile;
 use walkdir::WalkDir;
 
 use super::{
-    CacheError, Outside,
+    CacheError, Outside, durable,
     index::Index,
     outside::{folder_record, tree_in},
     tree::{self, Entry, Tree},
@@ -60,13 +58,7 @@ fn keep_level(
         let below = level.join(OsStr::from_bytes(&entry.name));
         keep_level(folder, index, &folder_record(&below), &below, entry.digest)?;
     }
-    let shelf = target.parent().expect("a manifest lies in a folder");
-    fs::create_dir_all(shelf).map_err(CacheError::io("create", shelf))?;
-    let failed = || CacheError::io("write", &target);
-    let mut file = NamedTempFile::new_in(shelf).map_err(failed())?;
-    file.write_all(&bytes).map_err(failed())?;
-    file.persist(&target).map_err(|err| failed()(err.error))?;
-    Ok(())
+    durable::write(&target, &bytes, false)
 }
 
 /// The tree of `digest` in the index, if its record is still of that digest.

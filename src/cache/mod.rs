@@ -16,6 +16,7 @@
 mod audit;
 mod changed;
 mod collect;
+mod durable;
 mod hold;
 mod index;
 mod loan;
@@ -44,6 +45,7 @@ use thiserror::Error;
 
 use crate::{
     digest::{ActionKey, Digest},
+    halt::Halt,
     pattern::PatternError,
     record::{Artifact, Execution, FileChanges},
 };
@@ -89,6 +91,14 @@ pub enum CacheError {
     #[error("input `{}` is not a file", path.display())]
     NoFile {
         /// What it is called.
+        path: PathBuf,
+    },
+    /// Hashing a file, or waiting for a lock, was given up, since what it was for is to end.
+    #[error("stopped while {what} `{}`", path.display())]
+    Halted {
+        /// What was given up, such as `hashing`.
+        what: &'static str,
+        /// The file or lock.
         path: PathBuf,
     },
     /// A pattern is malformed, or a folder below it cannot be read.
@@ -156,6 +166,7 @@ pub struct Cache {
     folder: PathBuf,
     index: Index,
     looks: Looks,
+    halt: Halt,
 }
 
 impl Cache {
@@ -163,14 +174,21 @@ impl Cache {
     pub fn open(folder: &Path) -> Self {
         let folder = folder.join(LAYOUT);
         let index = Index::open(&folder);
-        Self { folder, index, looks: Looks::default() }
+        Self { folder, index, looks: Looks::default(), halt: Halt::default() }
+    }
+
+    /// Gives up hashing what a stage would read and waiting to join, with [`CacheError::Halted`], once `halt` is
+    /// raised. What a stage has written is still taken in: it may be the work of hours.
+    #[must_use]
+    pub fn heeding(self, halt: Halt) -> Self {
+        Self { halt, ..self }
     }
 
     /// Joins those who work in the cache, until the value is dropped: nothing is removed meanwhile.
     ///
     /// Waits while somebody removes things; `wait` is called before that.
     pub fn join(&self, wait: &mut dyn FnMut()) -> Result<Hold, CacheError> {
-        hold::join(&self.folder, wait)
+        hold::join(&self.folder, &self.halt, wait)
     }
 
     /// Keeps everybody else out until the value is dropped; `None` while others work in the cache.
@@ -189,8 +207,8 @@ impl Cache {
         Ok(())
     }
 
-    /// Looks for a whole result of `key`.
-    pub fn get(&self, key: ActionKey) -> Lookup {
+    /// Looks for a whole result of `key`; the error is [`CacheError::Halted`] alone.
+    pub fn get(&self, key: ActionKey) -> Result<Lookup, CacheError> {
         let hit = match self.index.result(key) {
             Some(hit) => hit,
             None => match results::read(&self.folder, key) {
@@ -198,13 +216,17 @@ impl Cache {
                     self.index.add_result(&execution);
                     Hit::of(&execution)
                 }
-                None => return Lookup::Miss,
+                None => return Ok(Lookup::Miss),
             },
         };
-        match hit.outputs.iter().find_map(|output| self.damage(output)) {
-            None => Lookup::Hit(hit),
-            Some(how) => Lookup::Lost(how),
+        for output in &hit.outputs {
+            if let Some(damage) = self.flaw_unless(&self.halt, output.digest)? {
+                let (digest, port) = (output.digest.short(), &output.port);
+                let how = format!("object {digest} of output `{port}` is {}", damage.word());
+                return Ok(Lookup::Lost(how));
+            }
         }
+        Ok(Lookup::Hit(hit))
     }
 
     /// Ends a series of lookups: the next ones see what other processes found meanwhile.
@@ -222,29 +244,30 @@ impl Cache {
         objects::path(&self.folder, digest)
     }
 
-    /// Says what is wrong with the stored bytes of `output`, if anything.
-    fn damage(&self, output: &Artifact) -> Option<String> {
-        let damage = self.flaw(output.digest)?;
-        Some(format!("object {} of output `{}` is {}", output.digest.short(), output.port, damage.word()))
-    }
-
     /// The digest of the bytes of any file.
     pub fn digest(&self, file: &Path) -> Result<Digest, CacheError> {
-        objects::hash_file(file).map_err(CacheError::io("read", file))
+        objects::hash_unless(&self.halt, file)
     }
 
     /// What is wrong with the stored bytes of `digest`, if anything.
     pub fn flaw(&self, digest: Digest) -> Option<Damage> {
+        self.flaw_unless(&Halt::default(), digest).expect("nothing ends it early")
+    }
+
+    fn flaw_unless(&self, halt: &Halt, digest: Digest) -> Result<Option<Damage>, CacheError> {
         let path = self.object(digest);
-        let Ok(stat) = stat::Stat::of(&path) else { return Some(Damage::Missing) };
+        let Ok(stat) = stat::Stat::of(&path) else { return Ok(Some(Damage::Missing)) };
         if self.index.object(digest) == Some(stat) {
-            return None;
+            return Ok(None);
         }
-        if objects::hash_file(&path).is_ok_and(|found| found == digest) {
-            self.index.add_object(digest, stat);
-            return None;
+        match objects::hash_unless(halt, &path) {
+            Ok(found) if found == digest => {
+                self.index.add_object(digest, stat);
+                Ok(None)
+            }
+            Err(halted @ CacheError::Halted { .. }) => Err(halted),
+            Ok(_) | Err(_) => Ok(Some(Damage::Damaged)),
         }
-        Some(Damage::Damaged)
     }
 
     /// Takes a file that a stage wrote into the store and returns its digest and size.
@@ -297,11 +320,19 @@ impl Cache {
     }
 
     /// Removes what `audit` found damaged and is still so, and results that lack an object.
+    ///
+    /// Others may have worked here since: what they have computed again is whole.
     pub fn repair(&self, audit: &Audit) -> Result<(), CacheError> {
         let mut still = audit.clone();
-        still.flawed.retain(|digest, _| self.flaw(*digest).is_some());
+        still.flawed.retain(|digest, (_, keys)| {
+            let needs =
+                |execution: Execution| execution.outputs.iter().any(|output| output.digest == *digest);
+            keys.retain(|key| self.execution(*key).is_some_and(needs));
+            self.flaw(*digest).is_some()
+        });
         self.remove(&still.removal())?;
-        still.unreadable.iter().try_for_each(|file| collect::remove_file(file))
+        let unreadable = still.unreadable.iter().filter(|file| !results::is_readable(&self.folder, file));
+        unreadable.map(PathBuf::as_path).try_for_each(collect::remove_file)
     }
 
     /// Everything that lies in the cache.
@@ -316,17 +347,17 @@ impl Cache {
 
     /// The contents of a file outside the cache.
     pub fn file(&self, root: &Path, file: &Path) -> Result<Outside, CacheError> {
-        outside::file(&self.index, root, file)
+        outside::file(&self.index, &self.halt, root, file)
     }
 
     /// The contents of a folder outside the cache.
     pub fn folder(&self, root: &Path, folder: &Path) -> Result<Outside, CacheError> {
-        outside::folder(&self.index, &self.looks, root, folder)
+        outside::folder(&self.index, &self.halt, &self.looks, root, folder)
     }
 
     /// The contents of the files outside the cache that match `pattern`.
     pub fn glob(&self, root: &Path, pattern: &str) -> Result<Outside, CacheError> {
-        outside::glob(&self.index, &self.looks, root, pattern)
+        outside::glob(&self.index, &self.halt, &self.looks, root, pattern)
     }
 
     /// The first file of `outside` that is not what it was then, if that is known.

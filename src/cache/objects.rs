@@ -16,8 +16,8 @@ use rustix::{
 use tempfile::NamedTempFile;
 use walkdir::WalkDir;
 
-use super::{CacheError, stat::Stat};
-use crate::digest::Digest;
+use super::{CacheError, durable::sync_name, stat::Stat};
+use crate::{digest::Digest, halt::Halt};
 
 /// Files from this size on are hashed by all cores.
 const LARGE: u64 = 1 << 20;
@@ -37,11 +37,25 @@ pub(super) fn path(folder: &Path, digest: Digest) -> PathBuf {
 ///
 /// They are read, not mapped: whoever cuts a mapped file short ends this process.
 pub(super) fn hash_file(file: &Path) -> io::Result<Digest> {
+    hash_while(file, &|| true).map(|digest| digest.expect("nothing ends it early"))
+}
+
+/// The same, given up once `halt` is raised.
+pub(super) fn hash_unless(halt: &Halt, file: &Path) -> Result<Digest, CacheError> {
+    let digest = hash_while(file, &|| !halt.is_raised()).map_err(CacheError::io("read", file))?;
+    digest.ok_or_else(|| CacheError::Halted { what: "hashing", path: file.to_owned() })
+}
+
+/// The digest of a file's bytes; `None` if before one of its blocks it did not go on.
+fn hash_while(file: &Path, goes_on: &dyn Fn() -> bool) -> io::Result<Option<Digest>> {
     let file = File::open(file)?;
     let mut hasher = blake3::Hasher::new();
+    if !goes_on() {
+        return Ok(None);
+    }
     if file.metadata()?.len() < LARGE {
         hasher.update_reader(file)?;
-        return Ok(Digest::from(hasher.finalize()));
+        return Ok(Some(Digest::from(hasher.finalize())));
     }
     let read = |block: &mut Vec<u8>| {
         block.clear();
@@ -50,13 +64,16 @@ pub(super) fn hash_file(file: &Path) -> io::Result<Digest> {
     let (mut block, mut next) = (Vec::new(), Vec::new());
     read(&mut block)?;
     while !block.is_empty() {
+        if !goes_on() {
+            return Ok(None);
+        }
         let hash = || {
             hasher.update_rayon(&block);
         };
         rayon::join(hash, || read(&mut next)).1?;
         mem::swap(&mut block, &mut next);
     }
-    Ok(Digest::from(hasher.finalize()))
+    Ok(Some(Digest::from(hasher.finalize())))
 }
 
 /// Moves `file` into the store under its hash; `sync` forces it to the disk first.
@@ -104,6 +121,9 @@ pub(super) fn keep(
         }
         // Damaged, or a file system that cannot tell.
         Err(_) => fs::rename(file, &target).map_err(CacheError::io("write", &target))?,
+    }
+    if sync {
+        sync_name(&target);
     }
     let stat = Stat::of(&target).map_err(CacheError::io("read", &target))?;
     Ok((digest, stat))

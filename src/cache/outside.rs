@@ -27,7 +27,7 @@ use super::{
     vigil::Vigil,
     walk::Listing,
 };
-use crate::{digest::Digest, pattern::matching_files};
+use crate::{digest::Digest, halt::Halt, pattern::matching_files};
 
 /// Longest wait for a file that was written just now to settle.
 const PATIENCE: i64 = 20_000_000;
@@ -168,7 +168,7 @@ fn known(index: &Index, record: &[u8], listing: &Listing) -> Option<Digest> {
 }
 
 /// Looks at one file; `file` is relative to `root` or absolute.
-pub(super) fn file(index: &Index, root: &Path, file: &Path) -> Result<Outside, CacheError> {
+pub(super) fn file(index: &Index, halt: &Halt, root: &Path, file: &Path) -> Result<Outside, CacheError> {
     let path = root.join(file);
     let stat = match Stat::of(&path) {
         // A pipe or a device would be read without an end.
@@ -184,7 +184,7 @@ pub(super) fn file(index: &Index, root: &Path, file: &Path) -> Result<Outside, C
         None => {
             let settles = stat.settles(has_fine_times(&path));
             let hashed_at = now_or_settled([settles].into_iter());
-            let digest = objects::hash_file(&path).map_err(CacheError::io("read", &path))?;
+            let digest = objects::hash_unless(halt, &path)?;
             let trusted = if settles < hashed_at { listing.hash } else { NO_LISTING };
             index.add_outside(&record, Seen { listing: trusted, digest, record: Vec::new() });
             digest
@@ -196,6 +196,7 @@ pub(super) fn file(index: &Index, root: &Path, file: &Path) -> Result<Outside, C
 /// Looks at all files of a folder, links followed.
 pub(super) fn folder(
     index: &Index,
+    halt: &Halt,
     looks: &Looks,
     root: &Path,
     folder: &Path,
@@ -206,17 +207,23 @@ pub(super) fn folder(
     }
     let record = folder_record(&path);
     let Listed { listing, .. } = looks.take(&record).map_or_else(|| Listed::folder(&path, looks), Ok)?;
-    let digest = look(index, &record, &listing)?.digest;
+    let digest = look(index, halt, &record, &listing)?.digest;
     let digest = digest.unwrap_or_else(|| tree::digest(&[]));
     let what = What::Folder { vigil: looks.vigil().clone(), own: listing.own };
     Ok(Outside { digest, path, what, listing: listing.hash })
 }
 
 /// Looks at all files that match `pattern`, which is relative to `root`.
-pub(super) fn glob(index: &Index, looks: &Looks, root: &Path, pattern: &str) -> Result<Outside, CacheError> {
+pub(super) fn glob(
+    index: &Index,
+    halt: &Halt,
+    looks: &Looks,
+    root: &Path,
+    pattern: &str,
+) -> Result<Outside, CacheError> {
     let record = glob_record(root, pattern);
     let Listed { names, listing } = looks.take(&record).map_or_else(|| Listed::glob(root, pattern), Ok)?;
-    let Some(digest) = look(index, &record, &listing)?.digest else {
+    let Some(digest) = look(index, halt, &record, &listing)?.digest else {
         return Err(CacheError::Missing { path: root.join(pattern) });
     };
     let what = What::Glob { pattern: pattern.to_owned(), names };
@@ -263,13 +270,13 @@ struct Contents {
 }
 
 /// The digest of what `listing` lists, from its record or from the files.
-fn look(index: &Index, record: &[u8], listing: &Listing) -> Result<Contents, CacheError> {
+fn look(index: &Index, halt: &Halt, record: &[u8], listing: &Listing) -> Result<Contents, CacheError> {
     if let Some((known, digest)) = index.outside(record)
         && known == listing.hash
     {
         return Ok(Contents { digest: Some(digest), is_settled: true });
     }
-    let below = |folder: &Listing| look(index, &folder_record(&folder.path), folder);
+    let below = |folder: &Listing| look(index, halt, &folder_record(&folder.path), folder);
     let folders: Vec<Contents> = if let [one] = listing.folders.as_slice() {
         vec![below(one)?]
     } else {
@@ -278,7 +285,7 @@ fn look(index: &Index, record: &[u8], listing: &Listing) -> Result<Contents, Cac
     let known = index.outside_record(record).and_then(|bytes| Known::from_bytes(&bytes)).unwrap_or_default();
     let mut is_settled = folders.iter().all(|folder| folder.is_settled);
     let mut entries = Vec::new();
-    for (file, stat) in hash_files(listing, &known)? {
+    for (file, stat) in hash_files(halt, listing, &known)? {
         is_settled &= stat != Stat::NONE;
         entries.push((file, stat));
     }
@@ -301,7 +308,7 @@ fn look(index: &Index, record: &[u8], listing: &Listing) -> Result<Contents, Cac
 
 /// The files of one level with their digests, hashing those that `known` does not have with the same
 /// stat. The stat returned is [`Stat::NONE`] where it cannot be trusted.
-fn hash_files(listing: &Listing, known: &Known) -> Result<Vec<(Entry, Stat)>, CacheError> {
+fn hash_files(halt: &Halt, listing: &Listing, known: &Known) -> Result<Vec<(Entry, Stat)>, CacheError> {
     let mut files = Vec::new();
     let mut unknown = Vec::new();
     for (name, stat) in listing.files() {
@@ -323,7 +330,7 @@ fn hash_files(listing: &Listing, known: &Known) -> Result<Vec<(Entry, Stat)>, Ca
         .into_par_iter()
         .map(|(name, stat)| {
             let path = listing.path.join(name);
-            let digest = objects::hash_file(&path).map_err(CacheError::io("read", &path))?;
+            let digest = objects::hash_unless(halt, &path)?;
             let entry = Entry { name: name.as_bytes().to_vec(), is_folder: false, digest };
             Ok((entry, if settles(stat) < hashed_at { stat } else { Stat::NONE }))
         })

@@ -2,13 +2,10 @@
 
 use std::{
     fs,
-    io::Write,
     path::{Path, PathBuf},
 };
 
-use tempfile::NamedTempFile;
-
-use super::CacheError;
+use super::{CacheError, durable};
 use crate::{digest::ActionKey, record::Execution};
 
 /// Where the execution of `key` is written below the cache's folder.
@@ -26,18 +23,8 @@ pub(super) fn read(folder: &Path, key: ActionKey) -> Option<Execution> {
 
 /// Writes `execution` in one step: readers see nothing, or all of it.
 pub(super) fn write(folder: &Path, execution: &Execution, sync: bool) -> Result<(), CacheError> {
-    let target = path(folder, execution.key);
-    let shelf = target.parent().expect("a result lies in a folder");
-    let failed = || CacheError::io("write", &target);
-    fs::create_dir_all(shelf).map_err(CacheError::io("create", shelf))?;
-    let mut file = NamedTempFile::new_in(shelf).map_err(failed())?;
     let text = serde_json::to_vec(execution).expect("an execution serializes to JSON");
-    file.write_all(&text).map_err(failed())?;
-    if sync {
-        file.as_file().sync_all().map_err(failed())?;
-    }
-    file.persist(&target).map_err(|err| failed()(err.error))?;
-    Ok(())
+    durable::write(&path(folder, execution.key), &text, sync)
 }
 
 /// All readable executions.
@@ -49,7 +36,12 @@ pub(super) fn all(folder: &Path) -> impl Iterator<Item = Execution> {
 /// Files that are no result: cut short, damaged, or being written when `pipe` was killed.
 pub(super) fn unreadable(folder: &Path) -> impl Iterator<Item = PathBuf> {
     let folder = folder.to_owned();
-    files(&folder).filter(move |file| key_of(file).and_then(|key| read(&folder, key)).is_none())
+    files(&folder).filter(move |file| !is_readable(&folder, file))
+}
+
+/// Whether a file is the result of the key that it is named for.
+pub(super) fn is_readable(folder: &Path, file: &Path) -> bool {
+    key_of(file).and_then(|key| read(folder, key)).is_some()
 }
 
 fn files(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {

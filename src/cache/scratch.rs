@@ -23,11 +23,14 @@ pub struct Scratch {
 
 /// The right to execute one key, held until it is dropped by this process and by every
 /// process that inherited the descriptor.
+///
+/// With it goes what the attempt has written but for its checkpoints, as far as it can be removed.
 #[derive(Debug)]
 pub struct Claim {
     folder: PathBuf,
     lock: File,
     attempt: String,
+    is_finished: bool,
 }
 
 impl Scratch {
@@ -67,7 +70,8 @@ impl Scratch {
             lock.set_len(0)
                 .and_then(|()| lock.write_all(text.as_bytes()))
                 .map_err(CacheError::io("write", &path))?;
-            let claim = Claim { folder: self.folder.clone(), lock, attempt: attempt.to_owned() };
+            let (folder, attempt) = (self.folder.clone(), attempt.to_owned());
+            let claim = Claim { folder, lock, attempt, is_finished: false };
             claim.remove_attempts();
             for folder in [claim.outputs(), claim.checkpoint()] {
                 fs::create_dir_all(&folder).map_err(CacheError::io("create", &folder))?;
@@ -145,17 +149,13 @@ impl Claim {
     /// Removes everything: the result is kept, no checkpoint is needed any more.
     ///
     /// What cannot be removed stays until [`Cache::sweep`](super::Cache::sweep): it is in nobody's way.
-    pub fn finish(self) {
+    pub fn finish(mut self) {
+        self.is_finished = true;
         self.remove_attempts();
         let _ = remove_folder(&self.checkpoint());
         let _ = fs::remove_file(self.folder.join("lock"));
         // Another `pipe` may have made a new lock here already.
         let _ = fs::remove_dir(&self.folder);
-    }
-
-    /// Removes what this attempt wrote but for its checkpoints, as far as it can, and gives the claim back.
-    pub fn abandon(self) {
-        self.remove_attempts();
     }
 
     fn remove_attempts(&self) {
@@ -164,6 +164,15 @@ impl Claim {
             if entry.file_name().to_string_lossy().starts_with("attempt-") {
                 let _ = remove_folder(&entry.path());
             }
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // After the end another `pipe` may be at work in a folder of the same name.
+        if !self.is_finished {
+            self.remove_attempts();
         }
     }
 }

@@ -41,7 +41,7 @@ pub(super) fn sweep(
             }
             if really {
                 let Some(claim) = scratch.claim("sweep", "pipe gc")? else { continue };
-                if goes_on { claim.abandon() } else { claim.finish() }
+                if goes_on { drop(claim) } else { claim.finish() }
             }
             swept.count += 1;
             swept.bytes += bytes;

@@ -20,14 +20,14 @@ use super::{
     view::{About, Ended, Progress, View},
 };
 use crate::{
-    cache::{Cache, Hold},
-    engine::{self, Capacity, EngineError, Force, Request, RunEvent, Selection, Summary, Tools},
+    cache::{Cache, CacheError, Hold},
+    engine::{self, Begun, Capacity, EngineError, Force, Request, RunEvent, Selection, Summary, Tools},
     exec::{CudaWorker, ProcessExecutor, Stop},
     git,
     names::RunId,
     pipeline::Pipeline,
     record::{Invocation, Outcome, RunStart, RunStatus, StageRecord},
-    runs::RunsDb,
+    runs::{RunsDb, RunsError},
 };
 
 /// Exit code of a run that was stopped by Ctrl-C, as shells have it.
@@ -35,18 +35,25 @@ pub const INTERRUPTED: u8 = 130;
 /// How long a run may take to end whose stages were killed.
 const GRACE: Duration = Duration::from_millis(300);
 
-/// Runs what is asked for, with `cuda` for models on a GPU and `database` to record it in.
+/// A run that has begun, and where it is recorded.
+pub struct Recording {
+    database: RunsDb,
+    pub begun: Begun,
+}
+
+/// Runs what is asked for as the run of `recording`, with `cuda` for models on a GPU.
 pub fn execute(
     request: &Request<'_>,
+    recording: Recording,
     cache: &Cache,
     cuda: Option<CudaWorker>,
     stop: &Stop,
-    database: RunsDb,
     progress: Progress,
     again: Again,
 ) -> Result<(Summary, Vec<StageRecord>), Failure> {
     let started = Timestamp::now();
-    let (pipeline, run) = (request.pipeline, request.run);
+    let Recording { database, begun } = recording;
+    let (pipeline, run) = (request.pipeline, begun.run);
     let history = RunsDb::open_existing(&pipeline.root.join("runs.db"))?;
     let program = std::env::current_exe().map_err(Failure::error)?;
     let executor = ProcessExecutor::new(program, &["worker"]).with_cuda(cuda);
@@ -59,7 +66,7 @@ pub fn execute(
     let mut recorder = Recorder::new(database, cache, run, pipeline);
     let mut records = Vec::new();
     let ended = with_explainer(pipeline, cache, &history, Some(run), |explainer| {
-        engine::run(request, &tools, explainer, &mut |event| {
+        engine::run(request, begun, &tools, explainer, &mut |event| {
             view.observe(&event);
             recorder.observe(&event);
             if let RunEvent::Finished { record, .. } = event {
@@ -85,19 +92,16 @@ pub fn execute(
 
 /// Runs what is asked for as a run of its own and records it.
 pub fn run_anew(
-    mut request: Request<'_>,
+    request: &Request<'_>,
     cache: &Cache,
     cuda: Option<CudaWorker>,
     stop: &Stop,
     again: Again,
 ) -> Result<(RunId, RunStatus), Failure> {
-    let pipeline = request.pipeline;
-    let mut database = RunsDb::open(&pipeline.root.join("runs.db"))?;
-    let start = run_start(pipeline);
-    request.run = database.begin(&start)?;
-    request.began = start.invocation.started;
-    let (summary, _) = execute(&request, cache, cuda, stop, database, Progress::Auto, again)?;
-    Ok((request.run, summary.status))
+    let recording = begin(request.pipeline)?;
+    let run = recording.begun.run;
+    let (summary, _) = execute(request, recording, cache, cuda, stop, Progress::Auto, again)?;
+    Ok((run, summary.status))
 }
 
 /// The request for the stages `until` of `pipeline`, with all that they need, on the processor.
@@ -115,15 +119,16 @@ pub fn request_until(
         force,
         capacity: Capacity::of_processor(cpus, total_memory()),
         gpus: Vec::new(),
-        run: RunId(0),
-        began: Timestamp::UNIX_EPOCH,
     })
 }
 
 /// Joins those who work in the cache; says so if that means to wait.
 pub fn join(cache: &Cache, say: &dyn Fn(&str)) -> Result<Hold, Failure> {
     let mut wait = || say("waiting until another `pipe` has removed things from the cache");
-    cache.join(&mut wait).map_err(|err| Failure::error(err).exit(1))
+    cache.join(&mut wait).map_err(|err| {
+        let code = if matches!(err, CacheError::Halted { .. }) { INTERRUPTED } else { 1 };
+        Failure::error(err).exit(code)
+    })
 }
 
 /// The first Ctrl-C stops the stages and records the run, and calls `stopped`; a second one kills
@@ -147,9 +152,10 @@ pub fn stop_on_signals(stop: &Stop, stopped: impl Fn() + Send + 'static) {
     });
 }
 
-/// What is recorded of a run when it starts.
-pub fn run_start(pipeline: &Pipeline) -> RunStart {
-    RunStart {
+/// Records that a run of `pipeline` begins.
+pub fn begin(pipeline: &Pipeline) -> Result<Recording, RunsError> {
+    let mut database = RunsDb::open(&pipeline.root.join("runs.db"))?;
+    let start = RunStart {
         file: pipeline.file.clone(),
         pipeline: pipeline.name.clone(),
         profiles: pipeline.profiles.clone(),
@@ -157,7 +163,9 @@ pub fn run_start(pipeline: &Pipeline) -> RunStart {
         seed: pipeline.seed,
         resolved: pipeline.resolved.clone(),
         invocation: invocation(&pipeline.root, Timestamp::now()),
-    }
+    };
+    let begun = Begun { run: database.begin(&start)?, at: start.invocation.started };
+    Ok(Recording { database, begun })
 }
 
 /// How this process was called.
@@ -221,7 +229,7 @@ pub fn closing(run: RunId, summary: &Summary, records: &[StageRecord], seconds: 
         RunStatus::Failed => {
             let failed = records.iter().filter(|record| record.outcome == Outcome::Failed);
             let names: Vec<String> = failed.map(|record| record.stage.clone()).collect();
-            let names = if names.is_empty() { names.concat() } else { format!(" ({})", names.join(", ")) };
+            let names = if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) };
             let rest = format!("{} failed{names}, {} not run", summary.failed, summary.skipped);
             ("failed", AnsiColor::Red, format!("{run}: {rest}, {counts}, in {took}; what is done is kept"))
         }

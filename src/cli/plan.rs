@@ -4,9 +4,9 @@ use std::{cell::OnceCell, path::PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{Failure, reasons, targets::command_until};
+use super::{Failure, execute::INTERRUPTED, reasons, targets::command_until};
 use crate::{
-    cache::{Cache, Hit},
+    cache::{Cache, CacheError, Hit},
     digest::ActionKey,
     engine::{self, Earlier, Explainer, PlanError, Planned, Request, Tools, Verdict},
     exec::{ProcessExecutor, Stop},
@@ -27,6 +27,7 @@ pub fn plan(request: &Request<'_>, cache: &Cache) -> Result<Vec<Planned>, Failur
                 let command = command_until(pipeline, needed);
                 Failure::from(err).help(format!("`{command}` computes what is missing"))
             }
+            PlanError::Cache(CacheError::Halted { .. }) => Failure::from(err).exit(INTERRUPTED),
             PlanError::Cache(_) => err.into(),
         },
     )

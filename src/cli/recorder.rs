@@ -38,7 +38,7 @@ pub struct Recorder<'a> {
     stages: &'a IndexMap<String, StageSpec>,
     records: Vec<StageRecord>,
     /// Executions that go on and are not recorded yet, with what the stage is called.
-    begun: HashMap<String, (String, Execution)>,
+    begun: HashMap<String, Execution>,
     completed: Vec<Execution>,
     measured: HashMap<String, (Vec<Metric>, Vec<Histogram>)>,
     written: Instant,
@@ -66,8 +66,8 @@ impl<'a> Recorder<'a> {
     /// Takes in one event.
     pub fn observe(&mut self, event: &RunEvent) {
         match event {
-            RunEvent::Started { stage, execution, .. } => {
-                self.begun.insert(execution.id.clone(), (stage.clone(), (**execution).clone()));
+            RunEvent::Started { execution, .. } => {
+                self.begun.insert(execution.id.clone(), (**execution).clone());
             }
             RunEvent::Reported { execution, event, .. } => self.reported(execution, event),
             RunEvent::Finished { record, execution, .. } => {
@@ -109,9 +109,8 @@ impl<'a> Recorder<'a> {
     }
 
     fn write_begun(&mut self) {
-        for (id, (stage, execution)) in std::mem::take(&mut self.begun) {
-            let Execution { key, hashed, kind, started, .. } = &execution;
-            let begun = self.database.begin_execution(self.run, &id, *key, hashed, kind, &stage, *started);
+        for execution in std::mem::take(&mut self.begun).into_values() {
+            let begun = self.database.begin_execution(&execution);
             self.keep_error(begun);
         }
     }

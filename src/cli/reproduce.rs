@@ -27,7 +27,7 @@ use super::{
 use crate::{
     cache::Cache,
     digest::Digest,
-    engine::{self, Force, Tools, Unchecked, Verification, Verified},
+    engine::{self, Force, Planned, Tools, Unchecked, Verification, Verified},
     exec::{ProcessExecutor, Stop},
     git,
     names::RunId,
@@ -83,18 +83,8 @@ impl Reproduce {
     pub fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
         let home = globals.project_root(None)?;
         let history = RunsDb::open_existing(&home.join("runs.db"))?;
-        let then = history.load(history.find(&self.run)?)?;
+        let then = self.record(&history)?;
         let id = then.info.run;
-        if then.resolved.is_null() {
-            return Err(Failure::input(format!("the pipeline of {id} is no longer in `runs.db`")));
-        }
-        if then.stages.is_empty() {
-            let file = quoted(&then.info.file.display().to_string());
-            return Err(Failure::input(format!(
-                "{id} ended before it recorded a stage: there is nothing to compare"
-            ))
-            .help(format!("`pipe run {file}` runs its pipeline as it is now")));
-        }
         let root = match &self.worktree {
             None => home,
             Some(folder) => self.check_out(globals, &history, &then, &home, folder)?,
@@ -113,20 +103,12 @@ impl Reproduce {
         differences.iter().for_each(|it| globals.say(it.words()));
         let wanted: Vec<String> = then.stages.iter().map(|stage| stage.stage.clone()).collect();
         let force = if self.force { Force::All } else { Force::None };
-        let cache = Cache::open(&root.join("cache"));
+        let stop = Stop::default();
+        let cache = Cache::open(&root.join("cache")).heeding(stop.halt());
         let mut request = request_until(&pipeline, wanted, force, self.jobs.map(NonZero::get))?;
         if self.dry_run {
-            let plan = plan(&request, &cache)?;
-            if self.json {
-                let stages: Vec<Value> = plan.iter().map(plan_json).collect();
-                let document = json!({"run": id, "differences": differences, "stages": stages});
-                globals.print(json_text(&document))?;
-            } else {
-                globals.print(plan_lines(&plan))?;
-            }
-            return Ok(ExitCode::SUCCESS);
+            return self.print_plan(globals, id, &differences, &plan(&request, &cache)?);
         }
-        let stop = Stop::default();
         let running = stop.clone();
         stop_on_signals(&stop, move || Progress::Auto.stopping(&running));
         let _hold = join(&cache, &|text| globals.say(text))?;
@@ -136,7 +118,7 @@ impl Reproduce {
         let devices = self.device.find(wants)?;
         devices.lend_to(&mut request);
         devices.told().iter().for_each(view::print);
-        let (run, status) = run_anew(request, &cache, devices.worker, &stop, again)?;
+        let (run, status) = run_anew(&request, &cache, devices.worker, &stop, again)?;
         if status == RunStatus::Interrupted {
             return Ok(ExitCode::from(INTERRUPTED));
         }
@@ -154,6 +136,40 @@ impl Reproduce {
         };
         let code = u8::from(told.iter().any(|(_, verdict)| is_wrong(verdict)));
         Failure::after(code, self.tell(globals, (id, run), &differences, &told, &changed))
+    }
+
+    /// The record that is to be reproduced, which says of one stage at least what came out.
+    fn record(&self, history: &RunsDb) -> Result<LoadedRun, Failure> {
+        let record = history.load(history.find(&self.run)?)?;
+        let id = record.info.run;
+        if record.resolved.is_null() {
+            return Err(Failure::input(format!("the pipeline of {id} is no longer in `runs.db`")));
+        }
+        if record.stages.is_empty() {
+            let file = quoted(&record.info.file.display().to_string());
+            let message = format!("{id} ended before it recorded a stage: there is nothing to compare");
+            return Err(
+                Failure::input(message).help(format!("`pipe run {file}` runs its pipeline as it is now"))
+            );
+        }
+        Ok(record)
+    }
+
+    fn print_plan(
+        &self,
+        globals: &Globals,
+        id: RunId,
+        differences: &[Differs],
+        plan: &[Planned],
+    ) -> Result<ExitCode, Failure> {
+        if self.json {
+            let stages: Vec<Value> = plan.iter().map(plan_json).collect();
+            let document = json!({"run": id, "differences": differences, "stages": stages});
+            globals.print(json_text(&document))?;
+        } else {
+            globals.print(plan_lines(plan))?;
+        }
+        Ok(ExitCode::SUCCESS)
     }
 
     /// The command that a person would give again.

@@ -15,7 +15,7 @@ use super::{
     again::Again,
     device::{Choice, DeviceOption},
     execute::{
-        INTERRUPTED, all_cpus, closing, execute, headline, invocation, join, run_start, seconds_since,
+        INTERRUPTED, all_cpus, begin, closing, execute, headline, invocation, join, seconds_since,
         stop_on_signals, total_memory,
     },
     expected,
@@ -95,14 +95,15 @@ impl Run {
         let may_repeat =
             is_told_in_lines && self.targets.are_all() && self.device.chosen() != Some(Choice::Cuda);
         let told = may_repeat.then(|| told(&self.pipeline.options(globals))).flatten();
-        let cache = told.as_ref().map(|told| Cache::open(&told.root.join("cache")));
+        let open = |root: &Path| Cache::open(&root.join("cache")).heeding(stop.halt());
+        let cache = told.as_ref().map(|told| open(&told.root));
         if let Some((told, cache)) = told.as_ref().zip(cache.as_ref())
             && self.repeats(globals, told, cache, &mut starting)?
         {
             return Ok(ExitCode::SUCCESS);
         }
         let pipeline = self.load(globals)?;
-        let cache = cache.unwrap_or_else(|| Cache::open(&pipeline.root.join("cache")));
+        let cache = cache.unwrap_or_else(|| open(&pipeline.root));
         self.once(globals, &pipeline, &cache, &stop, starting)
     }
 
@@ -159,7 +160,7 @@ impl Run {
                     let stages = pipeline.stages.values();
                     let outside = stages.flat_map(StageSpec::outside).cloned().collect();
                     watch.sources(&pipeline.root, outside)?;
-                    let cache = Cache::open(&pipeline.root.join("cache"));
+                    let cache = Cache::open(&pipeline.root.join("cache")).heeding(stop.halt());
                     let done = self.once(globals, &pipeline, &cache, stop, starting);
                     self.told(done, globals)
                 }
@@ -213,21 +214,19 @@ impl Run {
         let demanded = self.device.demanded()?;
         let _hold = join(cache, &|text| self.progress.remark(text))?;
         let devices = self.device.for_request(demanded, &mut request, &|request| plan(request, cache))?;
-        let mut database = RunsDb::open(&pipeline.root.join("runs.db"))?;
-        let start = run_start(pipeline);
-        request.run = database.begin(&start)?;
-        request.began = start.invocation.started;
+        let recording = begin(pipeline)?;
+        let run = recording.begun.run;
         drop(starting);
         devices.told().iter().for_each(|line| self.progress.say(line));
         let again = self.again(globals, pipeline);
         let (summary, records) =
-            execute(&request, cache, devices.worker, stop, database, self.progress, again)?;
+            execute(&request, recording, cache, devices.worker, stop, self.progress, again)?;
         let code = match summary.status {
             RunStatus::Done | RunStatus::Running => 0,
             RunStatus::Failed => 1,
             RunStatus::Interrupted => INTERRUPTED,
         };
-        Failure::after(code, self.print(globals, pipeline, cache, request.run, &summary, &records))
+        Failure::after(code, self.print(globals, pipeline, cache, run, &summary, &records))
     }
 
     fn print_plan(&self, globals: &Globals, planned: &[Planned]) -> Result<ExitCode, Failure> {
@@ -240,7 +239,7 @@ impl Run {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// What is asked for. A dry run is no run: this has no number yet.
+    /// What is asked for.
     fn request<'a>(&self, pipeline: &'a Pipeline) -> Result<Request<'a>, Failure> {
         let cpus = self.jobs.map_or_else(all_cpus, usize::from);
         Ok(Request {
@@ -250,8 +249,6 @@ impl Run {
             force: self.targets.force(pipeline)?,
             capacity: Capacity::of_processor(cpus, total_memory()),
             gpus: Vec::new(),
-            run: RunId(0),
-            began: Timestamp::UNIX_EPOCH,
         })
     }
 

@@ -1,6 +1,6 @@
 //! `pipe verify`: whether recorded results come out again.
 
-use std::{num::NonZero, process::ExitCode, thread};
+use std::{num::NonZero, process::ExitCode};
 
 use clap::Args;
 use pipe_stages::contract::Device;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{
     Failure, Globals,
     device::{Choice, DeviceOption, Devices, Wants},
-    execute::{INTERRUPTED, join, stop_on_signals},
+    execute::{INTERRUPTED, all_cpus, join, stop_on_signals},
     history, reasons,
     table::{BAD, GOOD, WARN, styled},
     units::list,
@@ -88,9 +88,9 @@ impl Verify {
         let database = RunsDb::open_existing(&root.join("runs.db"))?;
         let run = database.load(database.find(run)?)?;
         let stages = self.chosen(&run)?;
-        let cache = Cache::open(&root.join("cache"));
-        let _hold = join(&cache, &|text| globals.say(text))?;
         let stop = Stop::default();
+        let cache = Cache::open(&root.join("cache")).heeding(stop.halt());
+        let _hold = join(&cache, &|text| globals.say(text))?;
         let running = stop.clone();
         stop_on_signals(&stop, move || Progress::Plain.stopping(&running));
         let on_gpu = stages.iter().any(|stage| was_on_gpu(stage));
@@ -100,9 +100,7 @@ impl Verify {
         let program = std::env::current_exe().map_err(Failure::error)?;
         let executor = ProcessExecutor::new(program, &["worker"]).with_cuda(devices.worker);
         let tools = Tools { cache: &cache, executor: &executor, stop: &stop, root: &root };
-        let cores = self
-            .jobs
-            .map_or_else(|| thread::available_parallelism().map_or(1, Into::into), |jobs| jobs.get().into());
+        let cores = self.jobs.map_or_else(all_cpus, |jobs| jobs.get().into());
         let kept = |digest| database.predictions(digest).ok().flatten();
         let how = Verification {
             device: (self.device.chosen() == Some(Choice::Cuda)).then_some(Device::Cuda),
@@ -115,6 +113,7 @@ impl Verify {
         for stage in stages {
             let ready = engine::prepare(&run, stage, &tools, pipe_stages::kinds());
             let verdict = match ready {
+                Err(_) if stop.is_requested() => Some(Verified::Interrupted),
                 Err(why) => Some(Verified::Unchecked(why)),
                 Ok(_) if self.dry_run => None,
                 Ok(ready) => Some(self.compute(globals, &ready, &tools, &how)?),

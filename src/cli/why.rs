@@ -11,7 +11,6 @@ use crate::{
     cache::Cache,
     engine::{self, Capacity, Force, Request, Selection, Tools, Verdict},
     exec::{ProcessExecutor, Stop},
-    names::RunId,
     pipeline::Pipeline,
     record::{Execution, Reason},
 };
@@ -51,8 +50,6 @@ impl Why {
             force: Force::None,
             capacity: Capacity::of_processor(1, 0),
             gpus: Vec::new(),
-            run: RunId(0),
-            began: jiff::Timestamp::UNIX_EPOCH,
         };
         let (executor, stop) = (ProcessExecutor::new("".into(), &[]), Stop::default());
         let tools = Tools { cache: &cache, executor: &executor, stop: &stop, root: &pipeline.root };

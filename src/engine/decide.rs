@@ -33,8 +33,6 @@ pub(super) struct Decided {
     pub objects: Vec<(String, Digest)>,
     /// Inputs that no stage wrote, to be looked at again once the stage has run.
     pub outside: Vec<(String, Outside)>,
-    /// Whether it has to run.
-    pub verdict: Decision,
 }
 
 /// Whether a stage has to run.
@@ -53,7 +51,7 @@ pub(super) fn decide(
     explainer: &Explainer<'_>,
     spec: &StageSpec,
     known: &Known,
-) -> Result<Decided, CacheError> {
+) -> Result<(Decided, Decision), CacheError> {
     let mut digests = BTreeMap::new();
     let mut inputs = BTreeMap::new();
     let (mut objects, mut outside) = (Vec::new(), Vec::new());
@@ -78,7 +76,7 @@ pub(super) fn decide(
     let fingerprint = fingerprint(spec, digests);
     let hashed = fingerprint.hashed();
     let key = action_key(&hashed);
-    let verdict = match tools.cache.get(key) {
+    let decision = match tools.cache.get(key)? {
         _ if request.forces(&spec.name) => Decision::Run(vec![Reason::Forced]),
         Lookup::Hit(mut hit) => {
             hit.run = (explainer.computed_in)(key, &hit);
@@ -96,7 +94,7 @@ pub(super) fn decide(
             }
         },
     };
-    Ok(Decided { hashed, key, inputs, objects, outside, verdict })
+    Ok((Decided { hashed, key, inputs, objects, outside }, decision))
 }
 
 /// The reasons that can be given for `spec` while stages it takes from have yet to run.

@@ -59,10 +59,15 @@ pub struct Request<'a> {
     pub capacity: Capacity,
     /// The names of as many GPUs as the capacity has, as `CUDA_VISIBLE_DEVICES` has them.
     pub gpus: Vec<String>,
-    /// The number of this run, written into what it computes.
+}
+
+/// A run that was recorded as begun.
+#[derive(Debug, Clone, Copy)]
+pub struct Begun {
+    /// Its number, written into what it computes.
     pub run: RunId,
     /// When it began.
-    pub began: Timestamp,
+    pub at: Timestamp,
 }
 
 /// Stages that run even if a result exists.

@@ -101,6 +101,7 @@ pub(super) fn perform(task: &Task<'_>, tools: &Tools<'_>, notify: &dyn Fn(Notice
     Performed { ending, attempts, log: log.into_end() }
 }
 
+/// Claims the key and tries once.
 fn attempt(
     task: &Task<'_>,
     tools: &Tools<'_>,
@@ -111,87 +112,117 @@ fn attempt(
     let Some(claim) = claim(task, tools, notify, &id)? else {
         return Ok(Ending::Interrupted);
     };
-    // Another `pipe` may have finished the same stage since the key was looked up.
-    if !task.is_forced
-        && let Lookup::Hit(hit) = tools.cache.get(task.decided.key)
-    {
-        claim.finish();
-        return Ok(Ending::Satisfied(hit));
-    }
-    let loans = match Loans::of(&task.decided.objects, tools.cache) {
-        Ok(loans) => loans,
-        Err(flawed) => {
-            claim.abandon();
-            return Ok(not_whole(task, &flawed));
-        }
-    };
-    let (kind, stage) = (task.spec.kind.name, &task.spec.name);
-    let Decided { key, hashed, .. } = &task.decided;
-    let mut execution = Execution::begun(&id, *key, hashed.clone(), kind, stage, task.run);
-    notify(Notice::Started(Box::new(execution.clone())));
-    let job = job(task, &claim).map_err(|err| failed(&err))?;
-    let finished = {
-        let launch = Launch {
-            job: &job,
-            root: tools.root,
-            output: claim.folder().join("output"),
-            lock: claim.lock(),
-            timeout: task.spec.attempts.timeout.map(|limit| limit.0),
-            gpus: &task.gpus,
-        };
-        let mut failure = None;
-        let memory = OutOfMemory::watch();
-        let result = tools.executor.execute(&launch, tools.stop, &mut |event| {
-            note(&mut execution, &event, log, &mut failure);
-            notify(Notice::Reported(execution.id.clone(), event));
-        });
-        log.append(&end_of(&launch.output, LOG_KEPT));
-        let written = loans.written(tools.cache).map_err(|err| failed(&err))?;
-        let finished = result.map_err(|err| failed(&err))?;
-        let ending = match finished.exit {
-            Exit::Code(0) => None,
-            Exit::Stopped => Some(Ending::Interrupted),
-            Exit::TimedOut => {
-                let ending = Ending::Failed { exit_code: None, error: out_of_time(task), may_retry: true };
-                Some(on_full_disk(ending, &claim))
-            }
-            exit => Some(on_full_disk(exit_failure(exit, failure, &memory), &claim)),
-        };
-        if !written.is_empty() {
-            // What its checkpoint was made of is not certain.
+    match attempt_with(&claim, &id, task, tools, notify, log)? {
+        Tried::Broken(ending) => Ok(ending),
+        Tried::Over(ending) => {
             claim.finish();
-            return Ok(with_written(ending, &written, task));
+            Ok(ending)
         }
-        if let Some(ending) = ending {
-            claim.abandon();
-            return Ok(ending);
+    }
+}
+
+/// What came of one attempt; its claim is given back either way.
+enum Tried {
+    /// Another one may go on from its checkpoint.
+    Broken(Ending),
+    /// None will: there is a result, or it is not certain what the checkpoint was made of.
+    Over(Ending),
+}
+
+fn attempt_with(
+    claim: &Claim,
+    id: &str,
+    task: &Task<'_>,
+    tools: &Tools<'_>,
+    notify: &dyn Fn(Notice),
+    log: &mut Log,
+) -> Result<Tried, Ending> {
+    let Decided { key, hashed, objects, outside, .. } = &task.decided;
+    if !task.is_forced {
+        // Another `pipe` may have finished the same stage since the key was looked up.
+        match tools.cache.get(*key) {
+            Ok(Lookup::Hit(hit)) => return Ok(Tried::Over(Ending::Satisfied(hit))),
+            Ok(Lookup::Miss | Lookup::Lost(_)) => {}
+            Err(_) => return Ok(Tried::Broken(Ending::Interrupted)),
         }
-        finished
-    };
-    execution.duration = seconds_since(execution.started);
-    execution.cpu = finished.cpu;
-    execution.peak_memory = finished.peak_memory;
-    if let Some((port, outside)) = task.decided.outside.iter().find(|(_, outside)| outside.has_changed()) {
-        claim.finish();
-        let file = tools.cache.first_changed(outside);
-        let file = file.map(|file| format!(" (`{}` {})", file.file.display(), file.how)).unwrap_or_default();
-        let error = format!(
-            "input `{port}` (`{}`) changed while the stage ran{file}, so its result was not kept",
-            outside.path.display()
-        );
-        let help = "run again; a stage that changes its input itself must write elsewhere";
-        let error = told(&error, &[], Some(help));
-        return Ok(Ending::Failed { exit_code: None, error, may_retry: false });
+    }
+    let loans = Loans::of(objects, tools.cache).map_err(|flawed| not_whole(task, &flawed))?;
+    let (kind, stage) = (task.spec.kind.name, &task.spec.name);
+    let mut execution = Execution::begun(id, *key, hashed.clone(), kind, stage, task.run);
+    notify(Notice::Started(Box::new(execution.clone())));
+    let job = job(task, claim).map_err(|err| failed(&err))?;
+    let ended = execute(task, tools, claim, &job, &mut execution, notify, log);
+    let written = loans.written(tools.cache).map_err(|err| failed(&err))?;
+    let failure = ended?;
+    if !written.is_empty() {
+        return Ok(Tried::Over(with_written(failure, &written, task)));
+    }
+    if let Some(failure) = failure {
+        return Ok(Tried::Broken(failure));
+    }
+    if let Some(failure) = changed_input(task, tools) {
+        return Ok(Tried::Over(failure));
     }
     keep_outputs(task, tools, &job, &mut execution)?;
     let differs = if task.is_forced { differing(tools, &execution) } else { Vec::new() };
-    for (_, outside) in &task.decided.outside {
+    for (_, outside) in outside {
         // It only serves to name files later; a result without it is as good.
         let _ = tools.cache.keep_manifest(outside);
     }
     tools.cache.keep_result(&execution).map_err(|err| failed(&err))?;
-    claim.finish();
-    Ok(Ending::Ran { execution: Box::new(execution), differs })
+    Ok(Tried::Over(Ending::Ran { execution: Box::new(execution), differs }))
+}
+
+/// Runs the stage's process and notes in `execution` what it reported and took; returns how it failed, if it
+/// did.
+fn execute(
+    task: &Task<'_>,
+    tools: &Tools<'_>,
+    claim: &Claim,
+    job: &Job,
+    execution: &mut Execution,
+    notify: &dyn Fn(Notice),
+    log: &mut Log,
+) -> Result<Option<Ending>, Ending> {
+    let launch = Launch {
+        job,
+        root: tools.root,
+        output: claim.folder().join("output"),
+        lock: claim.lock(),
+        timeout: task.spec.attempts.timeout.map(|limit| limit.0),
+        gpus: &task.gpus,
+    };
+    let mut failure = None;
+    let memory = OutOfMemory::watch();
+    let finished = tools.executor.execute(&launch, tools.stop, &mut |event| {
+        note(execution, &event, log, &mut failure);
+        notify(Notice::Reported(execution.id.clone(), event));
+    });
+    log.append(&end_of(&launch.output, LOG_KEPT));
+    let finished = finished.map_err(|err| failed(&err))?;
+    execution.duration = seconds_since(execution.started);
+    execution.cpu = finished.cpu;
+    execution.peak_memory = finished.peak_memory;
+    let failure = match finished.exit {
+        Exit::Code(0) => return Ok(None),
+        Exit::Stopped => return Ok(Some(Ending::Interrupted)),
+        Exit::TimedOut => Ending::Failed { exit_code: None, error: out_of_time(task), may_retry: true },
+        exit => exit_failure(exit, failure, &memory),
+    };
+    Ok(Some(on_full_disk(failure, claim)))
+}
+
+/// How the stage failed if an input from outside is not what it was when the key was computed.
+fn changed_input(task: &Task<'_>, tools: &Tools<'_>) -> Option<Ending> {
+    let (port, outside) = task.decided.outside.iter().find(|(_, outside)| outside.has_changed())?;
+    let file = tools.cache.first_changed(outside);
+    let file = file.map(|file| format!(" (`{}` {})", file.file.display(), file.how)).unwrap_or_default();
+    let error = format!(
+        "input `{port}` (`{}`) changed while the stage ran{file}, so its result was not kept",
+        outside.path.display()
+    );
+    let help = "run again; a stage that changes its input itself must write elsewhere";
+    Some(Ending::Failed { exit_code: None, error: told(&error, &[], Some(help)), may_retry: false })
 }
 
 /// Claims the key, waiting while another process has it; `None` when the run is ending.

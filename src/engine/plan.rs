@@ -9,7 +9,13 @@ use super::{
     Explainer, Request, Tools,
     decide::{Decision, Known, decide, explain_pending},
 };
-use crate::{cache::CacheError, digest::ActionKey, names::RunId, pipeline::Source, record::Reason};
+use crate::{
+    cache::CacheError,
+    digest::ActionKey,
+    names::RunId,
+    pipeline::{Source, StageSpec},
+    record::Reason,
+};
 
 /// What would be done about one stage.
 #[derive(Debug)]
@@ -55,6 +61,16 @@ fn names(stages: &[String]) -> String {
     format!("{}{}", shown.join(", "), if stages.len() > 20 { ", …" } else { "" })
 }
 
+/// The stages that `spec` takes from and whose results are not known, an entry for each input.
+fn pending(spec: &StageSpec, known: &Known) -> Vec<String> {
+    let stage = |source: &Source| match source {
+        Source::Output { stage, .. } => Some(stage.clone()),
+        _ => None,
+    };
+    let stages = spec.inputs.values().filter_map(stage);
+    stages.filter(|stage| !known.contains_key(stage)).collect()
+}
+
 /// Says for every wanted stage whether it would run, and why.
 pub fn plan(
     request: &Request<'_>,
@@ -71,14 +87,7 @@ pub fn plan(
     for stage in request.considered() {
         let spec = &request.pipeline.stages[&stage];
         let is_selected = request.selects(&stage);
-        let pending: Vec<String> = spec
-            .inputs
-            .values()
-            .filter_map(|source| match source {
-                Source::Output { stage, .. } if !known.contains_key(stage) => Some(stage.clone()),
-                _ => None,
-            })
-            .collect();
+        let pending = pending(spec, &known);
         let mut key = None;
         if is_selected {
             needed.extend(pending.iter().filter(|pending| lost.contains(*pending)).cloned());
@@ -95,9 +104,9 @@ pub fn plan(
             unsure.insert(stage.clone(), outside.clone());
             (Verdict::Skip, vec![Reason::NotSelected { stage: outside }])
         } else if pending.is_empty() {
-            let decided = decide(request, tools, explainer, spec, &known)?;
+            let (decided, decision) = decide(request, tools, explainer, spec, &known)?;
             key = Some(decided.key);
-            match decided.verdict {
+            match decision {
                 Decision::Cached(hit) => {
                     known.insert(stage.clone(), hit.outputs);
                     let reason = Reason::Satisfied { since: hit.run, device: hit.device };

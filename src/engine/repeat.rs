@@ -12,7 +12,7 @@ use pipe_stages::{contract::Stage, kinds::shell::Shell};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Request, Tools};
+use super::{Begun, Request, Tools};
 use crate::{
     cache::{Cache, Hit, Mark, Stamps},
     digest::{ActionKey, Digest},
@@ -76,10 +76,11 @@ impl Repeat {
         cache.keep_repeat(file, &self, mark);
     }
 
-    /// Remembers the run of `request`, after which all stages are found, in this `order`; it has looked at the
+    /// Remembers the run `begun` of `request`, after which all stages are found, in this `order`; it has looked at the
     /// cache since `mark`.
     pub(super) fn keep(
         request: &Request<'_>,
+        begun: Begun,
         tools: &Tools<'_>,
         order: &[String],
         mut next: NextRun,
@@ -94,8 +95,8 @@ impl Repeat {
         variables.sort_unstable();
         variables.dedup();
         let repeat = Self {
-            run: request.run,
-            began: request.began,
+            run: begun.run,
+            began: begun.at,
             stages: order.iter().filter_map(|stage| next.found.remove(stage)).collect(),
             tables,
             expects: pipeline.resolved.get("expect").is_some(),

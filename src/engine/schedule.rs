@@ -11,13 +11,13 @@ use jiff::Timestamp;
 use pipe_stages::contract::PortType;
 
 use super::{
-    Capacity, EngineError, Explainer, Request, RunEvent, Summary, TooFewGpus, Tools,
+    Begun, Capacity, EngineError, Explainer, Request, RunEvent, Summary, TooFewGpus, Tools,
     decide::{Decided, Decision, Known, decide},
     perform::{Ending, Notice, Performed, Task, perform, told_error},
     repeat::{NextRun, Repeat},
 };
 use crate::{
-    cache::{Hit, Mark, Outside},
+    cache::{CacheError, Hit, Mark, Outside},
     digest::{ActionKey, Digest},
     names::RunId,
     pipeline::{Source, StageSpec},
@@ -27,18 +27,19 @@ use crate::{
 /// When nothing has happened for this long, observers are told so.
 const IDLE: Duration = Duration::from_millis(250);
 
-/// Runs the wanted stages and tells `observe` of everything, from this thread.
+/// Runs the wanted stages, as the run `begun`, and tells `observe` of everything, from this thread.
 ///
 /// A failure lets running stages finish and starts no more: nothing computed is lost.
 pub fn run(
     request: &Request<'_>,
+    begun: Begun,
     tools: &Tools<'_>,
     explainer: &Explainer<'_>,
     observe: &mut dyn FnMut(RunEvent),
 ) -> Result<Summary, EngineError> {
     let (sender, messages) = mpsc::channel();
     thread::scope(|scope| {
-        let mut schedule = Schedule::new(request, tools, explainer, observe);
+        let mut schedule = Schedule::new(request, begun, tools, explainer, observe);
         schedule.run(scope, &sender, &messages)
     })
 }
@@ -73,6 +74,7 @@ struct Running {
 
 struct Schedule<'r, 'o> {
     request: &'r Request<'r>,
+    begun: Begun,
     tools: &'r Tools<'r>,
     explainer: &'r Explainer<'r>,
     observe: &'o mut dyn FnMut(RunEvent),
@@ -103,6 +105,7 @@ struct Schedule<'r, 'o> {
 impl<'r, 'o> Schedule<'r, 'o> {
     fn new(
         request: &'r Request<'r>,
+        begun: Begun,
         tools: &'r Tools<'r>,
         explainer: &'r Explainer<'r>,
         observe: &'o mut dyn FnMut(RunEvent),
@@ -119,6 +122,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
         let decidable = (0..order.len()).filter(|at| missing[order[*at].as_str()] == 0).collect();
         Self {
             request,
+            begun,
             tools,
             explainer,
             observe,
@@ -177,7 +181,8 @@ impl<'r, 'o> Schedule<'r, 'o> {
         summary.tables = self.tables();
         if self.next_run.finds_all(self.request.pipeline.stages.len()) {
             let next = std::mem::take(&mut self.next_run);
-            Repeat::keep(self.request, self.tools, &self.order, next, summary.tables.clone(), self.mark);
+            let tables = summary.tables.clone();
+            Repeat::keep(self.request, self.begun, self.tools, &self.order, next, tables, self.mark);
         }
         Ok(summary)
     }
@@ -223,9 +228,13 @@ impl<'r, 'o> Schedule<'r, 'o> {
             (self.observe)(RunEvent::Looking { stage: stage.clone() });
         }
         let decided = decide(self.request, self.tools, self.explainer, spec, &self.known);
+        if matches!(decided, Err(CacheError::Halted { .. })) {
+            // The run ends: this stage is one that was not reached.
+            return Ok(());
+        }
         if !self.request.selects(&stage) {
             match decided {
-                Ok(Decided { verdict: Decision::Cached(hit), .. }) => {
+                Ok((_, Decision::Cached(hit))) => {
                     self.has_result(&spec.name, hit.outputs);
                 }
                 _ => {
@@ -236,11 +245,11 @@ impl<'r, 'o> Schedule<'r, 'o> {
         }
         match decided {
             Err(err) => self.cannot_decide(spec, looked_at, &err),
-            Ok(Decided { verdict: Decision::Cached(hit), key, outside, .. }) => {
+            Ok((Decided { key, outside, .. }, Decision::Cached(hit))) => {
                 self.next_run.note(&spec.name, key, outside_digests(spec, &outside), &hit);
                 self.satisfied(spec, key, looked_at, hit);
             }
-            Ok(mut decided) => {
+            Ok((decided, Decision::Run(reasons))) => {
                 let (wanted, given) = (self.request.capacity.share(spec).gpus, self.request.capacity.gpus);
                 if wanted > given {
                     let error = TooFewGpus { stage, wanted, given };
@@ -254,11 +263,6 @@ impl<'r, 'o> Schedule<'r, 'o> {
                         self.mark = self.tools.cache.mark();
                     }
                 }
-                let Decision::Run(reasons) =
-                    std::mem::replace(&mut decided.verdict, Decision::Run(Vec::new()))
-                else {
-                    unreachable!("hits were handled above")
-                };
                 self.ready.push_back(Ready { stage, decided, reasons });
             }
         }
@@ -302,7 +306,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
                 spec,
                 places: &self.request.pipeline.places,
                 decided: ready.decided,
-                run: self.request.run,
+                run: self.begun.run,
                 device: share.device,
                 threads: share.cpus,
                 gpus,
@@ -404,7 +408,7 @@ impl<'r, 'o> Schedule<'r, 'o> {
 
     /// Says of a stage that has the result of the run `since` which stages before it ran nevertheless.
     fn without_effect(&self, spec: &StageSpec, since: Option<RunId>) -> Vec<Reason> {
-        if since == Some(self.request.run) {
+        if since == Some(self.begun.run) {
             // A twin of this run ran on the same bytes: they may be new.
             return Vec::new();
         }

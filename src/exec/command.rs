@@ -20,7 +20,7 @@ use super::{
     meaning::{OutOfMemory, of_code},
     process::{exit, variables},
     sandbox::Sandbox,
-    starter::Starter,
+    starter::{Ordered, Starter},
     tail::end_of,
 };
 
@@ -52,14 +52,40 @@ pub(super) fn execute(
     let name = Path::new(&order.words[0]);
     let mut ordered = starter.start(&order, launch.lock, &output).map_err(ExecError::io("start", name))?;
     let memory = OutOfMemory::watch();
-    let mut ending = Ending::new(stop, launch);
-    let (exit, cpu, peak_memory) = loop {
+    let finished = wait(&mut ordered, name, Ending::new(stop, launch))?;
+    match finished.exit {
+        Exit::Code(0) => match shell::collect(launch.job, &invocation) {
+            Ok(metrics) => {
+                metrics.into_iter().for_each(events);
+                Ok(finished)
+            }
+            Err(err) => Ok(failed(Some(finished), err, events)),
+        },
+        Exit::Code(code) => {
+            let ended =
+                format!("the command ended with exit code {code}{}", of_code(code, memory.has_happened()));
+            let message = match last_lines(&launch.output).as_str() {
+                "" => format!("{ended} and printed nothing"),
+                lines => format!("{ended}; its last lines:\n{lines}"),
+            };
+            let help = order.sandbox.map(|sandbox| sandbox.told());
+            events(Event::Failed { message, causes: Vec::new(), help });
+            Ok(finished)
+        }
+        Exit::Signal(_) | Exit::Unusable | Exit::Stopped | Exit::TimedOut => Ok(finished),
+    }
+}
+
+/// Waits until the command has ended, and ends it where it is time to; what it has left running ends with it.
+fn wait(ordered: &mut Ordered, name: &Path, mut ending: Ending<'_>) -> Result<Finished, ExecError> {
+    loop {
         match ordered.answer(ASK_EVERY).map_err(ExecError::io("wait for", name))? {
             Some(Answer::Started(process)) => {
                 ending.watch(Pid::from_raw(process).expect("a process has a number"));
             }
             Some(Answer::Ended { status, cpu, peak_memory }) => {
-                break (exit(ExitStatus::from_raw(status)), cpu, peak_memory);
+                let exit = ending.reason().unwrap_or_else(|| exit(ExitStatus::from_raw(status)));
+                return Ok(Finished { exit, cpu, peak_memory });
             }
             Some(Answer::NotStarted(code, text)) => {
                 let err = code.map_or_else(|| io::Error::other(text), io::Error::from_raw_os_error);
@@ -70,30 +96,6 @@ pub(super) fn execute(
         if ending.due().is_some() {
             ending.send(Signal::TERM);
         }
-    };
-    let finished = Finished { exit: ending.reason().unwrap_or(exit), cpu, peak_memory };
-    drop(ending);
-    match finished.exit {
-        Exit::Code(0) => match shell::collect(launch.job, &invocation) {
-            Ok(metrics) => {
-                metrics.into_iter().for_each(events);
-                Ok(finished)
-            }
-            Err(err) => Ok(failed(Some(finished), err, events)),
-        },
-        Exit::Code(code) => {
-            let lines = last_lines(&launch.output);
-            let ended =
-                format!("the command ended with exit code {code}{}", of_code(code, memory.has_happened()));
-            let message = match lines.as_str() {
-                "" => format!("{ended} and printed nothing"),
-                lines => format!("{ended}; its last lines:\n{lines}"),
-            };
-            let help = order.sandbox.map(|sandbox| sandbox.told());
-            events(Event::Failed { message, causes: Vec::new(), help });
-            Ok(finished)
-        }
-        Exit::Signal(_) | Exit::Unusable | Exit::Stopped | Exit::TimedOut => Ok(finished),
     }
 }
 

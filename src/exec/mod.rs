@@ -27,6 +27,8 @@ use pipe_stages::contract::{Event, Job};
 use rustix::process::{Pid, Signal, kill_process_group};
 use thiserror::Error;
 
+use crate::halt::Halt;
+
 pub use gpus::{CudaWorker, GpuError, VISIBLE, WORKER_VARIABLE, visible_names, without_worker};
 pub use inline::InlineExecutor;
 pub use launcher::{WORD as LAUNCH, serve};
@@ -114,7 +116,7 @@ pub struct Stop(Arc<Running>);
 
 #[derive(Debug, Default)]
 struct Running {
-    is_stopping: AtomicBool,
+    halt: Halt,
     is_killed: AtomicBool,
     /// The process group of each stage that runs.
     groups: Mutex<Vec<(String, Pid)>>,
@@ -123,12 +125,17 @@ struct Running {
 impl Stop {
     /// Asks everybody to stop.
     pub fn request(&self) {
-        self.0.is_stopping.store(true, Ordering::SeqCst);
+        self.0.halt.raise();
     }
 
     /// Whether stopping was asked for.
     pub fn is_requested(&self) -> bool {
-        self.0.is_stopping.load(Ordering::SeqCst)
+        self.0.halt.is_raised()
+    }
+
+    /// The request alone, for work that has no processes to end.
+    pub fn halt(&self) -> Halt {
+        self.0.halt.clone()
     }
 
     /// Kills every process that a stage has started, for those who cannot wait until they end.

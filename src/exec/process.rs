@@ -3,14 +3,18 @@
 //! A crash, an out-of-memory kill or a fault of a GPU costs one stage, not the run.
 
 use std::{
-    io::{BufRead, BufReader, Write},
+    fs::File,
+    io::{self, BufRead, BufReader, Read, Write},
     os::{
         fd::OwnedFd,
         unix::process::{CommandExt, ExitStatusExt},
     },
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, mpsc},
+    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
+    sync::{
+        Arc,
+        mpsc::{self, Sender},
+    },
     time::Duration,
 };
 
@@ -29,6 +33,8 @@ use super::{
 
 /// How often a running stage's events are read.
 const READ_EVERY: Duration = Duration::from_millis(100);
+/// Bytes that a greeting may have, at most.
+const LONGEST_GREETING: u64 = 1 << 20;
 /// The descriptor under which a worker holds the lock of its key.
 const LOCK_DESCRIPTOR: i32 = 3;
 
@@ -65,9 +71,7 @@ impl ProcessExecutor {
         cuda.map_or(&self.program, CudaWorker::program)
     }
 
-    fn start(&self, program: &Path, launch: &Launch<'_>) -> Result<Child, ExecError> {
-        let output =
-            std::fs::File::create(&launch.output).map_err(ExecError::io("create", &launch.output))?;
+    fn start(&self, program: &Path, launch: &Launch<'_>, output: File) -> Result<Child, ExecError> {
         let lock: OwnedFd = launch.lock.try_clone().map_err(ExecError::io("share", &launch.output))?.into();
         let mut command = Command::new(program);
         command
@@ -98,28 +102,37 @@ impl Executor for ProcessExecutor {
             return command::execute(&self.starter, launch, stop, events);
         }
         let program = self.program_for(launch.job);
-        let mut child = self.start(program, launch)?;
-        let mut stdin = child.stdin.take();
-        let mut stdout = BufReader::new(child.stdout.take().expect("the worker's output is piped"));
-        let (ended, end) = mpsc::channel();
-        if let Err(unfit) = greet(program, &mut stdout, launch.job) {
-            drop(stdin);
-            let _ = child.kill();
-            let _ = child.wait();
-            return Err(unfit);
-        }
-        // The worker may have died already: then how it ended says more than the broken pipe.
-        let line = serde_json::to_string(launch.job).expect("a job serializes to JSON");
-        let _ = stdin.as_mut().map(|stdin| writeln!(stdin, "{line}").and_then(|()| stdin.flush()));
-        let process = Pid::from_child(&child);
-        let waiter = std::thread::spawn(move || ended.send(child.wait4()));
-        let mut tail = Tail::new(&launch.job.events);
+        let output = File::create(&launch.output).map_err(ExecError::io("create", &launch.output))?;
+        let log = output.try_clone().map_err(ExecError::io("share", &launch.output))?;
+        let mut child = self.start(program, launch, output)?;
         let mut ending = Ending::new(stop, launch);
-        ending.watch(process);
+        ending.watch(Pid::from_child(&child));
+        let mut stdin = child.stdin.take();
+        let stdout = child.stdout.take().expect("the worker's output is piped");
+        let (sender, heard) = mpsc::channel();
+        listen(stdout, log, sender.clone());
+        std::thread::spawn(move || sender.send(Heard::Ended(child.wait4())));
+        let mut tail = Tail::new(&launch.job.events);
+        let (mut ended, mut is_silent, mut refused) = (None, false, None);
         let usage = loop {
-            match end.recv_timeout(READ_EVERY) {
-                Ok(usage) => break usage,
-                Err(_) => tail.read(events),
+            match heard.recv_timeout(READ_EVERY) {
+                Ok(Heard::Greeting(line)) => match greet(program, line, launch.job) {
+                    Ok(()) => hand_over(launch.job, stdin.as_mut()),
+                    Err(unfit) => {
+                        refused = Some(unfit);
+                        ending.send(Signal::KILL);
+                    }
+                },
+                Ok(Heard::Silence) => is_silent = true,
+                Ok(Heard::Ended(usage)) => ended = Some(usage),
+                Err(_) => {
+                    tail.read(events);
+                    // What it has started and left running may still hold its output.
+                    is_silent |= ended.is_some();
+                }
+            }
+            if let Some(usage) = ended.take_if(|_| is_silent) {
+                break usage;
             }
             match ending.due() {
                 // A worker ends when its standard input does.
@@ -129,11 +142,45 @@ impl Executor for ProcessExecutor {
             }
         };
         tail.read(events);
-        drop(stdin);
-        let _ = waiter.join();
         let usage = usage.map_err(ExecError::io("wait for", program))?;
-        Ok(finished(&usage, ending.reason()))
+        match (ending.reason(), refused) {
+            (None, Some(unfit)) => Err(unfit),
+            (reason, _) => Ok(finished(&usage, reason)),
+        }
     }
+}
+
+/// What is heard of a worker, from threads that wait for it.
+enum Heard {
+    /// The first line that it said; empty if it said nothing.
+    Greeting(io::Result<String>),
+    /// It says no more.
+    Silence,
+    /// It has ended.
+    Ended(io::Result<ResUse>),
+}
+
+/// Hands on what a worker says first. What else it prints goes into its log: a pipe that nobody reads would
+/// stop it once it is full.
+fn listen(stdout: ChildStdout, mut log: File, sender: Sender<Heard>) {
+    std::thread::spawn(move || {
+        let mut stdout = BufReader::new(stdout);
+        let mut line = String::new();
+        let read = stdout.by_ref().take(LONGEST_GREETING).read_line(&mut line);
+        // Nobody may be listening any more.
+        let _ = sender.send(Heard::Greeting(read.map(|_| line)));
+        if io::copy(&mut stdout, &mut log).is_err() {
+            // A full disk must not stop it either.
+            let _ = io::copy(&mut stdout, &mut io::sink());
+        }
+        let _ = sender.send(Heard::Silence);
+    });
+}
+
+/// Gives the worker its job. It may have died already: then how it ended says more than the broken pipe.
+fn hand_over(job: &Job, stdin: Option<&mut ChildStdin>) {
+    let line = serde_json::to_string(job).expect("a job serializes to JSON");
+    let _ = stdin.map(|stdin| writeln!(stdin, "{line}").and_then(|()| stdin.flush()));
 }
 
 /// What tells a process which GPUs are its own: nothing where it has none.
@@ -141,11 +188,10 @@ pub(super) fn variables(gpus: &[String]) -> Option<(&'static str, String)> {
     (!gpus.is_empty()).then(|| (VISIBLE, gpus.join(",")))
 }
 
-/// Reads what the worker says first and checks that it can run `job`.
-fn greet(program: &Path, stdout: &mut impl BufRead, job: &Job) -> Result<(), ExecError> {
+/// Checks by what the worker says first that it can run `job`.
+fn greet(program: &Path, line: io::Result<String>, job: &Job) -> Result<(), ExecError> {
     let unfit = |what: String| ExecError::Unfit { path: program.to_owned(), what };
-    let mut line = String::new();
-    stdout.read_line(&mut line).map_err(ExecError::io("read from", program))?;
+    let line = line.map_err(ExecError::io("read from", program))?;
     if line.is_empty() {
         // It has ended already: how it ended is told by those who wait for it.
         return Ok(());

@@ -87,6 +87,12 @@ fn complete(name: &str, draft: Draft<'_>, inputs: BTreeMap<String, Source>, seed
     })
 }
 
+/// Whether `kind` has a parameter called `name`. A schema takes longer than all the rest, so this is asked
+/// only when something is wrong.
+fn has_parameter(kind: &StageKind, name: &str) -> bool {
+    parameters(kind).any(|known| known == name)
+}
+
 pub(super) struct Checker<'a> {
     pub kinds: &'static [StageKind],
     /// The stages of the file itself, before anything was laid over it.
@@ -169,23 +175,8 @@ impl Checker<'_> {
             return draft;
         };
         draft.kind = self.kind(name, map.get("kind"), stages);
-        // A schema takes longer than all the rest, so it is asked for only when something is wrong.
-        let kind = draft.kind;
-        let has_parameter = |name: &str| kind.into_iter().flat_map(parameters).any(|known| known == name);
+        self.known_fields_of_stage(name, map.keys(), draft.kind);
         let path = ["stages", name];
-        for field in map.keys().filter(|field| !STAGE_FIELDS.contains(&field.as_str())) {
-            let spot = Spot::key(&["stages", name, field]);
-            let message = format!("a stage has no field `{field}`");
-            let help = if has_parameter(field) {
-                Some(format!(
-                    "it is a parameter of kind `{}`: write it under `with`",
-                    draft.kind.map_or("", |k| k.name)
-                ))
-            } else {
-                self.field_help(field, &STAGE_FIELDS)
-            };
-            self.findings.push(Finding::new("unknown_field", message).at(spot).help(help));
-        }
         if let Some(node) = map.get("in").filter(|node| **node != Node::Null) {
             draft.wanted = inputs::read(name, node, self);
         }
@@ -201,14 +192,7 @@ impl Checker<'_> {
         }
         if let Some(node) = map.get("seed") {
             draft.seed = self.seed(node, &[path[0], path[1], "seed"]);
-            if let Some(kind) = draft.kind.filter(|kind| !kind.draws) {
-                let message =
-                    format!("stage `{name}` has a seed, but kind `{}` draws no random numbers", kind.name);
-                let help = has_parameter("seed")
-                    .then(|| "the kind's own parameter `seed` is written under `with`".to_owned());
-                let found = Finding::new("useless_seed", message).at(Spot::key(&["stages", name, "seed"]));
-                self.findings.push(found.help(help));
-            }
+            self.draws(name, draft.kind);
         }
         if let Some(kind) = draft.kind {
             draft.with = map.get("with");
@@ -224,6 +208,35 @@ impl Checker<'_> {
             }
         }
         draft
+    }
+
+    /// Checks the names of a stage's fields; one of a parameter belongs elsewhere.
+    fn known_fields_of_stage<'k>(
+        &mut self,
+        stage: &str,
+        given: impl Iterator<Item = &'k String>,
+        kind: Option<&StageKind>,
+    ) {
+        for field in given.filter(|field| !STAGE_FIELDS.contains(&field.as_str())) {
+            let help = match kind.filter(|kind| has_parameter(kind, field)) {
+                Some(kind) => {
+                    Some(format!("it is a parameter of kind `{}`: write it under `with`", kind.name))
+                }
+                None => self.field_help(field, &STAGE_FIELDS),
+            };
+            let found = Finding::new("unknown_field", format!("a stage has no field `{field}`"));
+            self.findings.push(found.at(Spot::key(&["stages", stage, field])).help(help));
+        }
+    }
+
+    /// Checks that a stage with a seed draws with it.
+    fn draws(&mut self, stage: &str, kind: Option<&StageKind>) {
+        let Some(kind) = kind.filter(|kind| !kind.draws) else { return };
+        let message = format!("stage `{stage}` has a seed, but kind `{}` draws no random numbers", kind.name);
+        let help = has_parameter(kind, "seed")
+            .then(|| "the kind's own parameter `seed` is written under `with`".to_owned());
+        let found = Finding::new("useless_seed", message).at(Spot::key(&["stages", stage, "seed"]));
+        self.findings.push(found.help(help));
     }
 
     fn kind(

@@ -81,38 +81,21 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
     let layers = vec![Layer { text: text.clone(), written: Written::Document }];
     let mut places = Places { layers, ..Places::default() };
     if document.as_map().is_none() {
-        let found = match &document {
-            Node::Null => Finding::new("empty_file", "the file is empty")
-                .help("a pipeline has `stages`; `pipe stages` lists what they can be".to_owned()),
-            other => Finding::new(
-                "not_a_map",
-                format!("a pipeline must be a map with `stages`, not {}", other.describe()),
-            ),
-        };
-        return Err(fail(vec![found.bytes(&text, 0..0, None)], &places));
+        return Err(fail(vec![no_map(&document).bytes(&text, 0..0, None)], &places));
     }
 
     let written = stage_names(&document);
     let declared = profiles::declared(&document, &suggestions, &mut findings);
     for name in &options.profiles {
-        let over = document.get("profiles").and_then(|profiles| profiles.get(name)).cloned();
-        if let Some(mut over) = over {
-            if let Node::Map(fields) = &mut over {
-                // Others are told of where the profile is written.
-                fields.retain(|field, _| profiles::FIELDS.contains(&field.as_str()));
+        match profile(&document, name) {
+            Some(over) => {
+                places.layers.push(Layer { text: text.clone(), written: Written::Profile(name.clone()) });
+                if over.as_map().is_some() {
+                    overlay::lay(&mut document, over);
+                }
             }
-            places.layers.push(Layer { text: text.clone(), written: Written::Profile(name.clone()) });
-            if over.as_map().is_some() {
-                overlay::lay(&mut document, over);
-            }
-            continue;
+            None => findings.push(unknown_profile(name, &declared, &suggestions)),
         }
-        let option = Text::option("--profile", name);
-        let message = format!("the pipeline has no profile `{name}`");
-        let help = suggestions.help(name, "profiles are", declared.iter().map(String::as_str));
-        let help = help.or_else(|| Some("the pipeline declares no `profiles`".to_owned()));
-        let found = Finding::new("unknown_profile", message).help(help);
-        findings.push(found.bytes(&option, 0..name.len(), None));
     }
     let mut added = Vec::new();
     for setting in &options.sets {
@@ -152,6 +135,36 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
         lacking: lacking(missing, &places),
         places: Places { used, ..places },
     })
+}
+
+/// What is wrong with a file that is no map.
+fn no_map(document: &Node) -> Finding {
+    match document {
+        Node::Null => Finding::new("empty_file", "the file is empty")
+            .help("a pipeline has `stages`; `pipe stages` lists what they can be".to_owned()),
+        other => {
+            let message = format!("a pipeline must be a map with `stages`, not {}", other.describe());
+            Finding::new("not_a_map", message)
+        }
+    }
+}
+
+/// What the profile `name` lays over `document`: the fields that it may have, others are told of where it is
+/// written.
+fn profile(document: &Node, name: &str) -> Option<Node> {
+    let mut over = document.get("profiles").and_then(|profiles| profiles.get(name)).cloned()?;
+    if let Node::Map(fields) = &mut over {
+        fields.retain(|field, _| profiles::FIELDS.contains(&field.as_str()));
+    }
+    Some(over)
+}
+
+fn unknown_profile(name: &str, declared: &[String], suggestions: &Suggestions) -> Finding {
+    let option = Text::option("--profile", name);
+    let message = format!("the pipeline has no profile `{name}`");
+    let help = suggestions.help(name, "profiles are", declared.iter().map(String::as_str));
+    let help = help.or_else(|| Some("the pipeline declares no `profiles`".to_owned()));
+    Finding::new("unknown_profile", message).help(help).bytes(&option, 0..name.len(), None)
 }
 
 /// Checks a pipeline that a run has recorded, as it would be loaded now.
@@ -298,20 +311,26 @@ fn resolved(document: &Node) -> Value {
 /// Leaves out what follows from a value that is wrong already, or from a variable that is or could not be
 /// put in.
 fn without_echoes(mut findings: Vec<Finding>, wrong: &[&Finding], used: &Used) -> Vec<Finding> {
-    let path_of = |found: &Finding| match found.at.first() {
-        Some((At::Spot(spot), _)) => Some(spot.path.clone()),
-        _ => None,
-    };
-    let failed: Vec<Vec<String>> = wrong.iter().filter_map(|found| path_of(found)).collect();
-    if !failed.is_empty() {
-        let follows = |path: &Vec<String>| {
-            let variables = used.get(path).map(|filled| filled.names.as_slice()).unwrap_or_default();
-            let is_of = |failed: &[String]| matches!(failed, [vars, name] if vars == "vars" && variables.contains(name));
-            failed.iter().any(|failed| path.starts_with(failed) || is_of(failed))
-        };
-        findings.retain(|found| !path_of(found).is_some_and(|path| follows(&path)));
+    let failed: HashSet<&[String]> = wrong.iter().filter_map(|found| path_of(found)).collect();
+    if failed.is_empty() {
+        return findings;
     }
+    let has_failed = |variable: &String| failed.contains(["vars".to_owned(), variable.clone()].as_slice());
+    findings.retain(|found| {
+        let Some(path) = path_of(found) else { return true };
+        let variables = used.get(path).map(|filled| filled.names.as_slice()).unwrap_or_default();
+        let is_echo = (0..=path.len()).any(|length| failed.contains(&path[..length]));
+        !is_echo && !variables.iter().any(has_failed)
+    });
     findings
+}
+
+/// The path of the value that is wrong, if that is one of the document.
+fn path_of(found: &Finding) -> Option<&[String]> {
+    match found.at.first() {
+        Some((At::Spot(spot), _)) => Some(&spot.path),
+        _ => None,
+    }
 }
 
 /// Where a wrong value came out of a variable, shows the variable too.

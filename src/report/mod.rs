@@ -28,11 +28,19 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
 /// The page about `subjects`, at least one; the first is what others are compared with.
 pub fn report(subjects: &[Subject]) -> String {
-    let several = subjects.len() > 1;
-    let names: Vec<String> = subjects.iter().map(|subject| subject.run.info.run.to_string()).collect();
+    let runs: Vec<String> = subjects.iter().map(|subject| subject.run.info.run.to_string()).collect();
     let pipelines: BTreeSet<&str> =
         subjects.iter().map(|subject| subject.run.info.pipeline.as_str()).collect();
     let pipelines = pipelines.into_iter().collect::<Vec<_>>().join(", ");
+    page(&runs.join(", "), &pipelines, &sections(subjects))
+}
+
+/// A part of the page: its id, its heading and what it shows.
+type Section = (&'static str, &'static str, Markup);
+
+/// What there is to show of `subjects`, in order.
+fn sections(subjects: &[Subject]) -> Vec<Section> {
+    let several = subjects.len() > 1;
     let (methods, judged) = (judged::methods(subjects), judged::judged(subjects));
     let comparison = facts::comparison(subjects);
     let has_bins = methods.iter().any(|method| !method.bins.is_empty());
@@ -50,7 +58,7 @@ pub fn report(subjects: &[Subject]) -> String {
         &|at, subject| html! { (dag::dag(&format!("dag-{}", at + 1), &subject.run)) (facts::stages(&subject.run)) },
     );
     let times = runs(&|at, subject| timeline::timeline(&format!("timeline-{}", at + 1), &subject.run));
-    let sections: Vec<(&str, &str, Markup)> = [
+    let sections: [(bool, &str, &str, Markup); 13] = [
         (true, "overview", "Overview", facts::overview(subjects)),
         (several, "differences", "What differed", facts::differences(&comparison, subjects)),
         (true, "metrics", "Results", facts::metrics(&comparison, subjects)),
@@ -69,10 +77,13 @@ pub fn report(subjects: &[Subject]) -> String {
             "How to reproduce",
             html! { @for subject in subjects { (facts::reproduce(&subject.run.info)) } },
         ),
-    ]
-    .into_iter()
-    .filter_map(|(is_shown, id, title, content)| is_shown.then_some((id, title, content)))
-    .collect();
+    ];
+    let shown = sections.into_iter().filter(|(is_shown, ..)| *is_shown);
+    shown.map(|(_, id, title, content)| (id, title, content)).collect()
+}
+
+/// The whole page about `runs` of `pipelines`.
+fn page(runs: &str, pipelines: &str, sections: &[Section]) -> String {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -81,13 +92,13 @@ pub fn report(subjects: &[Subject]) -> String {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta http-equiv="Content-Security-Policy" content=(POLICY);
                 meta name="color-scheme" content="light dark";
-                title { (names.join(", ")) " – " (pipelines) }
+                title { (runs) " – " (pipelines) }
                 style { (PreEscaped(STYLE)) }
             }
             body {
                 a.skip href="#overview" { "Skip to the report" }
                 header {
-                    h1 { (names.join(", ")) " " small { (pipelines) } }
+                    h1 { (runs) " " small { (pipelines) } }
                     fieldset.theme {
                         legend { "Colours" }
                         @for (id, name) in [("auto", "as the system"), ("light", "light"), ("dark", "dark")] {
@@ -96,10 +107,10 @@ pub fn report(subjects: &[Subject]) -> String {
                     }
                 }
                 nav aria-label="Sections" {
-                    ul { @for (id, title, _) in &sections { li { a href={ "#" (id) } { (title) } } } }
+                    ul { @for (id, title, _) in sections { li { a href={ "#" (id) } { (title) } } } }
                 }
                 main {
-                    @for (id, title, content) in &sections {
+                    @for (id, title, content) in sections {
                         section aria-labelledby={ (id) } { h2 id=(id) { (title) } (content) }
                     }
                 }

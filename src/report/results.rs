@@ -81,6 +81,26 @@ fn length_chart(id: &str, of: &str, methods: &[&Method], several: bool) -> Marku
             }
         }
     };
+    let labels: Vec<String> = methods.iter().map(|method| label(method, several)).collect();
+    let legend =
+        labels.iter().enumerate().map(|(at, label)| Legend { class: colour(at), label: label.clone() });
+    let is_published = cells().any(|(.., published)| published.is_some());
+    let diamonds = if is_published { " Diamonds: published." } else { "" };
+    Figure {
+        id: id.into(),
+        caption: format!("{of}: accuracy by review length"),
+        description: format!(
+            "Dots: accuracy. Lines: 95 % interval (Wilson).{diamonds} The numbers are in the table below."
+        ),
+        legend: legend.collect(),
+        drawing,
+        data: length_table(methods, several),
+    }
+    .markup()
+}
+
+/// The numbers behind a chart by length.
+fn length_table(methods: &[&Method], several: bool) -> Markup {
     let mut rows = Vec::new();
     for method in methods {
         for (bin, counts, published) in &method.bins {
@@ -96,22 +116,7 @@ fn length_chart(id: &str, of: &str, methods: &[&Method], several: bool) -> Marku
             ]);
         }
     }
-    let labels: Vec<String> = methods.iter().map(|method| label(method, several)).collect();
-    let legend =
-        labels.iter().enumerate().map(|(at, label)| Legend { class: colour(at), label: label.clone() });
-    let is_published = cells().any(|(.., published)| published.is_some());
-    let diamonds = if is_published { " Diamonds: published." } else { "" };
-    Figure {
-        id: id.into(),
-        caption: format!("{of}: accuracy by review length"),
-        description: format!(
-            "Dots: accuracy. Lines: 95 % interval (Wilson).{diamonds} The numbers are in the table below."
-        ),
-        legend: legend.collect(),
-        drawing,
-        data: data_table(&["method", "tokens", "reviews", "accuracy", "low", "high", "published"], &rows),
-    }
-    .markup()
+    data_table(&["method", "tokens", "reviews", "accuracy", "low", "high", "published"], &rows)
 }
 
 /// What was called what, a table for each method.

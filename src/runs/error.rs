@@ -13,6 +13,7 @@ use rustix::{
 };
 use thiserror::Error;
 
+use super::beside::beside;
 use crate::names::RunId;
 
 /// A disk with less room than this is full for a database: it grows by pages and a shared index.
@@ -237,12 +238,7 @@ fn refusal(path: &Path) -> Option<io::Error> {
 /// Whether the database at `path` can be written, with the files that SQLite has beside it; the error
 /// names the one that cannot.
 pub(super) fn is_writable(path: &Path) -> Result<(), RunsError> {
-    let beside = |ending: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(ending);
-        PathBuf::from(name)
-    };
-    let places = [folder_of(path).to_owned(), path.to_owned(), beside("-wal"), beside("-shm")];
+    let places = [folder_of(path).to_owned(), path.to_owned(), beside(path, "-wal"), beside(path, "-shm")];
     for (number, place) in places.into_iter().enumerate() {
         match access(&place, Access::WRITE_OK) {
             Err(Errno::NOENT) | Ok(()) => {}

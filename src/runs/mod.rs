@@ -9,6 +9,7 @@
 //! A run whose process was killed stays `running` in the table; readers are told
 //! [`State::Killed`] when that process is seen to be gone.
 
+mod beside;
 pub mod column;
 pub mod compare;
 mod differences;
@@ -45,7 +46,9 @@ pub use tags::{Note, check_tag};
 
 use std::{
     convert::Infallible,
-    os::unix::fs::MetadataExt,
+    fs::Permissions,
+    io::ErrorKind,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -53,6 +56,8 @@ use std::{
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, TransactionBehavior, config::DbConfig};
 use tempfile::TempDir;
+
+use beside::beside;
 
 /// How long to wait for another process that writes.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -112,14 +117,14 @@ impl RunsDb {
         let failed = |source| RunsError::File { what: "copy, to read it,", path: path.to_owned(), source };
         let folder = tempfile::tempdir().map_err(failed)?;
         let copy = folder.path().join("runs.db");
-        std::fs::copy(path, &copy).map_err(failed)?;
-        let mut log = path.as_os_str().to_owned();
-        log.push("-wal");
-        if Path::new(&log).exists() {
-            std::fs::copy(log, folder.path().join("runs.db-wal")).map_err(failed)?;
+        for ending in ["", "-wal"] {
+            let (from, to) = (beside(path, ending), beside(&copy, ending));
+            match std::fs::copy(from, &to) {
+                Err(err) if err.kind() == ErrorKind::NotFound && ending == "-wal" => continue,
+                copied => copied.map_err(failed)?,
+            };
+            std::fs::set_permissions(&to, Permissions::from_mode(0o600)).map_err(failed)?;
         }
-        let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-        std::fs::set_permissions(&copy, permissions).map_err(failed)?;
         let Self { conn, .. } = Self::open(&copy)?;
         let refused = |source| RunsError::database(path, source);
         conn.pragma_update(None, "query_only", true).map_err(refused)?;

@@ -11,7 +11,7 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params_from_iter, types::Value};
 
-use super::{RunsDb, RunsError, packed, write::copy_records};
+use super::{RunsDb, RunsError, beside::beside, packed, write::copy_records};
 use crate::names::RunId;
 
 /// Every table, parents first, and the whole number that its rows are found by.
@@ -73,42 +73,35 @@ impl RunsDb {
         if Self::open(path).is_ok_and(|db| db.is_whole()) {
             return Ok(None);
         }
-        let beside = |ending: &str| {
-            let mut name = path.as_os_str().to_owned();
-            name.push(ending);
-            PathBuf::from(name)
-        };
         let file = |what, path: &Path| {
             let path = path.to_owned();
             move |source| RunsError::File { what, path, source }
         };
-        let unfinished = beside(&format!(".salvage.{}", std::process::id()));
+        let unfinished = beside(path, &format!(".salvage.{}", std::process::id()));
         let mut new = Self::open(&unfinished)?;
         let failed = |source| RunsError::database(&unfinished, source);
         new.conn.pragma_update(None, "journal_mode", "delete").map_err(failed)?;
         new.conn.pragma_update(None, "foreign_keys", false).map_err(failed)?;
-        let patched = beside(&format!(".patched.{}", std::process::id()));
+        let patched = beside(path, &format!(".patched.{}", std::process::id()));
         if let Some(old) = readable(path, &unfinished, &patched) {
             copy(&old, &mut new.conn).map_err(failed)?;
         }
         let _ = fs::remove_file(&patched);
         let (known, saved, incomplete) = new.tidy(highest).map_err(failed)?;
         drop(new);
-        let mut aside = beside(".damaged-1");
+        let mut aside = beside(path, ".damaged-1");
         for number in 2.. {
             if !aside.exists() {
                 break;
             }
-            aside = beside(&format!(".damaged-{number}"));
+            aside = beside(path, &format!(".damaged-{number}"));
         }
         // At no moment is there no database, nor the new one beside the old one's log of changes.
         fs::hard_link(path, &aside)
             .or_else(|_| fs::copy(path, &aside).map(|_| ()))
             .map_err(file("move the damaged database to", &aside))?;
-        let log = beside("-wal");
-        let mut log_aside = aside.clone().into_os_string();
-        log_aside.push("-wal");
-        for moved in [fs::rename(&log, log_aside), fs::remove_file(beside("-shm"))] {
+        let log = beside(path, "-wal");
+        for moved in [fs::rename(&log, beside(&aside, "-wal")), fs::remove_file(beside(path, "-shm"))] {
             match moved {
                 Err(err) if err.kind() != io::ErrorKind::NotFound => {
                     return Err(file("move aside", &log)(err));

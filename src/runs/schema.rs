@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, TransactionBehavior, backup::Backup};
 
-use super::RunsError;
+use super::{RunsError, beside::beside};
 
 /// Step `n` turns version `n` into version `n + 1`; version 0 is an empty file.
 pub(super) const STEPS: &[&str] = &[include_str!("schema_v1.sql"), include_str!("schema_v2.sql")];
@@ -61,22 +61,17 @@ fn version(conn: &Connection, path: &Path) -> Result<u32, RunsError> {
 /// Copies the database beside itself under a name that does not exist yet.
 fn back_up(conn: &Connection, path: &Path, version: u32) -> Result<PathBuf, RunsError> {
     let failed = |source| RunsError::database(path, source);
-    let beside = |ending: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(ending);
-        PathBuf::from(name)
-    };
-    let unfinished = beside(&format!(".v{version}.bak.{}", std::process::id()));
+    let unfinished = beside(path, &format!(".v{version}.bak.{}", std::process::id()));
     let mut copy = Connection::open(&unfinished).map_err(failed)?;
     Backup::new(conn, &mut copy)
         .and_then(|backup| backup.run_to_completion(1024, std::time::Duration::ZERO, None))
         .map_err(failed)?;
     drop(copy);
-    let mut finished = beside(&format!(".v{version}.bak"));
+    let mut finished = beside(path, &format!(".v{version}.bak"));
     let mut count = 1;
     while finished.exists() {
         count += 1;
-        finished = beside(&format!(".v{version}.bak{count}"));
+        finished = beside(path, &format!(".v{version}.bak{count}"));
     }
     std::fs::rename(&unfinished, &finished).map_err(|source| RunsError::File {
         what: "write the backup",

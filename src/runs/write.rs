@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{RunsDb, RunsError, packed, time_text};
 use crate::{
-    digest::{ActionKey, Digest},
+    digest::Digest,
     names::RunId,
     process,
     record::{
@@ -110,26 +110,15 @@ impl RunsDb {
         })
     }
 
-    /// Records that `run` starts to execute a stage, so that metrics can be appended while it runs.
-    ///
-    /// `id` is the execution's name; `stage` is what the stage is called in this run.
-    #[allow(clippy::too_many_arguments)]
-    pub fn begin_execution(
-        &mut self,
-        run: RunId,
-        id: &str,
-        key: ActionKey,
-        hashed: &str,
-        kind: &str,
-        stage: &str,
-        started: Timestamp,
-    ) -> Result<(), RunsError> {
+    /// Records an execution that begins, so that metrics can be appended while it runs.
+    pub fn begin_execution(&mut self, execution: &Execution) -> Result<(), RunsError> {
+        let Execution { id, key, hashed, kind, stage, run, started, .. } = execution;
         self.write(|tx| {
             tx.prepare_cached(
                 "INSERT OR IGNORE INTO execution (name, key, hashed, kind, stage, run, started)
                  VALUES (?, ?, ?, ?, ?, ?, ?)",
             )?
-            .execute((id, key.to_string(), hashed, kind, stage, run.0, time_text(started)))?;
+            .execute((id, key.to_string(), hashed, kind, stage, run.0, time_text(*started)))?;
             Ok(())
         })
     }

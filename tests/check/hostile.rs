@@ -175,6 +175,19 @@ fn of_very_many_problems_the_first_hundred_are_shown() {
 }
 
 #[test]
+fn what_is_wrong_everywhere_is_told_as_quickly() {
+    let mut file = String::from("stages:\n");
+    for i in 0..10_000 {
+        let inputs = format!("{{ a: '${{vars.no{i}}}', b: q{i} }}");
+        let with = format!("{{ command: '${{vars.none{i}}}', foo: 1, bar: 2 }}");
+        writeln!(file, "  s{i}: {{ kind: shell, timeout: x, retry: no, in: {inputs}, with: {with} }}")
+            .unwrap();
+    }
+    let err = refused(&file);
+    assert!(err.contains("70000 problems, of which the first 100 are shown"), "{err}");
+}
+
+#[test]
 fn a_device_or_a_huge_file_is_not_read_whole() {
     let lab = Lab::new("");
     let ended = lab.pipe(&["check", "/dev/zero"]);

@@ -111,6 +111,18 @@ fn ctrl_c_ends_a_run_that_waits_for_another() {
 }
 
 #[test]
+fn ctrl_c_ends_a_run_that_waits_until_things_are_removed() {
+    let lab = Lab::new("stages: { a: { kind: shell, with: { command: 'touch done' } } }");
+    std::fs::create_dir_all(lab.path("cache/v1")).unwrap();
+    let lock = std::fs::File::create(lab.path("cache/v1/lock")).unwrap();
+    lock.lock().unwrap();
+    let mut pipe = lab.start_until(&[], "waiting until another `pipe` has removed things");
+    send(Signal::INT, number(&pipe));
+    assert_eq!(pipe.wait().unwrap().code(), Some(130));
+    assert!(!lab.path("done").exists() && !lab.path("runs.db").exists());
+}
+
+#[test]
 fn a_second_run_says_for_whom_it_waits_and_takes_the_result_of_the_first() {
     let lab = Lab::new(GATED);
     let mut first = lab.start_until(&[], "running gated");
@@ -171,4 +183,34 @@ fn a_record_that_is_removed_while_the_run_goes_on_is_missed() {
     assert!(said.stderr.contains("runs.db` was removed or replaced while run_1 went on"), "{}", said.stderr);
     lab.run(&[]).success();
     assert_eq!(lab.ask::<i64>("SELECT count(*) FROM run"), 1);
+}
+
+/// What the stage `a` gave that the latest run had.
+fn digest(lab: &Lab) -> String {
+    lab.ask("SELECT digest FROM artifact WHERE stage = 'a' ORDER BY run DESC LIMIT 1")
+}
+
+#[test]
+fn a_result_is_found_though_another_pipe_made_the_index_anew_meanwhile() {
+    let lab = Lab::new(
+        "stages:
+  a: { kind: shell, with: { command: 'until test -e go; do sleep 0.01; done; cat /proc/sys/kernel/random/uuid > {out.x}', outputs: [x] } }
+",
+    );
+    lab.write("go", "");
+    lab.run(&[]).success();
+    let first = digest(&lab);
+    std::fs::remove_file(lab.path("go")).unwrap();
+    let mut forced = lab.start_until(&["--force"], "running a");
+    // As if the index were of another version of `pipe`.
+    let index = rusqlite::Connection::open(lab.path("cache/v1/index.db")).unwrap();
+    index.pragma_update(None, "user_version", 1).unwrap();
+    drop(index);
+    lab.run(&["-n"]).success();
+    lab.write("go", "");
+    assert!(forced.wait().unwrap().success());
+    let second = digest(&lab);
+    assert_ne!(first, second);
+    assert_eq!(lab.run(&["--json"]).success().code, Some(0));
+    assert_eq!(digest(&lab), second, "the result that was replaced is not found again");
 }

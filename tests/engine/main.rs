@@ -14,7 +14,8 @@ use std::{
 use pipe::{
     cache::Cache,
     engine::{
-        self, Capacity, Earlier, Explainer, Force, Planned, Request, RunEvent, Selection, Tools, Verdict,
+        self, Begun, Capacity, Earlier, Explainer, Force, Planned, Request, RunEvent, Selection, Tools,
+        Verdict,
     },
     exec::{InlineExecutor, Stop},
     fingerprint::Fingerprint,
@@ -122,8 +123,6 @@ impl Lab {
                 gpus: 0,
             },
             gpus: Vec::new(),
-            run: RunId(*self.runs.borrow() + 1),
-            began: jiff::Timestamp::now(),
         };
         let stop = Stop::default();
         let tools = Tools { cache: &cache, executor: &executor, stop: &stop, root: self.folder.path() };
@@ -138,7 +137,8 @@ impl Lab {
     fn run_with(&self, options: &Options<'_>) -> Ran {
         let ran = self.with(options, |request, tools, explainer| {
             let (mut records, mut changed, mut started) = (BTreeMap::new(), Vec::new(), 0);
-            let summary = engine::run(request, tools, explainer, &mut |event| match event {
+            let begun = Begun { run: RunId(*self.runs.borrow() + 1), at: jiff::Timestamp::now() };
+            let summary = engine::run(request, begun, tools, explainer, &mut |event| match event {
                 RunEvent::Started { .. } => started += 1,
                 RunEvent::Finished { record, differs, .. } => {
                     changed.extend(differs);
@@ -149,7 +149,7 @@ impl Lab {
             for record in records.values() {
                 if let Some(execution) = record.key.and_then(|key| tools.cache.execution(key)) {
                     let fingerprint = Fingerprint::parse(&execution.hashed).unwrap();
-                    let earlier = Earlier { run: request.run, fingerprint };
+                    let earlier = Earlier { run: begun.run, fingerprint };
                     self.earlier.borrow_mut().insert(record.stage.clone(), earlier);
                 }
             }
@@ -380,6 +380,28 @@ fn a_damaged_result_record_is_a_miss() {
         let _ = fs::remove_file(lab.path(&format!("cache/v1/index.db{suffix}")));
     }
     assert_eq!(lab.run().stages(Outcome::Ran), ["a"]);
+}
+
+#[test]
+fn repair_spares_what_was_computed_again_since_the_damage_was_found() {
+    let lab = Lab::new("stages: { a: { kind: write, with: { text: abc } }, m: { kind: moody } }");
+    let first = lab.run();
+    let cache = Cache::open(&lab.path("cache"));
+    let result = lab.cache_files("results").into_iter().find(|file| {
+        file.file_stem().unwrap().to_str().unwrap() == first.records["a"].key.unwrap().to_string()
+    });
+    fs::write(result.unwrap(), "{").unwrap();
+    let moody = cache.execution(first.records["m"].key.unwrap()).unwrap();
+    fs::remove_file(cache.object(moody.outputs[0].digest)).unwrap();
+    let audit = cache.audit();
+    assert_eq!((audit.unreadable.len(), audit.flawed.len()), (1, 1));
+    // Without an index, which still knows the first result.
+    drop(cache);
+    fs::remove_file(lab.path("cache/v1/index.db")).unwrap();
+    assert_eq!(lab.run().stages(Outcome::Ran), ["a", "m"]);
+    Cache::open(&lab.path("cache")).repair(&audit).unwrap();
+    fs::remove_file(lab.path("cache/v1/index.db")).unwrap();
+    assert_eq!(lab.run().started, 0);
 }
 
 #[test]

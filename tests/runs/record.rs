@@ -5,7 +5,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use pipe::{
     names::RunId,
-    record::{Execution, Histogram, Metric, Outcome, Reason, RunStatus},
+    record::{Histogram, Metric, Outcome, Reason, RunStatus},
     runs::{RunsDb, RunsError, State},
 };
 use rusqlite::Connection;
@@ -126,7 +126,7 @@ fn metrics_appended_while_a_stage_runs_are_replaced_by_its_result() {
     let stages = [stage("train", "sgd", json!({}))];
     let mut done = execution(run, &stages[0], after(run, 1));
     let point = |step, value| Metric { name: "loss".into(), step: Some(step), value: Some(value) };
-    lab.db.begin_execution(run, &done.id, done.key, &done.hashed, "sgd", "train", done.started).unwrap();
+    lab.db.begin_execution(&done).unwrap();
     lab.db.append_metrics(&done.id, &[point(0, 9.0), point(1, 8.0), point(1, 7.0)], &[]).unwrap();
     assert_eq!(count(&lab.path(), "SELECT count(*) FROM step_value"), 2);
 
@@ -175,8 +175,7 @@ fn a_stage_cannot_refer_to_an_execution_that_is_not_recorded_as_complete() {
     ];
     let err = lab.db.record_stages(run, &records).unwrap_err();
     assert!(matches!(err, RunsError::UnknownExecutions { ids, .. } if ids == [unknown.id.clone()]));
-    let Execution { id, key, hashed, kind, stage, started, .. } = &unknown;
-    lab.db.begin_execution(run, id, *key, hashed, kind, stage, *started).unwrap();
+    lab.db.begin_execution(&unknown).unwrap();
     lab.db.record_stages(run, &records).unwrap_err();
     assert!(lab.db.load(run).unwrap().stages.is_empty(), "all or nothing");
 }

@@ -87,7 +87,7 @@ fn ten_thousand_points_are_appended_at_once() {
     let run = lab.db.begin(&Lab::start("toy.yaml")).unwrap();
     let train = stage("train", "sgd", json!({}));
     let made = execution(run, &train, after(run, 1));
-    lab.db.begin_execution(run, &made.id, made.key, &made.hashed, "sgd", "train", made.started).unwrap();
+    lab.db.begin_execution(&made).unwrap();
     let points: Vec<_> = (0..10_000)
         .map(|at| Metric {
             name: ["loss", "rate"][at % 2].into(),

@@ -79,6 +79,10 @@ fn what_would_be_lost_is_an_error_that_names_the_line() {
     the metrics in `m.json` are a list without a name
     help: give the list a name: `{"loss": [3, 2.5]}`
     "#);
+    insta::assert_snapshot!(refused("m.json", r#"{"loss": 0.5, "f1": 1, "loss": 0.4}"#), @"
+    the metrics in `m.json` give `loss` a second time at line 1 column 29
+    help: write each metric once; the values of steps are a list
+    ");
     insta::assert_snapshot!(refused("m.json", r#"{"x": {"y": 1}, "x.y": 2}"#), @"
     two values of the metrics in `m.json` are called `x.y`
     help: a dot in a name leads into a map: name one otherwise

@@ -89,6 +89,25 @@ fn repair_of_a_run_is_refused_with_the_command_that_was_meant() {
 }
 
 #[test]
+fn what_is_kept_can_be_read_by_all_whom_the_umask_lets() {
+    let lab = Lab::new(
+        "stages: { a: { kind: shell, in: { d: { dir: d } }, with: { command: 'ls {in.d} > {out.x}', outputs: [x] } } }",
+    );
+    fs::create_dir(lab.path("d")).unwrap();
+    lab.write("d/file", "");
+    let shell = ["-c", "umask 022; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_pipe"), "run", "pipelines/p.yaml"];
+    let mut command = std::process::Command::new("sh");
+    assert!(command.args(shell).current_dir(lab.path("")).output().unwrap().status.success());
+    for folder in ["objects", "results", "manifests"] {
+        let files = lab.files(&format!("cache/v1/{folder}"));
+        assert!(!files.is_empty(), "{folder}");
+        for file in files {
+            assert_eq!(fs::metadata(&file).unwrap().mode() & 0o044, 0o044, "{}", file.display());
+        }
+    }
+}
+
+#[test]
 fn a_folder_without_a_cache_has_none_afterwards() {
     let lab = Lab::new(CHAIN);
     lab.pipe(&["verify", "--cache"]).success();

@@ -4,7 +4,7 @@ use std::{collections::HashSet, io, path::Path};
 
 use serde_json::Value;
 
-use super::table;
+use super::{once, table};
 use crate::contract::{Event, StageError};
 
 /// Reads the metrics in `path`, which the pipeline file calls `file`.
@@ -15,7 +15,12 @@ pub(super) fn read(file: &str, path: &Path) -> Result<Vec<Event>, StageError> {
     let text = contents(file, path)?;
     let text = text.trim_start_matches('\u{feff}');
     let (found, is_empty) = if text.trim_start().starts_with(['{', '[']) {
-        let value: Value = serde_json::from_str(text).map_err(|err| {
+        let value = once::from_str(text).map_err(|err| {
+            if err.is_data() {
+                // The JSON is well-formed, but a name stands twice.
+                let twice = StageError::new(format!("the metrics in `{file}` {err}"));
+                return twice.help("write each metric once; the values of steps are a list");
+            }
             let no_json = StageError::new(format!("the metrics in `{file}` are not JSON")).because(err);
             no_json.help("write `null` for NaN or infinity")
         })?;
@@ -198,6 +203,10 @@ mod tests {
         assert!(refused("name,step,value\nx,0.25,1\n").contains("`0.25` in column `step`"));
         assert!(refused("loss,loss\n1,2\n").contains("two columns"));
         assert!(refused(r#"{"x": {"y": 1}, "x.y": 2}"#).contains("called `x.y`"));
+        assert_eq!(
+            refused("{\"by\": {\"x\": 1,\n \"x\": 2}}"),
+            "the metrics in `m` give `by.x` a second time at line 2 column 4"
+        );
         assert!(refused("[1, 2, 3]").contains("a list without a name"));
         for empty in ["", "5", "null", "accuracy 0.9", "step;loss\n1;2\n", r#"{"loss": "0.5"}"#] {
             assert_eq!(refused(empty), "no metrics are in `m`", "{empty}");

@@ -5,6 +5,7 @@
 //! paths. The program's own code is an input like any other: `in: { script: { file: train.py } }`.
 
 mod metrics;
+mod once;
 mod table;
 mod template;
 
