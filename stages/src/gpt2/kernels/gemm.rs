@@ -226,6 +226,8 @@ pub fn multiply<'a>(
     c: MatrixMut<'_>,
 ) {
     let Factor { matrix: b, precision, packed } = b.into();
+    // Multiplied by another number, the first factor is no longer of its precision.
+    #[allow(clippy::float_cmp)]
     let precision = if alpha == 1.0 { precision } else { Precision::F32 };
     if threads == Threads::All && matrix_unit::takes(precision, a.height(), b.height(), b.width()) {
         check_shapes(a, b, &c);
