@@ -134,6 +134,7 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
     let Known { checked: Checked { name, seed, stages }, notes, missing } =
         checked.map_err(|(found, outside)| {
             let outside = Some((root.clone(), outside));
+            let places = Places { used: used.clone(), ..places.clone() };
             PipelineErrors { outside, profiles: declared.clone().into(), ..fail(found, &places) }
         })?;
     let stem = options.file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
@@ -299,7 +300,7 @@ fn resolved(document: &Node) -> Value {
 /// put in.
 fn without_echoes(mut findings: Vec<Finding>, wrong: &[&Finding], used: &Used) -> Vec<Finding> {
     let path_of = |found: &Finding| match found.at.first() {
-        Some((At::Spot(spot), _)) => Some(spot.path.clone()),
+        Some((At::Spot(spot) | At::Part(spot, _), _)) => Some(spot.path.clone()),
         _ => None,
     };
     let failed: Vec<Vec<String>> = wrong.iter().filter_map(|found| path_of(found)).collect();
