@@ -79,7 +79,7 @@ pub fn execute(
     let seconds = seconds_since(started);
     let line = closing(run, &summary, &records, seconds);
     view.close(Some(&Ended { summary: &summary, seconds, line }));
-    recorded.map_err(|err| Failure::from(err).exit(1))?;
+    recorded.map_err(Failure::from)?;
     Ok((summary, records))
 }
 
@@ -123,7 +123,7 @@ pub fn request_until(
 /// Joins those who work in the cache; says so if that means to wait.
 pub fn join(cache: &Cache, say: &dyn Fn(&str)) -> Result<Hold, Failure> {
     let mut wait = || say("waiting until another `pipe` has removed things from the cache");
-    cache.join(&mut wait).map_err(|err| Failure::error(err).exit(1))
+    cache.join(&mut wait).map_err(Failure::error)
 }
 
 /// The first Ctrl-C stops the stages and records the run, and calls `stopped`; a second one kills
@@ -187,7 +187,6 @@ pub fn total_memory() -> u64 {
 fn refused(err: EngineError) -> Failure {
     match err {
         EngineError::Cache(_) => Failure::error(err)
-            .exit(1)
             .help("nothing was run; check that the folder exists, can be written and has room"),
     }
 }

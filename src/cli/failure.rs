@@ -21,7 +21,7 @@ pub enum Failure {
         diagnostics: Vec<Box<dyn Diagnostic + Send + Sync>>,
         /// A last line, such as a count.
         summary: Option<String>,
-        /// The exit code: 1 for a stage that failed, 2 for input that cannot be used.
+        /// The exit code: 1 for what failed, be it a stage or a disk, 2 for input that cannot be used.
         exit: u8,
     },
 }
@@ -32,11 +32,11 @@ impl Failure {
         Self::from(Plain { message: message.into(), help: None, source: None })
     }
 
-    /// Any error, told with its causes.
+    /// Something that failed, told with its causes.
     pub fn error(err: impl Error + Send + Sync + 'static) -> Self {
         let message = err.to_string();
         let source = Some(Chain(Box::new(err)));
-        Self::from(Plain { message, help: None, source })
+        Self::from(Plain { message, help: None, source }).exit(1)
     }
 
     /// Adds what the person can do about it, if nothing is said yet.
@@ -52,7 +52,7 @@ impl Failure {
         }
     }
 
-    /// Ends with another exit code than 2.
+    /// Ends with this exit code.
     #[must_use]
     pub fn exit(mut self, code: u8) -> Self {
         if let Failure::Told { exit, .. } = &mut self {
@@ -102,7 +102,13 @@ impl Failure {
 
 impl<E: Diagnostic + Send + Sync + 'static> From<E> for Failure {
     fn from(err: E) -> Self {
-        Failure::Told { diagnostics: vec![Box::new(err)], summary: None, exit: 2 }
+        let known: &(dyn Error + 'static) = &err;
+        let has_failed = known.downcast_ref::<RunsError>().is_some_and(RunsError::is_failure);
+        Failure::Told {
+            diagnostics: vec![Box::new(err)],
+            summary: None,
+            exit: if has_failed { 1 } else { 2 },
+        }
     }
 }
 

@@ -113,7 +113,7 @@ impl Globals {
         let mut stdout = io::stdout().lock();
         write!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(|err| match err.kind() {
             io::ErrorKind::BrokenPipe => Failure::Quiet,
-            _ => Failure::input(format!("cannot write to standard output: {err}")),
+            _ => Failure::input(format!("cannot write to standard output: {err}")).exit(1),
         })
     }
 

@@ -1,7 +1,7 @@
 //! The command line: one verb a file, and the only place that prints.
 //!
 //! What was asked for goes to standard output, what is said about it to standard error. The
-//! exit code is 0 when done, 1 when a stage failed, 2 for input that cannot be used, 130 when stopped by a
+//! exit code is 0 when done, 1 when a stage or the disk failed, 2 for input that cannot be used, 130 when stopped by a
 //! signal.
 
 mod again;
@@ -27,6 +27,7 @@ mod lines;
 mod live;
 mod logs;
 mod note;
+mod out;
 mod pipeline_args;
 mod plan;
 mod plot;

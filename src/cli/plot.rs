@@ -1,6 +1,6 @@
 //! `pipe plot`: the course of a metric, in the terminal or as an SVG file.
 
-use std::{collections::BTreeMap, fmt::Write, fs, path::PathBuf, process::ExitCode};
+use std::{collections::BTreeMap, fmt::Write, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
@@ -9,6 +9,7 @@ use super::{
     braille::Canvas,
     history,
     metrics::is_detail,
+    out::write,
     report::table_width,
     table::{BOLD, styled},
     units::{list, measured},
@@ -65,8 +66,7 @@ impl Plot {
         };
         let subject = Subject { run, series, predictions: BTreeMap::new(), texts: BTreeMap::new() };
         let svg = report::curve_svg(&subject, &wanted.stage, &wanted.metric).expect("it has points");
-        fs::write(path, svg)
-            .map_err(|err| Failure::input(format!("cannot write `{}`: {err}", path.display())))?;
+        write(path, svg)?;
         globals.say(format_args!("wrote {}", path.display()));
         Ok(ExitCode::SUCCESS)
     }

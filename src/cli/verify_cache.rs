@@ -36,7 +36,7 @@ pub(super) fn check(globals: &Globals, repair: bool, as_json: bool) -> Result<Ex
     let database = if path.exists() { Some(RunsDb::open_existing(&path)?) } else { None };
     if repair && !audit.is_whole() {
         let _alone = gc::alone(&cache, database.as_ref())?;
-        cache.repair(&audit).map_err(|err| Failure::error(err).exit(1))?;
+        cache.repair(&audit).map_err(Failure::error)?;
     }
     let users = users(&audit, database.as_ref())?;
     let printed = if as_json {

@@ -96,12 +96,13 @@ impl RunsDb {
 
     /// Opens the database at `path` for asking: it is an error when nothing was recorded yet.
     ///
-    /// Where nothing can be written, not even a lock, a copy is read, and writing is an error.
+    /// Where nothing can be written, not even a lock, a copy is read, and writing is an error: what gives room
+    /// on a full disk has to know what is needed.
     pub fn open_existing(path: &Path) -> Result<Self, RunsError> {
         match path.try_exists() {
             Ok(false) => Err(RunsError::None { path: path.to_owned() }),
             Ok(true) => match Self::open(path) {
-                Err(err) if err.is_read_only() => Self::open_copy(path),
+                Err(err) if err.takes_nothing() => Self::open_copy(path),
                 opened => opened,
             },
             Err(source) => Err(RunsError::File { what: "look for", path: path.to_owned(), source }),
@@ -109,17 +110,26 @@ impl RunsDb {
     }
 
     fn open_copy(path: &Path) -> Result<Self, RunsError> {
-        let failed = |source| RunsError::File { what: "copy, to read it,", path: path.to_owned(), source };
-        let folder = tempfile::tempdir().map_err(failed)?;
+        let failed = |path: &Path, source| RunsError::File {
+            what: "copy, to read it,",
+            path: path.to_owned(),
+            source,
+        };
+        let folder = tempfile::tempdir().map_err(|source| failed(path, source))?;
         let copy = folder.path().join("runs.db");
-        std::fs::copy(path, &copy).map_err(failed)?;
+        // The copies can be written, whatever the originals allow.
+        let take = |from: &Path, to: &Path| {
+            let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+            let taken = std::fs::copy(from, to).and_then(|_| std::fs::set_permissions(to, permissions));
+            taken.map_err(|source| failed(from, source))
+        };
+        take(path, &copy)?;
         let mut log = path.as_os_str().to_owned();
         log.push("-wal");
-        if Path::new(&log).exists() {
-            std::fs::copy(log, folder.path().join("runs.db-wal")).map_err(failed)?;
+        let log = PathBuf::from(log);
+        if log.exists() {
+            take(&log, &folder.path().join("runs.db-wal"))?;
         }
-        let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-        std::fs::set_permissions(&copy, permissions).map_err(failed)?;
         let Self { conn, .. } = Self::open(&copy)?;
         let refused = |source| RunsError::database(path, source);
         conn.pragma_update(None, "query_only", true).map_err(refused)?;
