@@ -12,6 +12,7 @@ use super::{
     history::{self, json_text},
     metrics::{arrow, better, is_detail},
     reasons,
+    report::fitted,
     table::{BAD, BOLD, Columns, DIM, style_of, styled},
     units::{ago, counted, date_and_time, duration, measured, shortened, size, visible},
 };
@@ -86,7 +87,8 @@ fn header(run: &RunInfo, now: Timestamp) -> String {
         },
     );
     let mut line = |name: &str, value: String| {
-        writeln!(text, "{}{}", styled(DIM, &format!("{name:<10}")), visible(&value)).expect("a text grows");
+        let line = format!("{}{}", styled(DIM, &format!("{name:<10}")), visible(&value));
+        writeln!(text, "{}", fitted(&line, "          ")).expect("a text grows");
     };
     line("command", format!("pipe {}", run.command.join(" ")));
     line("pipeline", format!("{} ({}), seed {}", run.pipeline, run.file.display(), run.seed));
@@ -142,7 +144,8 @@ fn reasons(run: &LoadedRun) -> String {
     let mut stages = run.stages.iter().filter(told);
     for stage in stages.by_ref().take(REASONS) {
         let words: Vec<String> = stage.reasons.iter().map(reasons::words).collect();
-        writeln!(text, "{}  {}", stage.stage, words.join("; ")).expect("a text grows");
+        let line = format!("{}  {}", stage.stage, words.join("; "));
+        writeln!(text, "{}", fitted(&line, "  ")).expect("a text grows");
     }
     let more = stages.count();
     if more > 0 {
