@@ -94,7 +94,8 @@ impl Failure {
     pub(super) fn words(&self, globals: &Globals) -> String {
         let Failure::Told { diagnostics, summary, .. } = self else { return String::new() };
         let drawing = report::Drawing::for_talk(globals);
-        let drawn: Vec<String> = diagnostics.iter().map(|one| drawing.draw(one.as_ref())).collect();
+        let drawn: Vec<String> =
+            diagnostics.iter().map(|one| drawing.draw(&Rooted(one.as_ref(), globals))).collect();
         let summary = summary.as_ref().map(|summary| format!("\n\n{summary}"));
         format!("{}{}", drawn.join("\n").trim_end(), summary.unwrap_or_default())
     }
@@ -178,5 +179,33 @@ impl Diagnostic for Helped {
     }
     fn labels(&self) -> Option<Box<dyn Iterator<Item = miette::LabeledSpan> + '_>> {
         self.about.labels()
+    }
+}
+
+/// A diagnostic whose help names commands as they are to be typed.
+#[derive(Debug)]
+struct Rooted<'a>(&'a (dyn Diagnostic + Send + Sync), &'a Globals);
+
+impl fmt::Display for Rooted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self.0, f)
+    }
+}
+
+impl Error for Rooted<'_> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}
+
+impl Diagnostic for Rooted<'_> {
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        self.0.help().map(|help| Box::new(self.1.rooted(&help.to_string())) as Box<dyn fmt::Display>)
+    }
+    fn source_code(&self) -> Option<&dyn miette::SourceCode> {
+        self.0.source_code()
+    }
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = miette::LabeledSpan> + '_>> {
+        self.0.labels()
     }
 }

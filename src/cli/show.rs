@@ -43,11 +43,11 @@ pub(super) struct Show {
 
 impl Show {
     pub fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
-        let text = self.text(&history::open(globals)?, Timestamp::now())?;
+        let text = self.text(globals, &history::open(globals)?, Timestamp::now())?;
         history::print(globals, &text)
     }
 
-    fn text(&self, db: &RunsDb, now: Timestamp) -> Result<String, RunsError> {
+    fn text(&self, globals: &Globals, db: &RunsDb, now: Timestamp) -> Result<String, RunsError> {
         let run = db.load(db.find(&self.run)?)?;
         if self.json {
             let mut json = serde_json::to_value(&run).expect("a run serializes to JSON");
@@ -61,7 +61,7 @@ impl Show {
             text.push_str(&reasons(&run));
         }
         for stage in run.stages.iter().filter(|stage| stage.outcome == Outcome::Failed) {
-            text.push_str(&failure(&run.info, stage));
+            text.push_str(&failure(globals, &run.info, stage));
         }
         text.push_str(&metrics(&run.stages, self.all));
         let expected = expected::text(&expected(&run));
@@ -155,7 +155,7 @@ fn reasons(run: &LoadedRun) -> String {
     if text.is_empty() { text } else { format!("\n{}\n{text}", styled(BOLD, "WHY")) }
 }
 
-fn failure(run: &RunInfo, stage: &LoadedStage) -> String {
+fn failure(globals: &Globals, run: &RunInfo, stage: &LoadedStage) -> String {
     let error = stage.error.as_deref().unwrap_or("it did not say why");
     let mut lines = error.lines().map(|line| visible(&line.replace('\t', "    ")).into_owned());
     let mut error = lines.next().unwrap_or_default();
@@ -164,13 +164,8 @@ fn failure(run: &RunInfo, stage: &LoadedStage) -> String {
         write!(error, " (exit code {code})").expect("a text grows");
     }
     lines.for_each(|line| write!(error, "\n{line}").expect("a text grows"));
-    format!(
-        "\n{} `{}`: {error}\n  `pipe logs {} {}` shows what it said\n",
-        styled(BAD, "failed"),
-        stage.stage,
-        run.run,
-        stage.stage,
-    )
+    let logs = globals.rooted(&format!("`pipe logs {} {}`", run.run, stage.stage));
+    format!("\n{} `{}`: {error}\n  {logs} shows what it said\n", styled(BAD, "failed"), stage.stage)
 }
 
 fn metrics(stages: &[LoadedStage], all: bool) -> String {
