@@ -79,13 +79,13 @@ Examples:
   pipe stages                               what a stage can be
   pipe stages tokenize                      its inputs, outputs, parameters
   pipe runs                                 what was run
-  pipe show @last                           what the latest run did, and its metrics
+  pipe show                                 the latest run and its metrics
   pipe compare @last~1 @last                what differed, and what came of it
-  pipe report @last --out report.html       all of it in one file to look at and to mail
-  pipe plot @last lora.loss                 a curve in the terminal, or as an SVG file
-  pipe export @last --to tensorboard         or mlflow, csv, jsonl
-  pipe lineage @last eval.lora.accuracy      what it came from
-  pipe reproduce run_12                     run it again from its record, and compare
+  pipe report @last --out report.html       one page to look at and to mail
+  pipe plot @last lora.loss                 a curve, in the terminal or as SVG
+  pipe export @last --to tensorboard        or mlflow, csv, jsonl
+  pipe lineage @last eval.lora.accuracy     what it came from
+  pipe reproduce run_12                     run it again from its record
 
 Every verb explains itself: `pipe check --help`."
 )]

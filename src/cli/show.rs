@@ -28,10 +28,11 @@ const REASONS: usize = 20;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  pipe show @last
+  pipe show                                 the latest run
   pipe show run_12 --json | jq '.stages[].execution.metrics'")]
 pub(super) struct Show {
     /// `run_12`, `12`, `@last`, `@last~1` or a tag
+    #[arg(default_value = "@last")]
     run: String,
     /// Show the metrics of every bin and tensor as well
     #[arg(long)]
