@@ -93,7 +93,9 @@ impl Index {
             *connection = connect(&self.folder);
         }
         drop(connection);
-        for (name, seen) in std::mem::take(&mut *self.unwritten()) {
+        // What cannot be written even now goes back there, so the lock must not be held.
+        let unwritten = std::mem::take(&mut *self.unwritten());
+        for (name, seen) in unwritten {
             self.add_outside(&name, seen);
         }
     }

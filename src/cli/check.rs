@@ -5,7 +5,11 @@ use std::{collections::BTreeSet, fmt::Write, process::ExitCode};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{Failure, Globals, PipelineArgs, units::counted};
+use super::{
+    Failure, Globals, PipelineArgs,
+    report::{fitted, fitted_talk},
+    units::counted,
+};
 use crate::pipeline::{LoadOptions, Pipeline, PipelineErrors, Problem, load};
 
 /// Check a pipeline file without running anything
@@ -42,12 +46,13 @@ impl Check {
             return Ok(code);
         }
         let (pipeline, lacking) = checked?;
-        globals.print(summary(&pipeline))?;
+        globals.print(fitted(&summary(&pipeline), "  ") + "\n")?;
         for note in &pipeline.notes {
-            globals.say(format_args!("note: {}{}", place(note), note.message));
+            globals.say(fitted_talk(&format!("note: {}{}", place(note), note.message), "  "));
         }
         for (profile, problem) in &lacking {
-            globals.say(format_args!("note: {}profile `{profile}`: {}", place(problem), problem.message));
+            let note = format!("note: {}profile `{profile}`: {}", place(problem), problem.message);
+            globals.say(fitted_talk(&note, "  "));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -109,7 +114,7 @@ fn summary(pipeline: &Pipeline) -> String {
         let what = if pipeline.profiles.len() == 1 { "profile" } else { "profiles" };
         let _ = write!(line, " with {what} {}", pipeline.profiles.join(", "));
     }
-    line + ", no problems\n"
+    line + ", no problems"
 }
 
 fn place(problem: &Problem) -> String {

@@ -196,7 +196,7 @@ fn names(gpus: &[Gpu]) -> String {
 
 /// Why a run with too few GPUs does not begin.
 fn too_few(err: TooFewGpus) -> Failure {
-    Failure::error(err).help(
+    Failure::error(err).exit(2).help(
         "lower `resources: { gpus: … }` of the stage; GPUs are those that the CUDA worker or, without one, \
          `CUDA_VISIBLE_DEVICES` or /dev names",
     )

@@ -86,7 +86,7 @@ pub fn execute(
     let seconds = seconds_since(started);
     let line = closing(run, &summary, &records, seconds);
     view.close(Some(&Ended { summary: &summary, seconds, line }));
-    recorded.map_err(|err| Failure::from(err).exit(1))?;
+    recorded.map_err(Failure::from)?;
     Ok((summary, records))
 }
 
@@ -195,7 +195,6 @@ pub fn total_memory() -> u64 {
 fn refused(err: EngineError) -> Failure {
     match err {
         EngineError::Cache(_) => Failure::error(err)
-            .exit(1)
             .help("nothing was run; check that the folder exists, can be written and has room"),
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt::Write};
 
 use super::{
     table::{Columns, DIM, styled},
-    units::{difference, measured},
+    units::{counted, difference, measured},
 };
 use crate::runs::expected::Expected;
 
@@ -17,18 +17,25 @@ pub(super) fn verdict(expected: &Expected) -> String {
     }
 }
 
-/// A table of all, and where the values were published; nothing if nothing was expected.
+/// A table of those that were measured, where these were published, and a line for all others; nothing if
+/// nothing was expected.
 pub(super) fn text(expected: &[Expected]) -> String {
-    if expected.is_empty() {
-        return String::new();
+    let (ours, others): (Vec<_>, Vec<_>) = expected.iter().cloned().partition(|one| one.reproduced.is_some());
+    let mut text = String::new();
+    if !ours.is_empty() {
+        let mut table = Columns::new(&["EXPECTED", "VALUE", "OURS", ""]).right([1, 2]).coloured(3);
+        for one in &ours {
+            table.row(vec![one.metric.clone(), measured(Some(one.value)), measured(one.ours), verdict(one)]);
+        }
+        text = table.text();
     }
-    let mut table = Columns::new(&["EXPECTED", "VALUE", "OURS", ""]).right([1, 2]).coloured(3);
-    for one in expected {
-        table.row(vec![one.metric.clone(), measured(Some(one.value)), measured(one.ours), verdict(one)]);
-    }
-    let mut text = table.text();
-    for source in sources(expected) {
+    for source in sources(&ours) {
         writeln!(text, "{}", styled(DIM, &format!("values: {source}"))).expect("a text grows");
+    }
+    if let [first, ..] = others.as_slice() {
+        let name = if others.len() == 1 { format!(" ({})", first.metric) } else { String::new() };
+        let line = format!("{} not measured{name}", counted(others.len(), "expected value"));
+        writeln!(text, "{}", styled(DIM, &line)).expect("a text grows");
     }
     text
 }

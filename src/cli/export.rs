@@ -3,7 +3,7 @@
 mod transformers;
 
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::{
     Failure, Globals,
     history::{self, csv_line},
+    out::{cannot_write, write},
     units::{counted, size},
 };
 use crate::{
@@ -95,7 +96,7 @@ impl Export {
 
     fn print(&self, globals: &Globals, text: &str) -> Result<(), Failure> {
         let Some(path) = &self.out else { return globals.print(text) };
-        write(path, text.as_bytes())?;
+        write(path, text)?;
         globals.say(format_args!("wrote {} ({})", path.display(), size(text.len() as u64)));
         Ok(())
     }
@@ -118,7 +119,7 @@ fn csv(subjects: &[Subject]) -> String {
 fn tensorboard(globals: &Globals, out: &Path, subjects: &[Subject]) -> Result<(), Failure> {
     for subject in subjects {
         let path = out.join(export::event_file(subject));
-        write(&path, &export::events(subject))?;
+        write(&path, export::events(subject))?;
         globals.say(format_args!("wrote {}", path.display()));
     }
     globals.say(format_args!("look at it with `tensorboard --logdir {}`", out.display()));
@@ -176,14 +177,4 @@ fn replace(folder: &Path, fill: impl FnOnce(&Path) -> Result<(), Failure>) -> Re
         fs::remove_dir_all(folder).map_err(failed)?;
     }
     fs::rename(&whole, folder).map_err(failed)
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let made = folder.map_or(Ok(()), fs::create_dir_all);
-    made.and_then(|()| fs::write(path, bytes)).map_err(|err| cannot_write(path, &err))
-}
-
-fn cannot_write(path: &Path, err: &io::Error) -> Failure {
-    Failure::input(format!("cannot write `{}`: {err}", path.display()))
 }

@@ -55,7 +55,9 @@ impl Failing<'_> {
     /// The error, with the end of the log where the error quotes it, else after it.
     fn what_happened(&self, room: Option<usize>) -> Vec<Line> {
         let error: Vec<&str> = self.record.error.as_deref().unwrap_or_default().lines().collect();
-        let log = log_end(&self.record.log);
+        let mut log = log_end(&self.record.log);
+        // A built-in kind logs its error at the end.
+        log.truncate(log.len() - repeated(&error, &log));
         let (before, after) = match quote_in(&error, &log) {
             Some(quoted) => (&error[..quoted.start], &error[quoted.end..]),
             None => (&error[..], &[][..]),
@@ -100,6 +102,15 @@ fn short(line: &str) -> String {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line.to_owned(),
     }
+}
+
+/// How many of the last lines of `log` are the first ones of `error`, indented or not.
+fn repeated(error: &[&str], log: &[String]) -> usize {
+    let begins = |count: &usize| {
+        let last = log[log.len() - count..].iter();
+        last.zip(error).all(|(log, error)| log.trim() == printable(error).trim())
+    };
+    (1..=error.len().min(log.len())).rev().find(begins).unwrap_or(0)
 }
 
 /// The lines of `error` that are the last ones of `log`.
@@ -172,6 +183,23 @@ mod tests {
         assert!(told.contains("its last lines:\n            line 11\n"), "{told}");
         assert!(told.contains("  line 30\n          help: see there\n"), "{told}");
         assert_eq!(told.matches("line 30").count(), 1, "{told}");
+    }
+
+    #[test]
+    fn an_error_that_is_logged_as_well_is_said_once() {
+        let error = "line 1 is no review\nbecause it is empty\nhelp: see there";
+        let logged = "reading\nline 1 is no review\n  because it is empty\n";
+        insta::assert_snapshot!(told(error, logged, None), @r"
+                  line 1 is no review
+                  because it is empty
+                  help: see there
+                  the last line of its log:
+                    reading
+               at pipelines/all_three.yaml:12:3
+            again pipe run pipelines/all_three.yaml -p demo
+              log pipe logs run_4 lora
+        ");
+        assert!(!told(error, "line 1 is no review\n  because it is empty\n", None).contains("of its log"));
     }
 
     #[test]

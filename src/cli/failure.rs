@@ -21,7 +21,7 @@ pub enum Failure {
         diagnostics: Vec<Box<dyn Diagnostic + Send + Sync>>,
         /// A last line, such as a count.
         summary: Option<String>,
-        /// The exit code: 1 for a stage that failed, 2 for input that cannot be used.
+        /// The exit code: 1 for what failed, be it a stage or a disk, 2 for input that cannot be used.
         exit: u8,
     },
 }
@@ -32,11 +32,11 @@ impl Failure {
         Self::from(Plain { message: message.into(), help: None, source: None })
     }
 
-    /// Any error, told with its causes.
+    /// Something that failed, told with its causes.
     pub fn error(err: impl Error + Send + Sync + 'static) -> Self {
         let message = err.to_string();
         let source = Some(Chain(Box::new(err)));
-        Self::from(Plain { message, help: None, source })
+        Self::from(Plain { message, help: None, source }).exit(1)
     }
 
     /// Adds what the person can do about it, if nothing is said yet.
@@ -52,7 +52,7 @@ impl Failure {
         }
     }
 
-    /// Ends with another exit code than 2.
+    /// Ends with this exit code.
     #[must_use]
     pub fn exit(mut self, code: u8) -> Self {
         if let Failure::Told { exit, .. } = &mut self {
@@ -94,7 +94,8 @@ impl Failure {
     pub(super) fn words(&self, globals: &Globals) -> String {
         let Failure::Told { diagnostics, summary, .. } = self else { return String::new() };
         let drawing = report::Drawing::for_talk(globals);
-        let drawn: Vec<String> = diagnostics.iter().map(|one| drawing.draw(one.as_ref())).collect();
+        let drawn: Vec<String> =
+            diagnostics.iter().map(|one| drawing.draw(&Rooted(one.as_ref(), globals))).collect();
         let summary = summary.as_ref().map(|summary| format!("\n\n{summary}"));
         format!("{}{}", drawn.join("\n").trim_end(), summary.unwrap_or_default())
     }
@@ -102,7 +103,13 @@ impl Failure {
 
 impl<E: Diagnostic + Send + Sync + 'static> From<E> for Failure {
     fn from(err: E) -> Self {
-        Failure::Told { diagnostics: vec![Box::new(err)], summary: None, exit: 2 }
+        let known: &(dyn Error + 'static) = &err;
+        let has_failed = known.downcast_ref::<RunsError>().is_some_and(RunsError::is_failure);
+        Failure::Told {
+            diagnostics: vec![Box::new(err)],
+            summary: None,
+            exit: if has_failed { 1 } else { 2 },
+        }
     }
 }
 
@@ -172,5 +179,33 @@ impl Diagnostic for Helped {
     }
     fn labels(&self) -> Option<Box<dyn Iterator<Item = miette::LabeledSpan> + '_>> {
         self.about.labels()
+    }
+}
+
+/// A diagnostic whose help names commands as they are to be typed.
+#[derive(Debug)]
+struct Rooted<'a>(&'a (dyn Diagnostic + Send + Sync), &'a Globals);
+
+impl fmt::Display for Rooted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self.0, f)
+    }
+}
+
+impl Error for Rooted<'_> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}
+
+impl Diagnostic for Rooted<'_> {
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        self.0.help().map(|help| Box::new(self.1.rooted(&help.to_string())) as Box<dyn fmt::Display>)
+    }
+    fn source_code(&self) -> Option<&dyn miette::SourceCode> {
+        self.0.source_code()
+    }
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = miette::LabeledSpan> + '_>> {
+        self.0.labels()
     }
 }

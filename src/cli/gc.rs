@@ -60,11 +60,11 @@ impl Gc {
             contents.results.iter().filter(|result| kept.contains(&result.run)).map(|result| result.key),
         );
         let removal = removal(&contents, &keys, self.max_size.map(|size| size.0));
-        let failed = |err| Failure::error(err).exit(1);
+
         if !self.dry_run {
-            cache.remove(&removal).map_err(failed)?;
+            cache.remove(&removal).map_err(Failure::error)?;
         }
-        let leftovers = cache.sweep(&keys, !self.dry_run).map_err(failed)?;
+        let leftovers = cache.sweep(&keys, !self.dry_run).map_err(Failure::error)?;
         let (results, freed, left) = (removal.results.len(), removal.freed, removal.left);
         if self.json {
             let document = json!({
@@ -97,13 +97,14 @@ impl Gc {
 
 /// Keeps runs from starting; where one goes on already, the error names it.
 pub(super) fn alone(cache: &Cache, database: Option<&RunsDb>) -> Result<Hold, Failure> {
-    if let Some(hold) = cache.alone().map_err(|err| Failure::error(err).exit(1))? {
+    if let Some(hold) = cache.alone().map_err(Failure::error)? {
         return Ok(hold);
     }
     let runs = database.map_or(Ok(Vec::new()), |database| database.runs(None))?;
     let busy = runs.iter().find(|info| info.state == State::Running);
     let who = busy.map_or_else(|| "another `pipe`".into(), |info| info.run.to_string());
     Err(Failure::input(format!("{who} is running and may need what would be removed"))
+        .exit(1)
         .help("wait until it has ended, or look with -n"))
 }
 

@@ -43,6 +43,19 @@ pub(super) fn root_words_for(root: &Path, file: Option<&Path>) -> Option<String>
     (!is_found).then(|| root_option(root))
 }
 
+/// Puts `root`, as words of a shell, behind the verb of each command in backticks.
+fn rooted(text: &str, root: &str) -> String {
+    const OF_NO_PROJECT: [&str; 4] = ["stages", "schema", "completions", "help"];
+    let command = |(at, part): (usize, &str)| {
+        let verb = part.strip_prefix("pipe ").filter(|_| at % 2 == 1)?.split(' ').next()?;
+        let is_meant = !OF_NO_PROJECT.contains(&verb) && !part.contains(" --root ");
+        let (head, rest) = part.split_at("pipe ".len() + verb.len());
+        is_meant.then(|| format!("{head} {root}{rest}"))
+    };
+    let parts = text.split('`').enumerate();
+    parts.map(|it| command(it).unwrap_or_else(|| it.1.to_owned())).collect::<Vec<_>>().join("`")
+}
+
 /// When to use colours.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum When {
@@ -73,6 +86,14 @@ impl Globals {
     pub(super) fn root_words(&self) -> Option<String> {
         let root = self.root.as_ref().filter(|root| environment_root().as_ref() != Some(root))?;
         Some(root_option(root))
+    }
+
+    /// `text` with `--root`, as it was given, in each of its commands in backticks that is about a project.
+    pub(super) fn rooted(&self, text: &str) -> String {
+        match self.root_words() {
+            Some(root) => rooted(text, &root),
+            None => text.to_owned(),
+        }
     }
 
     /// Whether what goes to standard output is coloured.
@@ -113,12 +134,26 @@ impl Globals {
         let mut stdout = io::stdout().lock();
         write!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(|err| match err.kind() {
             io::ErrorKind::BrokenPipe => Failure::Quiet,
-            _ => Failure::input(format!("cannot write to standard output: {err}")),
+            _ => Failure::input(format!("cannot write to standard output: {err}")).exit(1),
         })
     }
 
     /// Writes a line of talk to standard error; a reader that has gone is no problem.
     pub fn say(&self, text: impl Display) {
         let _ = writeln!(io::stderr().lock(), "{text}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn commands_that_are_about_a_project_are_told_its_root() {
+        let rooted = |text: &str| super::rooted(text, "--root p");
+        assert_eq!(
+            rooted("`pipe show 1` or `a`, not `pipe stages`"),
+            "`pipe show --root p 1` or `a`, not `pipe stages`"
+        );
+        assert_eq!(rooted("pipe `runs`; `pipe runs`"), "pipe `runs`; `pipe runs --root p`");
+        assert_eq!(rooted("`pipe gc --root q` an `open one"), "`pipe gc --root q` an `open one");
     }
 }

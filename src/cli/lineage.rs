@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{
     Failure, Globals,
     history::{self, json_text},
-    report::table_width,
+    report::{fitted, table_width},
     table::{BOLD, DIM, styled},
     units::{date_and_time, duration, measured},
 };
@@ -63,7 +63,8 @@ impl LineageOf {
         } else if self.dot {
             globals.print(dot(&lineage))?;
         } else {
-            let text = format!("{}, of {id}\n\n{}", headline(&asked), text(&lineage, table_width()));
+            let headline = fitted(&format!("{}, of {id}", headline(&asked)), "  ");
+            let text = format!("{headline}\n\n{}", text(&lineage, table_width()));
             history::print(globals, &text)?;
         }
         Ok(ExitCode::SUCCESS)
@@ -91,10 +92,11 @@ fn text(lineage: &Lineage, width: usize) -> String {
     }
     writeln!(text, "\n{}", styled(BOLD, "STAGES")).expect("a text grows");
     for step in &lineage.steps {
-        writeln!(text, "{}", computed(step)).expect("a text grows");
+        writeln!(text, "{}", fitted(&computed(step), "    ")).expect("a text grows");
         let params = leaves(&step.params);
         let words = params.iter().map(|(path, value)| format!("{path}={value}"));
-        text.push_str(&wrapped(words, width));
+        let lines = wrapped(words, width);
+        lines.lines().for_each(|line| writeln!(text, "{}", fitted(line, "    ")).expect("a text grows"));
     }
     if !lineage.runs.is_empty() {
         writeln!(text, "\n{}", styled(BOLD, "RUNS")).expect("a text grows");
@@ -127,7 +129,8 @@ fn branches(
         let is_new = next.is_none_or(|(at, _)| shown.insert(at));
         let above =
             if is_new || next.is_some_and(|(_, next)| next.inputs.is_empty()) { "" } else { ", see above" };
-        writeln!(text, "{indent}{branch} {}: {line}{above}", input.port).expect("a text grows");
+        let line = format!("{indent}{branch} {}: {line}{above}", input.port);
+        writeln!(text, "{}", fitted(&line, &format!("{indent}{below}   "))).expect("a text grows");
         if let (Some((_, next)), true) = (next, is_new) {
             branches(text, lineage, next, level + 1, &format!("{indent}{below}"), shown);
         }

@@ -15,6 +15,7 @@ use crate::{
     engine::{Found, RunEvent, first_words},
     metrics::{better, is_detail},
     record::{Execution, Outcome, Reason, StageRecord},
+    resources::Bytes,
 };
 
 /// More stages than this that were found in the cache are told as one number.
@@ -31,13 +32,15 @@ pub struct Lines<'a> {
     terminal: Option<usize>,
     name_width: usize,
     cached: usize,
+    /// Whether it was said that a stage gets less than it asks for.
+    has_told_share: bool,
 }
 
 impl<'a> Lines<'a> {
     /// For a run that is watched line by line.
     pub fn new(about: Rc<About<'a>>) -> Self {
         let name_width = name_width(&about.wanted);
-        Self { about, terminal: None, name_width, cached: 0 }
+        Self { about, terminal: None, name_width, cached: 0, has_told_share: false }
     }
 
     /// For a terminal of `width` columns that shows stages while they run.
@@ -47,7 +50,11 @@ impl<'a> Lines<'a> {
 
     /// What is said of an event.
     pub fn of(&mut self, event: &RunEvent) -> Vec<Line> {
-        let lines = match event {
+        let mut lines = match event {
+            RunEvent::Started { stage, .. } => self.less(stage),
+            _ => Vec::new(),
+        };
+        lines.extend(match event {
             RunEvent::Idle | RunEvent::Looking { .. } | RunEvent::Reported { .. } => Vec::new(),
             RunEvent::Started { .. } | RunEvent::Waiting { .. } if self.terminal.is_some() => Vec::new(),
             RunEvent::Started { stage, reasons, .. } => {
@@ -74,7 +81,7 @@ impl<'a> Lines<'a> {
                 }
                 lines
             }
-        };
+        });
         match self.terminal {
             Some(width) => lines.into_iter().map(|line| line.cut(width)).collect(),
             None => lines,
@@ -126,6 +133,25 @@ impl<'a> Lines<'a> {
             }
             Outcome::Interrupted => vec![self.stage("stopped", AnsiColor::Yellow, stage, "")],
         }
+    }
+
+    /// What is said, once in a run, of a stage that asks for more cores or memory than there are.
+    fn less(&mut self, stage: &str) -> Vec<Line> {
+        let (Some(spec), capacity) = (self.about.pipeline.stages.get(stage), self.about.capacity) else {
+            return Vec::new();
+        };
+        let cores = spec.resources.cpus.filter(|cpus| *cpus > capacity.cpus);
+        let memory = spec.resources.memory.filter(|memory| memory.0 > capacity.memory);
+        let (asked, given) = match (cores, memory) {
+            _ if self.has_told_share => return Vec::new(),
+            (Some(cores), _) => (units::counted(cores, "core"), capacity.cpus.to_string()),
+            (None, Some(memory)) => (format!("{memory} of memory"), Bytes(capacity.memory).to_string()),
+            (None, None) => return Vec::new(),
+        };
+        self.has_told_share = true;
+        let text = format!("{stage} asks for {asked} and gets {given}, all that this run may use");
+        let line = Line::new("note", bold(AnsiColor::Yellow)).say(text);
+        line.wrapped(self.terminal.unwrap_or(usize::MAX))
     }
 
     fn failing<'r>(&'r self, record: &'r StageRecord) -> Failing<'r> {

@@ -1,7 +1,7 @@
 //! The command line: one verb a file, and the only place that prints.
 //!
 //! What was asked for goes to standard output, what is said about it to standard error. The
-//! exit code is 0 when done, 1 when a stage failed, 2 for input that cannot be used, 130 when stopped by a
+//! exit code is 0 when done, 1 when a stage or the disk failed, 2 for input that cannot be used, 130 when stopped by a
 //! signal.
 
 mod again;
@@ -27,6 +27,7 @@ mod lines;
 mod live;
 mod logs;
 mod note;
+mod out;
 mod pipeline_args;
 mod plan;
 mod plot;
@@ -78,13 +79,13 @@ Examples:
   pipe stages                               what a stage can be
   pipe stages tokenize                      its inputs, outputs, parameters
   pipe runs                                 what was run
-  pipe show @last                           what the latest run did, and its metrics
+  pipe show                                 the latest run and its metrics
   pipe compare @last~1 @last                what differed, and what came of it
-  pipe report @last --out report.html       all of it in one file to look at and to mail
-  pipe plot @last lora.loss                 a curve in the terminal, or as an SVG file
-  pipe export @last --to tensorboard         or mlflow, csv, jsonl
-  pipe lineage @last eval.lora.accuracy      what it came from
-  pipe reproduce run_12                     run it again from its record, and compare
+  pipe report @last --out report.html       one page to look at and to mail
+  pipe plot @last lora.loss                 a curve, in the terminal or as SVG
+  pipe export @last --to tensorboard        or mlflow, csv, jsonl
+  pipe lineage @last eval.lora.accuracy     what it came from
+  pipe reproduce run_12                     run it again from its record
 
 Every verb explains itself: `pipe check --help`."
 )]

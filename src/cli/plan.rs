@@ -79,7 +79,8 @@ pub fn with_explainer<T>(
         of_kind.next().filter(|_| of_kind.next().is_none()).cloned()
     };
     let previous = |spec: &StageSpec| -> Option<Earlier> {
-        let found = history.previous(&pipeline.file, &spec.name, before).ok()?.or_else(|| renamed(spec))?;
+        let found = history.previous(&pipeline.file, &pipeline.name, &spec.name, before).ok()?;
+        let found = found.or_else(|| renamed(spec))?;
         Some(Earlier { run: found.run, fingerprint: Fingerprint::parse(&found.hashed)? })
     };
     let computed_in = |key: ActionKey, hit: &Hit| {

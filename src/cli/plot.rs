@@ -1,6 +1,6 @@
 //! `pipe plot`: the course of a metric, in the terminal or as an SVG file.
 
-use std::{collections::BTreeMap, fmt::Write, fs, path::PathBuf, process::ExitCode};
+use std::{collections::BTreeMap, fmt::Write, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
@@ -9,12 +9,12 @@ use super::{
     braille::Canvas,
     history,
     metrics::is_detail,
+    out::write,
     report::table_width,
     table::{BOLD, styled},
     units::{list, measured},
 };
 use crate::{
-    names::RunId,
     report::{self, Subject},
     runs::Series,
 };
@@ -34,8 +34,8 @@ Examples:
 pub(super) struct Plot {
     /// `run_12`, `12`, `@last`, `@last~1` or a tag
     run: String,
-    /// `STAGE.METRIC` with values at steps
-    metric: String,
+    /// `STAGE.METRIC` with values at steps; without it those that there are are named
+    metric: Option<String>,
     /// Write an SVG file
     #[arg(long, short, value_name = "FILE.svg")]
     out: Option<PathBuf>,
@@ -51,35 +51,41 @@ impl Plot {
         let run = db.load(db.find(&self.run)?)?;
         let id = run.info.run;
         let series = db.series(id, |_| true)?;
+        let Some(metric) = &self.metric else {
+            return Err(with_those_there_are(Failure::input("no metric is named"), &series));
+        };
         // Of a stage that was started several times and failed, the latest attempt is drawn.
-        let wanted = series.iter().rev().find(|it| format!("{}.{}", it.stage, it.metric) == self.metric);
-        let wanted = wanted.ok_or_else(|| self.unknown(id, &series))?.clone();
+        let wanted = series.iter().rev().find(|it| format!("{}.{}", it.stage, it.metric) == *metric);
+        let unknown = || Failure::input(format!("`{metric}` has no values at steps in {id}"));
+        let wanted = wanted.ok_or_else(|| with_those_there_are(unknown(), &series))?.clone();
         let points: Vec<(u64, f64)> =
             wanted.points.iter().filter_map(|(step, value)| Some((*step, (*value)?))).collect();
         if points.is_empty() {
-            return Err(Failure::input(format!("`{}` is undefined at every step of {id}", self.metric)));
+            return Err(Failure::input(format!("`{metric}` is undefined at every step of {id}")));
         }
         let Some(path) = &self.out else {
-            let head = format!("{}, of {id}\n", styled(BOLD, &self.metric));
+            let head = format!("{}, of {id}\n", styled(BOLD, metric));
             return history::print(globals, &(head + &drawn(&points, table_width().min(WIDEST))));
         };
         let subject = Subject { run, series, predictions: BTreeMap::new(), texts: BTreeMap::new() };
         let svg = report::curve_svg(&subject, &wanted.stage, &wanted.metric).expect("it has points");
-        fs::write(path, svg)
-            .map_err(|err| Failure::input(format!("cannot write `{}`: {err}", path.display())))?;
+        write(path, svg)?;
         globals.say(format_args!("wrote {}", path.display()));
         Ok(ExitCode::SUCCESS)
     }
+}
 
-    fn unknown(&self, run: RunId, series: &[Series]) -> Failure {
-        let names = series.iter().filter(|it| !is_detail(&it.metric));
-        let mut names: Vec<String> = names.map(|it| format!("{}.{}", it.stage, it.metric)).collect();
-        names.dedup();
-        let failure = Failure::input(format!("`{}` has no values at steps in {run}", self.metric));
-        match names.len() {
-            0 => failure.help("no stage of this run measured anything step by step"),
-            1..=20 => failure.help(format!("these have: {}", list(&names))),
-            more => failure.help(format!("these and {} more have: {}", more - 20, names[..20].join(", "))),
+/// Names the metrics that can be drawn.
+fn with_those_there_are(failure: Failure, series: &[Series]) -> Failure {
+    let names = series.iter().filter(|it| !is_detail(&it.metric));
+    let mut names: Vec<String> = names.map(|it| format!("{}.{}", it.stage, it.metric)).collect();
+    names.dedup();
+    match names.len() {
+        0 => failure.help("no stage of this run measured anything step by step"),
+        1..=20 => failure.help(format!("these have values at steps: {}", list(&names))),
+        more => {
+            let (first, more) = (names[..20].join(", "), more - 20);
+            failure.help(format!("these and {more} more have values at steps: {first}"))
         }
     }
 }

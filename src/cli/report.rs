@@ -62,6 +62,22 @@ pub(super) fn table_width() -> usize {
     size.and_then(Result::ok).map_or(80, |size| usize::from(size.ws_col).max(40))
 }
 
+/// `text` as the terminal behind standard output has room for: lines are broken at blanks and go on after
+/// `indent`. Where there is no terminal it stays as it is.
+pub(super) fn fitted(text: &str, indent: &str) -> String {
+    if io::stdout().is_terminal() { broken(text, table_width(), indent) } else { text.to_owned() }
+}
+
+/// As [`fitted`], for standard error.
+pub(super) fn fitted_talk(text: &str, indent: &str) -> String {
+    if io::stderr().is_terminal() { broken(text, terminal_width(), indent) } else { text.to_owned() }
+}
+
+fn broken(text: &str, width: usize, indent: &str) -> String {
+    let options = textwrap::Options::new(width).subsequent_indent(indent).break_words(false);
+    textwrap::wrap(text, options).join("\n")
+}
+
 /// Columns of the terminal behind standard error.
 pub(super) fn terminal_width() -> usize {
     rustix::termios::tcgetwinsize(io::stderr()).map_or(WIDTH, |size| usize::from(size.ws_col).max(1))

@@ -2,9 +2,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
+    fs::File,
     io::{self, BufRead, BufReader, IsTerminal},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
 };
 
@@ -14,7 +14,7 @@ use pipe_stages::{
     data::{Review, parse_predictions},
 };
 
-use super::{Failure, Globals, history, metrics::is_detail, units::size};
+use super::{Failure, Globals, history, metrics::is_detail, out::write, units::size};
 use crate::{
     cache::Cache,
     digest::Digest,
@@ -65,16 +65,12 @@ impl Report {
         match &self.out {
             None => globals.print(page)?,
             Some(path) => {
-                fs::write(path, &page).map_err(|err| cannot_write(path, &err))?;
+                write(path, &page)?;
                 globals.say(format_args!("wrote {} ({})", path.display(), size(page.len() as u64)));
             }
         }
         Ok(ExitCode::SUCCESS)
     }
-}
-
-fn cannot_write(path: &Path, err: &io::Error) -> Failure {
-    Failure::input(format!("cannot write `{}`: {err}", path.display()))
 }
 
 fn subject(db: &RunsDb, run: LoadedRun) -> Result<Subject, Failure> {

@@ -21,17 +21,17 @@ pub(super) struct Rm {
 
 impl Rm {
     pub fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
-        let text = self.text(&mut history::open(globals)?, Timestamp::now())?;
+        let text = self.text(globals, &mut history::open(globals)?, Timestamp::now())?;
         history::print(globals, &text)
     }
 
-    fn text(&self, db: &mut RunsDb, now: Timestamp) -> Result<String, RunsError> {
+    fn text(&self, globals: &Globals, db: &mut RunsDb, now: Timestamp) -> Result<String, RunsError> {
         // All are looked up first, so that `@last @last~1` means what was seen.
         let runs: Result<Vec<_>, _> = self.runs.iter().map(|name| db.find(name)).collect();
         let mut text = String::new();
         for run in runs? {
             let said = if db.set_removed(run, Some(now))? {
-                format!("{run} is removed; `pipe restore {run}` brings it back\n")
+                globals.rooted(&format!("{run} is removed; `pipe restore {run}` brings it back\n"))
             } else {
                 format!("{run} was removed before\n")
             };

@@ -86,7 +86,7 @@ impl Runs {
         named.extend(selection.sort.iter().map(|(column, _)| column));
         selection.filter.iter().for_each(|filter| filter.columns(&mut |column| named.push(column)));
         database.check_columns(&named)?;
-        let text = self.text(&database, selection, Timestamp::now())?;
+        let text = self.text(globals, &database, selection, Timestamp::now())?;
         history::print(globals, &text)
     }
 
@@ -124,7 +124,13 @@ impl Runs {
         if self.columns.is_empty() && self.csv { CSV.to_vec() } else { named }
     }
 
-    fn text(&self, db: &RunsDb, selection: Selection, now: Timestamp) -> Result<String, Failure> {
+    fn text(
+        &self,
+        globals: &Globals,
+        db: &RunsDb,
+        selection: Selection,
+        now: Timestamp,
+    ) -> Result<String, Failure> {
         let is_filtered = selection.filter.is_some() || self.removed;
         let mut runs = db.select(&selection)?;
         let is_cut = !self.all && runs.len() > self.limit;
@@ -139,7 +145,8 @@ impl Runs {
             return Ok(comma_separated(&runs, &names));
         }
         if runs.is_empty() && !is_cut {
-            let text = if is_filtered { "no run meets this".to_owned() } else { db.why_none()? };
+            let text =
+                if is_filtered { "no run meets this".to_owned() } else { globals.rooted(&db.why_none()?) };
             return Ok(text + "\n");
         }
         let mut text = if runs.is_empty() {
@@ -151,7 +158,7 @@ impl Runs {
         };
         if is_cut {
             let rest = format!("the first {}; `pipe runs --all` lists every run", runs.len());
-            text.push_str(&styled(DIM, &rest));
+            text.push_str(&styled(DIM, &globals.rooted(&rest)));
             text.push('\n');
         }
         Ok(text)

@@ -11,9 +11,11 @@ use crate::{cache::Cache, runs::RunsDb};
 pub(super) fn salvage(globals: &Globals, path: &Path) -> Result<(), Failure> {
     let root = path.parent().unwrap_or(Path::new("."));
     let cache = Cache::open(&root.join("cache"));
-    let _alone = cache.alone().map_err(|err| Failure::error(err).exit(1))?.ok_or_else(|| {
+    let _alone = cache.alone().map_err(Failure::error)?.ok_or_else(|| {
         let message = format!("`{}` is damaged, and another `pipe` uses it", path.display());
-        Failure::input(message).help("repeat the command when that has ended; what can be read will be saved")
+        Failure::input(message)
+            .exit(1)
+            .help("repeat the command when that has ended; what can be read will be saved")
     })?;
     let highest = cache.executions().map(|execution| execution.run.0).max().unwrap_or_default();
     if let Some(salvaged) = RunsDb::salvage(path, highest)? {

@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
-use super::{Failure, Globals};
+use super::{Failure, Globals, out::write};
 use crate::pipeline::schema;
 
 /// Print the JSON Schema of pipeline files, for editors
@@ -27,8 +27,7 @@ impl Schema {
         let text = format!("{:#}\n", schema(pipe_stages::kinds()));
         match self.out {
             None => globals.print(text)?,
-            Some(path) => std::fs::write(&path, text)
-                .map_err(|err| Failure::input(format!("cannot write `{}`: {err}", path.display())))?,
+            Some(path) => write(&path, text)?,
         }
         Ok(ExitCode::SUCCESS)
     }

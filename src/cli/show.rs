@@ -12,6 +12,7 @@ use super::{
     history::{self, json_text},
     metrics::{arrow, better, is_detail},
     reasons,
+    report::fitted,
     table::{BAD, BOLD, Columns, DIM, style_of, styled},
     units::{ago, counted, date_and_time, duration, measured, shortened, size, visible},
 };
@@ -27,10 +28,11 @@ const REASONS: usize = 20;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  pipe show @last
+  pipe show                                 the latest run
   pipe show run_12 --json | jq '.stages[].execution.metrics'")]
 pub(super) struct Show {
     /// `run_12`, `12`, `@last`, `@last~1` or a tag
+    #[arg(default_value = "@last")]
     run: String,
     /// Show the metrics of every bin and tensor as well
     #[arg(long)]
@@ -42,11 +44,11 @@ pub(super) struct Show {
 
 impl Show {
     pub fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
-        let text = self.text(&history::open(globals)?, Timestamp::now())?;
+        let text = self.text(globals, &history::open(globals)?, Timestamp::now())?;
         history::print(globals, &text)
     }
 
-    fn text(&self, db: &RunsDb, now: Timestamp) -> Result<String, RunsError> {
+    fn text(&self, globals: &Globals, db: &RunsDb, now: Timestamp) -> Result<String, RunsError> {
         let run = db.load(db.find(&self.run)?)?;
         if self.json {
             let mut json = serde_json::to_value(&run).expect("a run serializes to JSON");
@@ -60,7 +62,7 @@ impl Show {
             text.push_str(&reasons(&run));
         }
         for stage in run.stages.iter().filter(|stage| stage.outcome == Outcome::Failed) {
-            text.push_str(&failure(&run.info, stage));
+            text.push_str(&failure(globals, &run.info, stage));
         }
         text.push_str(&metrics(&run.stages, self.all));
         let expected = expected::text(&expected(&run));
@@ -86,7 +88,8 @@ fn header(run: &RunInfo, now: Timestamp) -> String {
         },
     );
     let mut line = |name: &str, value: String| {
-        writeln!(text, "{}{}", styled(DIM, &format!("{name:<10}")), visible(&value)).expect("a text grows");
+        let line = format!("{}{}", styled(DIM, &format!("{name:<10}")), visible(&value));
+        writeln!(text, "{}", fitted(&line, "          ")).expect("a text grows");
     };
     line("command", format!("pipe {}", run.command.join(" ")));
     line("pipeline", format!("{} ({}), seed {}", run.pipeline, run.file.display(), run.seed));
@@ -142,7 +145,8 @@ fn reasons(run: &LoadedRun) -> String {
     let mut stages = run.stages.iter().filter(told);
     for stage in stages.by_ref().take(REASONS) {
         let words: Vec<String> = stage.reasons.iter().map(reasons::words).collect();
-        writeln!(text, "{}  {}", stage.stage, words.join("; ")).expect("a text grows");
+        let line = format!("{}  {}", stage.stage, words.join("; "));
+        writeln!(text, "{}", fitted(&line, "  ")).expect("a text grows");
     }
     let more = stages.count();
     if more > 0 {
@@ -152,7 +156,7 @@ fn reasons(run: &LoadedRun) -> String {
     if text.is_empty() { text } else { format!("\n{}\n{text}", styled(BOLD, "WHY")) }
 }
 
-fn failure(run: &RunInfo, stage: &LoadedStage) -> String {
+fn failure(globals: &Globals, run: &RunInfo, stage: &LoadedStage) -> String {
     let error = stage.error.as_deref().unwrap_or("it did not say why");
     let mut lines = error.lines().map(|line| visible(&line.replace('\t', "    ")).into_owned());
     let mut error = lines.next().unwrap_or_default();
@@ -161,13 +165,8 @@ fn failure(run: &RunInfo, stage: &LoadedStage) -> String {
         write!(error, " (exit code {code})").expect("a text grows");
     }
     lines.for_each(|line| write!(error, "\n{line}").expect("a text grows"));
-    format!(
-        "\n{} `{}`: {error}\n  `pipe logs {} {}` shows what it said\n",
-        styled(BAD, "failed"),
-        stage.stage,
-        run.run,
-        stage.stage,
-    )
+    let logs = globals.rooted(&format!("`pipe logs {} {}`", run.run, stage.stage));
+    format!("\n{} `{}`: {error}\n  {logs} shows what it said\n", styled(BAD, "failed"), stage.stage)
 }
 
 fn metrics(stages: &[LoadedStage], all: bool) -> String {

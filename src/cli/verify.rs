@@ -149,7 +149,7 @@ impl Verify {
         how: &Verification<'_>,
     ) -> Result<Verified, Failure> {
         globals.say(format_args!("computing {} again", ready.name()));
-        engine::verify(ready, tools, how).map_err(|err| Failure::error(err).exit(1))
+        engine::verify(ready, tools, how).map_err(Failure::error)
     }
 
     /// The stages asked for, in the order of the run.

@@ -36,13 +36,13 @@ pub(super) fn check(globals: &Globals, repair: bool, as_json: bool) -> Result<Ex
     let database = if path.exists() { Some(RunsDb::open_existing(&path)?) } else { None };
     if repair && !audit.is_whole() {
         let _alone = gc::alone(&cache, database.as_ref())?;
-        cache.repair(&audit).map_err(|err| Failure::error(err).exit(1))?;
+        cache.repair(&audit).map_err(Failure::error)?;
     }
     let users = users(&audit, database.as_ref())?;
     let printed = if as_json {
         globals.print(history::json_text(&document(&audit, &users, repair)))
     } else {
-        history::print(globals, &told(&audit, &users, repair)).map(drop)
+        history::print(globals, &told(globals, &audit, &users, repair)).map(drop)
     };
     Failure::after(u8::from(!audit.is_whole() && !repair), printed)
 }
@@ -56,7 +56,7 @@ fn users(audit: &Audit, database: Option<&RunsDb>) -> Result<Vec<Users>, Failure
     })
 }
 
-fn told(audit: &Audit, users: &[Users], repair: bool) -> String {
+fn told(globals: &Globals, audit: &Audit, users: &[Users], repair: bool) -> String {
     let objects = audit.flawed.iter().zip(users).map(|((digest, (damage, _)), users)| {
         let named: Vec<String> =
             users.iter().take(NAMED).map(|(run, stage)| format!("{stage} of {run}")).collect();
@@ -71,7 +71,8 @@ fn told(audit: &Audit, users: &[Users], repair: bool) -> String {
     let results = results.map(|file| format!("{} result {}\n", styled(BAD, "damaged"), file.display()));
     let strays = audit.strays.iter().map(|path| {
         let path = path.display();
-        format!("{} {path}  no object: a command left it there, `pipe gc` removes it\n", styled(DIM, "stray"))
+        let collect = globals.rooted("`pipe gc`");
+        format!("{} {path}  no object: a command left it there, {collect} removes it\n", styled(DIM, "stray"))
     });
     let flaws = audit.flawed.len() + audit.unreadable.len();
     let verdict = match flaws {

@@ -43,6 +43,8 @@ pub(super) struct Ordered {
 impl Starter {
     /// The launcher is `program launch`.
     pub fn new(program: PathBuf) -> Self {
+        // Before anything is opened for stages: a hundred that wait for the first command to start have a lock each.
+        open_many();
         Self { program, launcher: Mutex::default() }
     }
 

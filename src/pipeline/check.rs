@@ -201,7 +201,7 @@ impl Checker<'_> {
                 Err(problems) => {
                     draft.ports = kind.ports(draft.with());
                     for problem in problems {
-                        let found = self.parameter(name, kind, &problem);
+                        let found = self.parameter(name, kind, draft.with, &problem);
                         self.findings.push(found);
                     }
                 }
@@ -271,15 +271,32 @@ impl Checker<'_> {
         found
     }
 
-    fn parameter(&self, stage: &str, kind: &StageKind, problem: &ParamProblem) -> Finding {
-        let words = words::parameter(stage, kind, problem, self.suggestions);
+    fn parameter(
+        &self,
+        stage: &str,
+        kind: &StageKind,
+        with: Option<&Node>,
+        problem: &ParamProblem,
+    ) -> Finding {
+        let mut words = words::parameter(stage, kind, problem, self.suggestions);
+        if words.code == "unknown_parameter" {
+            // Such as `lr` for `params.lr` of a command.
+            let mut given = with.and_then(Node::as_map).into_iter().flatten();
+            let has = |map: &Node| map.as_map().is_some_and(|map| map.contains_key(&problem.path));
+            let holder = given.find(|(_, value)| has(value)).map(|(name, _)| name);
+            words.help = holder.map(|name| format!("did you mean `{name}.{}`?", problem.path)).or(words.help);
+        }
         let spot = Spot::key(&["stages", stage]);
         let spot = match (problem.path.is_empty(), words.code) {
             (true, "missing_parameter") => spot,
             (_, "unknown_parameter") => Spot::key(&["stages", stage, "with"]).below(&problem.path),
             _ => Spot::value(&["stages", stage, "with"]).below(&problem.path),
         };
-        Finding::new(words.code, words.message).at(spot).help(words.help)
+        let found = Finding::new(words.code, words.message).help(words.help);
+        match &problem.part {
+            Some(part) => found.at_part(spot, part),
+            None => found.at(spot),
+        }
     }
 
     fn resources(&mut self, stage: &str, node: &Node) -> Resources {

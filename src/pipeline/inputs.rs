@@ -290,13 +290,15 @@ fn missing(name: &str, draft: &Draft<'_>, drafts: &IndexMap<String, Draft<'_>>, 
         }
         Inputs::Named { .. } => {}
         Inputs::Free { needed, .. } => {
-            for Needed { input, by } in needed.iter().filter(|need| !draft.wanted.contains_key(&need.input)) {
+            for Needed { input, by, part } in
+                needed.iter().filter(|need| !draft.wanted.contains_key(&need.input))
+            {
                 let message = format!("`{by}` speaks of input `{input}`, which stage `{name}` does not have");
                 let names = draft.wanted.keys().map(String::as_str);
                 let help = checker.suggestions.help(input, "its inputs are", names);
                 let help = help.or_else(|| Some(format!("write `in: {{ {input}: SOURCE }}`")));
                 let spot = Spot::value(&["stages", name, "with"]).below(by);
-                checker.findings.push(Finding::new("missing_input", message).at(spot).help(help));
+                checker.findings.push(Finding::new("missing_input", message).at_part(spot, part).help(help));
             }
         }
     }

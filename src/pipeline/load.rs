@@ -117,6 +117,7 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
     let Known { checked: Checked { name, seed, stages }, notes, missing } =
         checked.map_err(|(found, outside)| {
             let outside = Some((root.clone(), outside));
+            let places = Places { used: used.clone(), ..places.clone() };
             PipelineErrors { outside, profiles: declared.clone().into(), ..fail(found, &places) }
         })?;
     let stem = options.file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
@@ -328,7 +329,7 @@ fn without_echoes(mut findings: Vec<Finding>, wrong: &[&Finding], used: &Used) -
 /// The path of the value that is wrong, if that is one of the document.
 fn path_of(found: &Finding) -> Option<&[String]> {
     match found.at.first() {
-        Some((At::Spot(spot), _)) => Some(&spot.path),
+        Some((At::Spot(spot) | At::Part(spot, _), _)) => Some(&spot.path),
         _ => None,
     }
 }

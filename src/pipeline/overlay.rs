@@ -171,6 +171,10 @@ fn resolve_path(
                 _ => Ok(["stages", stage, "with"].iter().chain(parameter).map(|s| (*s).to_owned()).collect()),
             }
         }
+        [variable, ..] if document.get("vars").and_then(Node::as_map).is_some_and(|vars| vars.contains_key(*variable)) => {
+            Err(Finding::new("unknown_stage", format!("the pipeline has no stage `{variable}`"))
+                .help(format!("`{variable}` is a variable: write `--set vars.{}=…`", segments.join("."))))
+        }
         [stage, ..] => Err(unknown_stage(stage, stages, suggestions)),
         [] => Err(Finding::new("not_a_setting", "nothing is named")),
     }

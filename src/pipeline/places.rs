@@ -118,17 +118,21 @@ impl Layer {
         }
     }
 
-    fn find(&self, spot: &Spot) -> Option<Range<usize>> {
+    /// The key and the value of `spot`.
+    fn entry(&self, spot: &Spot) -> Option<(Range<usize>, Range<usize>)> {
         let path = spot.path.iter().map(String::as_str);
-        let found = match &self.written {
+        match &self.written {
             Written::Document => self.text.marks().find(path),
             Written::Profile(name) => self.text.marks().find(["profiles", name].into_iter().chain(path)),
             Written::Setting { path, value } => {
                 let at_or_below = spot.path.len() >= path.len() && spot.path[..path.len()] == path[..];
                 at_or_below.then(|| (value.clone(), value.clone()))
             }
-        };
-        let (key, value) = found?;
+        }
+    }
+
+    fn find(&self, spot: &Spot) -> Option<Range<usize>> {
+        let (key, value) = self.entry(spot)?;
         let text = &self.text.content;
         let one_line = text.get(value.clone()).is_some_and(|text| !text.trim_end().contains('\n'));
         let range = if spot.part == Part::Value && one_line { value } else { key };
@@ -198,6 +202,24 @@ impl Places {
     fn exact(&self, spot: &Spot) -> Option<Place> {
         let found = self.layers.iter().rev().find_map(|layer| Some((layer, layer.find(spot)?)));
         found.map(|(layer, range)| layer.text.place(range.start))
+    }
+
+    /// Where `part` of the text at `spot`, or of a variable in it, was written, if it stands there letter by
+    /// letter: behind an alias or an escape it does not.
+    pub(super) fn find_part(&self, spot: &Spot, part: &str) -> Option<(Arc<Text>, Range<usize>)> {
+        let variables = self.used.get(&spot.path).into_iter().flat_map(|filled| &filled.names);
+        let spots = variables.map(|name| Spot::value(&["vars", name]));
+        std::iter::once(spot.clone()).chain(spots).find_map(|spot| self.part_of(&spot, part))
+    }
+
+    fn part_of(&self, spot: &Spot, part: &str) -> Option<(Arc<Text>, Range<usize>)> {
+        let found = self.layers.iter().rev().find_map(|layer| Some((layer, layer.entry(spot)?.1)));
+        let (layer, value) = found?;
+        let text = layer.text.content.get(value.clone())?;
+        // `{{name}}` stands for a text, and `${name}` is the shell's.
+        let is_meant = |at: &usize| !text[..*at].ends_with(['{', '$']);
+        let at = value.start + text.match_indices(part).map(|(at, _)| at).find(is_meant)?;
+        Some((layer.text.clone(), at..at + part.len()))
     }
 
     /// The text and the bytes in it at which `spot`, or the nearest thing above it, was written.

@@ -100,6 +100,8 @@ pub(super) struct Finding {
 pub(super) enum At {
     /// A key or value of the merged document.
     Spot(Spot),
+    /// A part of a text of the merged document.
+    Part(Spot, String),
     /// Bytes of a text.
     Bytes(Arc<Text>, Range<usize>),
 }
@@ -111,6 +113,12 @@ impl Finding {
 
     pub fn at(mut self, spot: Spot) -> Self {
         self.at.push((At::Spot(spot), None));
+        self
+    }
+
+    /// The finding is about `part` of the text at `spot`.
+    pub fn at_part(mut self, spot: Spot, part: &str) -> Self {
+        self.at.push((At::Part(spot, part.to_owned()), None));
         self
     }
 
@@ -135,6 +143,7 @@ impl Finding {
             let (text, range) = match at {
                 At::Bytes(text, range) => (text, range),
                 At::Spot(spot) => places.find(&spot)?,
+                At::Part(spot, part) => places.find_part(&spot, &part).or_else(|| places.find(&spot))?,
             };
             Some((text, range, label))
         };

@@ -136,7 +136,8 @@ impl Work<'_> {
                     let name = &open[..open.find(|c| !is_of_name(c)).unwrap_or(open.len())];
                     let found = Finding::new("open_variable", format!("`${{{name}` has no `}}`"));
                     let help = format!("write `${{{name}}}`, or `$${{{name}` for the text itself");
-                    self.report(found.help(help), path);
+                    let part = &from[..from.len() - open.len() + name.len()];
+                    self.report(found.help(help), path, part);
                     return None;
                 }
                 rest = from;
@@ -151,7 +152,7 @@ impl Work<'_> {
                     other => {
                         let message =
                             format!("`{name}` is {}, which cannot be part of a text", other.describe());
-                        self.report(Finding::new("wrong_type", message), path);
+                        self.report(Finding::new("wrong_type", message), path, &from[..=end]);
                         return None;
                     }
                 },
@@ -169,7 +170,8 @@ impl Work<'_> {
             let meant = self.vars.contains_key(last) && (whole || reference.contains('.'));
             if meant {
                 let found = Finding::new("unknown_variable", format!("`${{{reference}}}` is not a variable"));
-                self.report(found.help(format!("write `${{vars.{last}}}`")), path);
+                let help = format!("write `${{vars.{last}}}`");
+                self.report(found.help(help), path, &format!("${{{reference}}}"));
                 return Err(Reported);
             }
             return Ok(Reference::Other);
@@ -185,12 +187,14 @@ impl Work<'_> {
         let names = self.vars.keys().map(String::as_str).collect::<Vec<_>>();
         let help = self.suggestions.help(name, "variables are", names);
         let help = help.or_else(|| Some("the pipeline declares no `vars`".to_owned()));
-        self.report(Finding::new("unknown_variable", format!("unknown variable `{name}`")).help(help), path);
+        let found = Finding::new("unknown_variable", format!("unknown variable `{name}`")).help(help);
+        self.report(found, path, &format!("${{{reference}}}"));
         Err(Reported)
     }
 
-    fn report(&mut self, finding: Finding, path: &[String]) {
-        self.findings.push(finding.at(Spot { path: path.to_vec(), part: Part::Value }));
+    /// Reports what is wrong with `part` of the text at `path`.
+    fn report(&mut self, finding: Finding, path: &[String], part: &str) {
+        self.findings.push(finding.at_part(Spot { path: path.to_vec(), part: Part::Value }, part));
     }
 }
 

@@ -46,6 +46,8 @@ const LISTS: [&str; 3] = [TAG, PROFILE, SET];
 const TAG: &str = "tag";
 const PROFILE: &str = "profile";
 const SET: &str = "set";
+/// Of these there are numbers alone; all others of a run itself are texts.
+const NUMBERS: [&str; 6] = ["run", "seed", "ran", "cached", "failed", "seconds"];
 /// How a run can stand.
 const STATES: [&str; 5] = ["running", "done", "failed", "interrupted", "killed"];
 
@@ -93,6 +95,11 @@ impl Column {
         self.own() == Some("started")
     }
 
+    /// Whether it is a number; `None` where runs may differ in that.
+    pub(super) fn is_number(&self) -> Option<bool> {
+        self.own().map(|name| NUMBERS.contains(&name))
+    }
+
     /// The values that it can have, where these are few.
     pub(super) fn values(&self) -> Option<&'static [&'static str]> {
         (self.own() == Some("status")).then_some(&STATES[..])
@@ -114,7 +121,8 @@ impl Column {
                     "(SELECT coalesce(
                         (SELECT value FROM final_value WHERE execution = record.execution
                            AND name = (SELECT id FROM metric_name WHERE name = {metric})),
-                        (SELECT params ->> {path} FROM definition WHERE id = record.definition))
+                        (SELECT CASE json_type(params, {path}) WHEN 'true' THEN 'true' WHEN 'false' THEN 'false'
+                           ELSE params ->> {path} END FROM definition WHERE id = record.definition))
                       FROM stage_record AS record
                       WHERE record.name = {stage} AND record.run = coalesce(run.repeats, run.id))"
                 )
@@ -166,17 +174,11 @@ impl Filter {
                 if *operator == Operator::Unequal { format!("NOT {exists}") } else { exists }
             }
             Filter::Compare(column, operator, literal) => {
-                let is_run = *column == Column::Own(0);
-                let number = match literal {
-                    Literal::Text(text) if is_run => text.strip_prefix("run_").and_then(|it| it.parse().ok()),
-                    _ => None,
-                };
-                let literal = number.map_or_else(|| literal.clone(), Literal::Number);
                 // `started = 2026-03-01` means that day.
                 let is_day = *column == Column::Own(2) && *operator == Operator::Equal;
                 let operator = if is_day { Operator::Contains } else { *operator };
                 let value = column.sql(params);
-                comparison(&value, operator, &literal, params)
+                comparison(&value, operator, literal, params)
             }
         }
     }

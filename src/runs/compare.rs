@@ -266,13 +266,15 @@ fn measured<'a>(pair: &'a Pair<'a>, better: &'a impl Fn(&str, &str) -> Better) -
     names
         .into_iter()
         .map(|name| {
-            let values: Vec<Option<f64>> = executions
-                .iter()
-                .map(|execution| {
-                    execution.and_then(|execution| execution.metrics.get(name).copied().flatten())
-                })
-                .collect();
-            MetricRow::new(pair.name(), name, better(pair.kind(), name), values, shared)
+            let values = |name: &str| -> Vec<Option<f64>> {
+                let value = |at: usize| executions[at]?.metrics.get(name).copied().flatten();
+                (0..executions.len()).map(value).collect()
+            };
+            let mut row = MetricRow::new(pair.name(), name, better(pair.kind(), name), values(name), shared);
+            if let Some(total) = total_of(name) {
+                row.leave_open_for_other(&values(&total));
+            }
+            row
         })
         .collect()
 }
@@ -286,6 +288,21 @@ impl MetricRow {
         let verdicts = differences.iter().map(|difference| verdict(better, *difference)).collect();
         Self { stage: stage.into(), name: name.into(), better, values, differences, verdicts, shared }
     }
+
+    /// Calls no value better or worse whose total is not that of the first run.
+    fn leave_open_for_other(&mut self, totals: &[Option<f64>]) {
+        for (verdict, total) in self.verdicts.iter_mut().zip(totals) {
+            if *total != totals[0] && matches!(verdict, Verdict::Better | Verdict::Worse) {
+                *verdict = Verdict::Changed;
+            }
+        }
+    }
+}
+
+/// The metric that says of how many items `name` is the number of some: more of more is not better.
+fn total_of(name: &str) -> Option<String> {
+    let (of, part) = name.rsplit_once('.')?;
+    matches!(part, "tp" | "fp" | "fn" | "tn").then(|| format!("{of}.count"))
 }
 
 fn verdict(better: Better, difference: Option<f64>) -> Verdict {

@@ -214,25 +214,33 @@ impl RunsError {
             Some(CannotOpen | DiskFull | PermissionDenied | ReadOnly | SystemIoFailure)
         );
         match may_be_the_disk.then(|| refusal(&path)).flatten() {
-            Some(source) => Self::File { what: "write", path, source },
+            Some((path, source)) => Self::File { what: "write", path, source },
             None => Self::Database { path, source },
         }
     }
 
     /// Whether the database cannot be used because nothing can be written where it lies.
-    pub(super) fn is_read_only(&self) -> bool {
-        use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
-        matches!(self, Self::File { source, .. } if matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem))
+    pub(super) fn takes_nothing(&self) -> bool {
+        use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, StorageFull};
+        matches!(self, Self::File { source, .. } if matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem | StorageFull))
+    }
+
+    /// Whether the database or the disk failed, rather than that something was asked for that is not there.
+    pub fn is_failure(&self) -> bool {
+        matches!(
+            self,
+            Self::Database { .. } | Self::File { .. } | Self::Gone { .. } | Self::UnknownExecutions { .. }
+        )
     }
 }
 
-/// Why the system takes no data for `path`, if it does not.
-fn refusal(path: &Path) -> Option<io::Error> {
-    if let Err(RunsError::File { source, .. }) = is_writable(path) {
-        return Some(source);
+/// Which file of the database at `path` the system takes no data for, and why, if it does not.
+fn refusal(path: &Path) -> Option<(PathBuf, io::Error)> {
+    if let Err(RunsError::File { path, source, .. }) = is_writable(path) {
+        return Some((path, source));
     }
     let room = statvfs(folder_of(path)).ok()?;
-    (room.f_bavail * room.f_frsize < NEEDED).then(|| Errno::NOSPC.into())
+    (room.f_bavail * room.f_frsize < NEEDED).then(|| (path.to_owned(), Errno::NOSPC.into()))
 }
 
 /// Whether the database at `path` can be written, with the files that SQLite has beside it; the error

@@ -224,12 +224,21 @@ impl<'a> Reader<'a> {
             self.at += value.len();
             return Ok(Filter::Compare(column, *operator, Literal::Text(time)));
         }
-        self.at += value.len();
-        let literal = match value.parse::<f64>() {
-            _ if quoted => Literal::Text(plain.to_owned()),
-            Ok(number) => Literal::Number(number),
-            Err(_) => Literal::Text(value.to_owned()),
+        let contains = *operator == Operator::Contains;
+        let is_number = if contains { Some(false) } else { column.is_number() };
+        let literal = match plain.strip_prefix("run_").filter(|_| name == "run").unwrap_or(plain).parse() {
+            Ok(number) if is_number.unwrap_or(!quoted) => Literal::Number(number),
+            Err(_) if is_number == Some(true) => {
+                let help = match name {
+                    "run" => "write a run as `run = 12` or `run >= run_12`",
+                    "seconds" => "write a time in seconds: `seconds > 90`",
+                    _ => "write a number, such as `cached > 0`",
+                };
+                return Err(self.wrong(value, format!("`{name}` is a number, and `{plain}` is none"), help));
+            }
+            _ => Literal::Text(plain.to_owned()),
         };
+        self.at += value.len();
         Ok(Filter::Compare(column, *operator, literal))
     }
 

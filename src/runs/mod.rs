@@ -101,12 +101,13 @@ impl RunsDb {
 
     /// Opens the database at `path` for asking: it is an error when nothing was recorded yet.
     ///
-    /// Where nothing can be written, not even a lock, a copy is read, and writing is an error.
+    /// Where nothing can be written, not even a lock, a copy is read, and writing is an error: what gives room
+    /// on a full disk has to know what is needed.
     pub fn open_existing(path: &Path) -> Result<Self, RunsError> {
         match path.try_exists() {
             Ok(false) => Err(RunsError::None { path: path.to_owned() }),
             Ok(true) => match Self::open(path) {
-                Err(err) if err.is_read_only() => Self::open_copy(path),
+                Err(err) if err.takes_nothing() => Self::open_copy(path),
                 opened => opened,
             },
             Err(source) => Err(RunsError::File { what: "look for", path: path.to_owned(), source }),
@@ -114,16 +115,22 @@ impl RunsDb {
     }
 
     fn open_copy(path: &Path) -> Result<Self, RunsError> {
-        let failed = |source| RunsError::File { what: "copy, to read it,", path: path.to_owned(), source };
-        let folder = tempfile::tempdir().map_err(failed)?;
+        let failed = |path: &Path, source| RunsError::File {
+            what: "copy, to read it,",
+            path: path.to_owned(),
+            source,
+        };
+        let folder = tempfile::tempdir().map_err(|source| failed(path, source))?;
         let copy = folder.path().join("runs.db");
+        // The copies can be written, whatever the originals allow.
         for ending in ["", "-wal"] {
             let (from, to) = (beside(path, ending), beside(&copy, ending));
-            match std::fs::copy(from, &to) {
+            match std::fs::copy(&from, &to) {
                 Err(err) if err.kind() == ErrorKind::NotFound && ending == "-wal" => continue,
-                copied => copied.map_err(failed)?,
+                copied => copied.map_err(|source| failed(&from, source))?,
             };
-            std::fs::set_permissions(&to, Permissions::from_mode(0o600)).map_err(failed)?;
+            let permissions = Permissions::from_mode(0o600);
+            std::fs::set_permissions(&to, permissions).map_err(|source| failed(&from, source))?;
         }
         let Self { conn, .. } = Self::open(&copy)?;
         let refused = |source| RunsError::database(path, source);

@@ -169,20 +169,26 @@ impl RunsDb {
         })
     }
 
-    /// The latest result that satisfied a stage called `stage` in a run of `file`, else of any file.
+    /// The latest result that satisfied a stage called `stage` in a run of `file`, else of any file whose
+    /// pipeline has this name: it may have been moved.
     ///
     /// `before` leaves out that run and later ones.
     pub fn previous(
         &self,
         file: &Path,
+        pipeline: &str,
         stage: &str,
         before: Option<RunId>,
     ) -> Result<Option<Previous>, RunsError> {
         let file = file.to_string_lossy();
         let before = before.map_or(i64::MAX, |run| run.0);
         self.read(|conn| {
-            let same_file = previous(conn, Some(&file), stage, before)?;
-            if same_file.is_some() { Ok(same_file) } else { previous(conn, None, stage, before) }
+            let same_file = previous(conn, "run.file", &file, stage, before)?;
+            if same_file.is_some() {
+                Ok(same_file)
+            } else {
+                previous(conn, "run.pipeline", pipeline, stage, before)
+            }
         })
     }
 
@@ -273,22 +279,24 @@ impl RunsDb {
     }
 }
 
+/// The latest result of `stage` in a run that has `value` in `column`.
 fn previous(
     conn: &Connection,
-    file: Option<&str>,
+    column: &str,
+    value: &str,
     stage: &str,
     before: i64,
 ) -> rusqlite::Result<Option<Previous>> {
     // Records are in order of time within a file: see `share_records`.
     let found = conn
-        .prepare_cached(
+        .prepare_cached(&format!(
             "SELECT record.run, execution.hashed, execution.kind FROM stage_record AS record
              JOIN execution ON execution.id = record.execution
              JOIN run ON run.id = record.run
-             WHERE record.name = ?1 AND record.run < ?2 AND (?3 IS NULL OR run.file = ?3)
+             WHERE record.name = ?1 AND record.run < ?2 AND {column} = ?3
              ORDER BY record.run DESC LIMIT 1",
-        )?
-        .query_row((stage, before, file), |row| {
+        ))?
+        .query_row((stage, before, value), |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
         })
         .optional()?;

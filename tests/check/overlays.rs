@@ -127,6 +127,7 @@ fn a_setting_that_reaches_nothing_says_what_could_be_set() {
         ("trunk=2", "`trunk` is a stage, not a value"),
         ("=2", "not a dotted path"),
         ("vars.tokns=2", "did you mean `tokens`?"),
+        ("count=2", "`count` is a variable: write `--set vars.count=…`"),
         ("stages.trnk.with.blocks=2", "the pipeline has no stage `trnk`"),
         ("trunk.resources.cpus=2", "write `--set stages.trunk.resources.cpus=…`"),
         ("trunk.blocks.more=2", "so it has no `more` to set"),

@@ -120,9 +120,9 @@ fn an_unknown_parameter_is_compared_with_the_known_ones() {
 fn an_unknown_variable_is_compared_with_the_known_ones() {
     insta::assert_snapshot!(refused("vars.count", "vars.cuont"), @r#"
      x unknown variable `cuont`
-      ,-[pipelines/a.yaml:5:51]
+      ,-[pipelines/a.yaml:5:52]
     5 |   reviews: { kind: sample_reviews, with: { train: "${vars.cuont}", test: 20 } }
-      :                                                   ^^^^^^^^^^^^^^^
+      :                                                    ^^^^^^^^^^^^^
       `----
      help: did you mean `count`?
     "#);
@@ -440,9 +440,9 @@ fn a_variable_without_its_brace_is_no_text() {
     let open = "stages: { a: { kind: shell, with: { command: \"echo ${vars.n\" } } }\nvars: { n: 1 }";
     insta::assert_snapshot!(Lab::new(open).refused(&[]), @r#"
      x `${vars.n` has no `}`
-      ,-[pipelines/a.yaml:1:46]
+      ,-[pipelines/a.yaml:1:52]
     1 | stages: { a: { kind: shell, with: { command: "echo ${vars.n" } } }
-      :                                              ^^^^^^^^^^^^^^^
+      :                                                    ^^^^^^^^
       `----
      help: write `${vars.n}`, or `$${vars.n` for the text itself
     "#);

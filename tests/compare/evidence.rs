@@ -104,6 +104,27 @@ fn other_test_sets_are_refused_with_the_input_that_differs() {
 }
 
 #[test]
+fn more_of_more_reviews_is_called_neither_better_nor_worse() {
+    let lab = two_runs(&predictions((0..20).map(|_| true)), &predictions((0..30).map(|at| at > 4)));
+    let said = lab.pipe(&["compare", "1", "2", "--any-test-set"]).success().stdout;
+    let line = |metric: &str| said.lines().find(|line| line.starts_with(metric)).unwrap();
+    assert!(line("eval.m.tp").ends_with("+5"), "{said}");
+    assert!(line("eval.m.fn").ends_with("+5"), "{said}");
+    assert!(line("eval.m.accuracy ").ends_with("worse"), "{said}");
+}
+
+#[test]
+fn a_run_that_is_named_twice_is_shown_once_and_with_itself_where_there_is_no_other() {
+    let lab = two_runs(&predictions((0..20).map(|_| true)), &predictions((0..20).map(|at| at > 4)));
+    let said = lab.pipe(&["compare", "1", "@last~1"]).success();
+    assert_eq!(said.stderr, "note: run_1 is named more than once\n");
+    assert!(said.stdout.contains("nothing differed"), "{}", said.stdout);
+    let said = lab.pipe(&["compare", "1", "2", "run_1", "--csv"]).success();
+    assert_eq!(said.stderr, "note: run_1 is named more than once\n");
+    assert_eq!(said.stdout, lab.pipe(&["compare", "1", "2", "--csv"]).success().stdout);
+}
+
+#[test]
 fn the_parameter_that_makes_test_sets_differ_is_named() {
     let lab = Lab::new(crate::lab::EXPERIMENT);
     lab.run(&[]).success();

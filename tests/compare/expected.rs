@@ -47,6 +47,17 @@ values: The article
 }
 
 #[test]
+fn what_was_not_measured_is_one_line() {
+    let lab = project(TWO);
+    lab.edit("stages:", "stages:\n  other: { kind: sample_reviews, with: { train: 2, test: 2 } }");
+    let said = lab.run(&["--until", "other"]).success().stdout;
+    assert_eq!(said.trim(), "2 expected values not measured");
+    lab.write("a.csv", "id,length,label,score,prediction\nr1,5,0,0.9,1\nr2,5,0,0.1,0\n");
+    let said = lab.run(&[]).success().stdout;
+    assert!(said.ends_with("values: The article\n1 expected value not measured (eval.m.recall)\n"), "{said}");
+}
+
+#[test]
 fn what_is_expected_is_in_no_key_and_a_profile_can_take_it_away() {
     let lab = project(TWO);
     lab.run(&[]).success();

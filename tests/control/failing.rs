@@ -86,3 +86,20 @@ fn the_time_of_a_stage_that_fails_again_and_again_holds_all_of_its_attempts() {
     lab.run(&[]).ends_with_code(1);
     assert!(lab.ask::<f64>("SELECT duration FROM stage_record") > 0.6);
 }
+
+#[test]
+fn a_stage_that_asks_for_more_than_there_is_gets_what_there_is_and_that_is_said_once() {
+    let lab = Lab::new(
+        "stages:
+  a: { kind: shell, resources: { cpus: 500 }, with: { command: 'echo {threads} > {out.y}', outputs: [y] } }
+  b: { kind: shell, resources: { cpus: 600 }, in: { x: a }, with: { command: 'cp {in.x} {out.y}', outputs: [y] } }
+",
+    );
+    let said = lab.run(&["-j", "1"]).success().stderr;
+    assert!(said.contains("note a asks for 500 cores and gets 1, all that this run may use"), "{said}");
+    assert_eq!(said.matches("asks for").count(), 1, "{said}");
+    assert!(!lab.run(&["-j", "1"]).success().stderr.contains("asks for"), "nothing ran");
+    lab.edit("cpus: 500", "memory: 900TiB");
+    let said = lab.run(&["--force=a"]).success().stderr;
+    assert!(said.contains("a asks for 900 TiB of memory and gets "), "{said}");
+}

@@ -21,9 +21,9 @@ fn the_reference_of_the_command_line_is_the_help_of_every_verb() {
     let mut command = pipe::cli::Cli::command().term_width(100);
     command.build();
     let mut text = format!(
-        "{HEAD}# Command line\n\nWhat `pipe --help` and `pipe VERB --help` print. Exit codes: 0 done, 1 a stage \
-         failed, 2 something\nyou wrote cannot be used, 130 stopped by Ctrl-C (or SIGTERM or SIGHUP). Results go to \
-         standard output,\nwhat is said about them to standard error.\n"
+        "{HEAD}# Command line\n\nWhat `pipe --help` and `pipe VERB --help` print. Exit codes: 0 done, 1 something \
+         failed (a\nstage, the disk), 2 something you wrote cannot be used, 130 stopped by Ctrl-C (or SIGTERM or SIGHUP). \
+         Results\ngo to standard output, what is said about them to standard error.\n"
     );
     write_help(&mut text, "pipe", &mut command);
     for verb in command.get_subcommands_mut().filter(|verb| !verb.is_hide_set() && verb.get_name() != "help")

@@ -119,6 +119,18 @@ fn a_cache_that_cannot_be_written_is_one_error_before_anything_runs_unless_all_a
 }
 
 #[test]
+fn an_index_that_cannot_be_made_makes_a_run_slower_and_no_more() {
+    let lab = Lab::new(
+        "stages: { a: { kind: shell, in: { x: { dir: data } }, with: { command: 'ls {in.x} > {out.y}', outputs: [y] } } }",
+    );
+    fs::create_dir_all(lab.path("cache/v1/index.db/in_the_way")).unwrap();
+    fs::create_dir(lab.path("data")).unwrap();
+    lab.write("data/file", "1");
+    assert_eq!(lab.run(&[]).success().stages("done"), ["a"]);
+    assert_eq!(lab.run(&[]).success().stages("cached"), ["a"]);
+}
+
+#[test]
 fn an_unknown_stage_or_device_is_the_persons_mistake() {
     let lab = Lab::new(EXPERIMENT);
     let said = lab.run(&["--until", "lara"]).ends_with_code(2);

@@ -35,6 +35,8 @@ fn a_curve_becomes_an_svg_file_that_needs_nothing_else() {
 
 #[test]
 fn what_cannot_be_drawn_is_refused_with_what_can() {
+    let said = trained().pipe(&["plot", "run_1"]).ends_with_code(2).stderr;
+    assert!(said.contains("no metric is named") && said.contains("lora.loss"), "{said}");
     let said = trained().pipe(&["plot", "run_1", "lora.los"]).ends_with_code(2).stderr;
     assert!(
         said.contains("`lora.los` has no values at steps in run_1") && said.contains("lora.loss"),

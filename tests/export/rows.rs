@@ -85,3 +85,26 @@ fn an_unknown_run_or_form_is_refused_with_what_there_is() {
     let said = lab.pipe(&["export", "run_1", "--to", "csv", "--out", "runs.db/x"]).ends_with_code(2);
     assert!(said.stderr.contains("cannot write `runs.db/x`"), "{}", said.stderr);
 }
+
+#[test]
+fn what_is_asked_for_with_out_brings_its_folder_and_a_disk_that_is_full_is_no_wrong_word() {
+    let lab = trained();
+    for (number, verb) in
+        ["report 1", "export 1 --to csv", "export 1 --to jsonl", "plot 1 lora.loss", "schema"]
+            .iter()
+            .enumerate()
+    {
+        let words =
+            |out: &str| -> Vec<String> { verb.split(' ').chain(["--out", out]).map(str::to_owned).collect() };
+        let pipe = |words: &[String]| lab.pipe(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        let file = format!("new/{number}/file.svg");
+        pipe(&words(&file)).success();
+        assert!(lab.path(&file).is_file(), "{verb}");
+        let said = pipe(&words(&format!("{file}/x.svg"))).ends_with_code(2).stderr;
+        assert!(said.contains("cannot write `new/"), "{verb}: {said}");
+        if std::path::Path::new("/dev/full").exists() && !verb.starts_with("plot") {
+            let said = pipe(&words("/dev/full")).ends_with_code(1).stderr;
+            assert!(said.contains("cannot write `/dev/full`: No space left"), "{verb}: {said}");
+        }
+    }
+}

@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::Read,
     num::NonZero,
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -29,17 +29,34 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn run(lab: &Lab, arguments: &[&str], environment: &[(&str, &str)], (columns, rows): (u16, u16)) -> Self {
+    fn run(lab: &Lab, arguments: &[&str], environment: &[(&str, &str)], size: (u16, u16)) -> Self {
+        let command = lab.command(&[&["run", "pipelines/p.yaml"], arguments].concat());
+        Self::start(command, false, environment, size)
+    }
+
+    /// Any verb, with what it prints on the terminal as well.
+    fn verb(lab: &Lab, arguments: &[&str], size: (u16, u16)) -> Self {
+        Self::start(lab.command(arguments), true, &[], size)
+    }
+
+    fn start(
+        mut command: Command,
+        prints: bool,
+        environment: &[(&str, &str)],
+        (columns, rows): (u16, u16),
+    ) -> Self {
         let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&controller).unwrap();
         unlockpt(&controller).unwrap();
         let name = ptsname(&controller, Vec::new()).unwrap();
         let user = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
         resize(&controller, columns, rows);
-        let mut command = lab.command(&[&["run", "pipelines/p.yaml"], arguments].concat());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(user).env("TERM", "xterm-256color");
+        let stdout = if prints { user.try_clone().unwrap().into() } else { Stdio::null() };
+        command.stdin(Stdio::null()).stdout(stdout).stderr(user).env("TERM", "xterm-256color");
         command.env_remove("NO_COLOR").env_remove("CLICOLOR_FORCE").envs(environment.iter().copied());
         let pipe = command.spawn().unwrap();
+        // Else the terminal would stay open on this side.
+        drop(command);
         let emulator = vt100::Parser::new(some(rows), some(columns), 1000);
         Self { controller: controller.into(), emulator, written: Vec::new(), pipe }
     }
@@ -240,4 +257,26 @@ fn ctrl_c_is_answered_at_once_and_a_second_one_leaves_the_terminal_clean() {
     let rows = terminal.end();
     assert!(!rows.iter().any(|row| row.contains("running")), "{rows:?}");
     assert_eq!(terminal.emulator.screen().cursor_position().1, 0);
+}
+
+#[test]
+fn what_lineage_and_check_print_is_broken_between_words() {
+    let lab = Lab::new(
+        "stages:
+  a_stage_with_a_long_name: { kind: shell, with: { command: 'echo a few words that are more than a line of a terminal has room for > {out.written_words}', outputs: [written_words], params: { unused: 1 } } }
+  another_stage_with_a_long_name: { kind: shell, in: { words_of_the_first: a_stage_with_a_long_name }, with: { command: 'cp {in.words_of_the_first} {out.y}', outputs: [y] } }
+profiles: { a_first_profile: {}, a_second_profile: {}, a_third_profile: {} }
+",
+    );
+    lab.run(&[]).success();
+    let last = "another_stage_with_a_long_name";
+    for (verb, lines) in [(&["check", "pipelines/p.yaml"][..], 5), (&["lineage", "1", last][..], 19)] {
+        let rows = Terminal::verb(&lab, verb, (60, 60)).end();
+        assert_eq!(rows.len(), lines, "{}", rows.join("\n"));
+        let plain = lab.pipe(verb).success();
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let mut printed = words(&plain.stdout);
+        printed.extend(words(&plain.stderr));
+        assert_eq!(words(&rows.join(" ")), printed);
+    }
 }

@@ -8,7 +8,7 @@ use crate::lab::{Lab, stage};
 
 fn pipe(lab: &Lab, words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pipe"));
-    command.arg("--root").arg(lab.folder.path()).args(words).output().expect("`pipe` starts")
+    command.env("PIPE_ROOT", lab.folder.path()).args(words).output().expect("`pipe` starts")
 }
 
 fn said(lab: &Lab, words: &[&str]) -> String {
@@ -143,6 +143,35 @@ fn metrics_and_parameters_that_no_run_has_are_refused_with_what_was_meant() {
     said(&lab, &["runs", "--columns", "lora.deep"]);
     let empty = Lab::new();
     said(&empty, &["runs", "--columns", "lora.rank"]);
+}
+
+#[test]
+fn a_value_is_read_as_what_its_column_holds() {
+    let mut lab = Lab::new();
+    let mut start = Lab::start("toy.yaml");
+    start.profiles = vec!["1".into()];
+    lab.run_as(start, &[stage("a", "x", json!({ "on": true, "off": false }))]);
+    said(&lab, &["note", "1", "seen 007 times"]);
+    for (condition, is_met) in [
+        ("profile = 1", true),
+        ("profile = 1.0", false),
+        ("note ~ 007", true),
+        ("seed = '1337' and run = run_1", true),
+        ("a.on = true and a.off != true", true),
+        ("a.on = false", false),
+    ] {
+        assert_eq!(!meet(&lab, condition).is_empty(), is_met, "{condition}");
+    }
+    for (condition, wanted) in [
+        ("seconds > 1s", "`seconds` is a number, and `1s` is none"),
+        ("seconds > 1s", "write a time in seconds: `seconds > 90`"),
+        ("run = baseline", "write a run as `run = 12` or `run >= run_12`"),
+        ("cached != 'all'", "`cached` is a number, and `all` is none"),
+    ] {
+        let output = pipe(&lab, &["runs", "--where", condition]);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && text.contains(wanted), "`{wanted}` is not in\n{text}");
+    }
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn runs_that_only_find_the_same_again_share_their_records() {
     assert_eq!(count(&lab.path(), "SELECT count(*) FROM stage WHERE run = 4 AND since = 1"), 2);
     assert_eq!(lab.db.load(RunId(4)).unwrap().stages, lab.db.load(RunId(2)).unwrap().stages);
     assert_eq!(lab.db.run(RunId(7)).unwrap().outcomes.cached, 2);
-    let previous = |before| lab.db.previous(Path::new("toy.yaml"), "train", before).unwrap().unwrap();
+    let previous = |before| lab.db.previous(Path::new("toy.yaml"), "toy", "train", before).unwrap().unwrap();
     assert_eq!(previous(None).run, RunId(7));
     assert_eq!(previous(None).hashed, a[0].hashed());
     assert_eq!(previous(Some(RunId(6))).hashed, b[0].hashed());
@@ -109,14 +109,15 @@ fn stages_may_be_recorded_in_parts_and_again() {
 }
 
 #[test]
-fn previous_looks_in_the_same_file_first() {
+fn previous_looks_in_the_same_file_first_and_in_no_other_pipeline() {
     let mut lab = Lab::new();
     let train = |rank: u32| [stage("train", "sgd", json!({ "rank": rank }))];
     lab.run_as(Lab::start("a.yaml"), &train(1));
     lab.run_as(Lab::start("b.yaml"), &train(2));
-    let run = |file| lab.db.previous(Path::new(file), "train", None).unwrap().unwrap().run;
+    let run = |file| lab.db.previous(Path::new(file), "toy", "train", None).unwrap().unwrap().run;
     assert_eq!((run("a.yaml"), run("b.yaml"), run("new.yaml")), (RunId(1), RunId(2), RunId(2)));
-    assert_eq!(lab.db.previous(Path::new("a.yaml"), "other", None).unwrap(), None);
+    assert_eq!(lab.db.previous(Path::new("a.yaml"), "toy", "other", None).unwrap(), None);
+    assert_eq!(lab.db.previous(Path::new("new.yaml"), "new", "train", None).unwrap(), None);
 }
 
 #[test]

@@ -13,8 +13,7 @@ use crate::lab::{Lab, Stage, after, execution, record, stage};
 /// Runs `pipe` with the words of `line` in the lab's project.
 fn pipe(lab: &Lab, line: &str) -> Output {
     Command::new(env!("CARGO_BIN_EXE_pipe"))
-        .arg("--root")
-        .arg(lab.folder.path())
+        .env("PIPE_ROOT", lab.folder.path())
         .args(line.split(' '))
         .output()
         .expect("`pipe` starts")
@@ -218,10 +217,35 @@ fn names_that_mean_nothing_are_refused_with_a_suggestion() {
     assert_eq!(output.status.code(), Some(2));
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(
-        text.contains("no runs are recorded here yet") && text.contains("start with `pipe run FILE`"),
+        text.contains("no runs are recorded here yet") && text.contains("start with `pipe run --root "),
         "{text}"
     );
     assert_eq!(std::fs::read_dir(empty.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn commands_that_are_named_have_the_root_that_was_given() {
+    let lab = three_runs();
+    let command = |line: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pipe"));
+        let output = command.args(line.split(' ')).arg("--root").arg(lab.folder.path()).output().unwrap();
+        String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap()
+    };
+    let root = format!("--root {}", lab.folder.path().display());
+    for (line, named) in [
+        ("lineage 1 nix", format!("`pipe show {root} run_1 --json`")),
+        ("runs --limit 1", format!("`pipe runs {root} --all`")),
+        ("show 3", format!("`pipe logs {root} run_3 lora`")),
+        ("rm 2", format!("`pipe restore {root} run_2`")),
+        (
+            "runs --where lora.deep=1",
+            format!("`pipe show {root} RUN --all` lists the metrics of `lora`, `pipe stages KIND`"),
+        ),
+    ] {
+        let said = command(line);
+        let flat = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(flat.contains(&named), "`{named}` is not in\n{said}");
+    }
 }
 
 #[test]
@@ -338,8 +362,7 @@ fn a_time_is_compared_with_times() {
     let lab = three_runs();
     for wrong in ["yesterday", "2026-13-45", "202", "12", "'2026-03-01 25:00'", "2026-03-01T10:00+02:00"] {
         let output = Command::new(env!("CARGO_BIN_EXE_pipe"))
-            .arg("--root")
-            .arg(lab.folder.path())
+            .env("PIPE_ROOT", lab.folder.path())
             .args(["runs", "--where", &format!("started >= {wrong}")])
             .output()
             .unwrap();
@@ -351,8 +374,7 @@ fn a_time_is_compared_with_times() {
         ["2000", "2000-01", "2000-01-31", "2000-01-31T10", "'2000-01-31 10:30'", "2000-01-31T10:30:00Z"]
     {
         let output = Command::new(env!("CARGO_BIN_EXE_pipe"))
-            .arg("--root")
-            .arg(lab.folder.path())
+            .env("PIPE_ROOT", lab.folder.path())
             .args(["runs", "--where", &format!("started >= {right}")])
             .output()
             .unwrap();

@@ -38,6 +38,96 @@ fn unknown_placeholders_are_told_with_the_one_that_was_meant() {
 }
 
 #[test]
+fn the_caret_of_a_placeholder_stands_at_the_placeholder() {
+    let lab = Lab::new(
+        r#"vars: { tool: "python3 {in.tol}" }
+stages:
+  one: { kind: shell, with: { command: "echo \"é\" {{in.x}} {in.x}" } }
+  folded:
+    kind: shell
+    with:
+      command: >-
+        echo a
+        b {out.o} '{threads}'
+  words: { kind: shell, with: { command: [echo, "{in.x}", "{parms.y}"] } }
+  variable: { kind: shell, with: { command: "echo ${vars.nix}" } }
+  in_variable: { kind: shell, with: { command: "${vars.tool} -v" } }
+  twice: { kind: shell, with: { command: "echo {threads} '{threads}'" } }
+  escaped: { kind: shell, with: { command: "echo \x7bin.x}" } }
+"#,
+    );
+    let said = lab.pipe(&["check", "pipelines/p.yaml", "--set", "words.params.a={threads}"]);
+    insta::assert_snapshot!(said.ends_with_code(2).stderr, @r#"
+      x `command` speaks of input `tol`, which stage `in_variable` does not have
+       ,-[pipelines/p.yaml:1:24]
+     1 | vars: { tool: "python3 {in.tol}" }
+       :                        ^^^^^^^^
+       `----
+      help: write `in: { tol: SOURCE }`
+
+      x `command` speaks of input `x`, which stage `one` does not have
+       ,-[pipelines/p.yaml:3:61]
+     3 |   one: { kind: shell, with: { command: "echo \"é\" {{in.x}} {in.x}" } }
+       :                                                             ^^^^^^
+       `----
+      help: write `in: { x: SOURCE }`
+
+      x `folded.command`: unknown placeholder `{out.o}`
+       ,-[pipelines/p.yaml:9:11]
+     9 |         b {out.o} '{threads}'
+       :           ^^^^^^^
+       `----
+      help: name the output: `outputs: [o]`
+
+      x `folded.command`: `{threads}` stands inside quotes
+       ,-[pipelines/p.yaml:9:20]
+     9 |         b {out.o} '{threads}'
+       :                    ^^^^^^^^^
+       `----
+      help: leave the quotes out, values are quoted already; or write `command` as a list of words,
+            which needs none
+
+      x `command.1` speaks of input `x`, which stage `words` does not have
+        ,-[pipelines/p.yaml:10:50]
+     10 |   words: { kind: shell, with: { command: [echo, "{in.x}", "{parms.y}"] } }
+        :                                                  ^^^^^^
+        `----
+      help: write `in: { x: SOURCE }`
+
+      x `words.command.2`: unknown placeholder `{parms.y}`
+        ,-[pipelines/p.yaml:10:60]
+     10 |   words: { kind: shell, with: { command: [echo, "{in.x}", "{parms.y}"] } }
+        :                                                            ^^^^^^^^^
+        `----
+      help: did you mean `{params.a}`?
+
+      x unknown variable `nix`
+        ,-[pipelines/p.yaml:11:51]
+     11 |   variable: { kind: shell, with: { command: "echo ${vars.nix}" } }
+        :                                                   ^^^^^^^^^^^
+        `----
+      help: variables are `tool`
+
+      x `twice.command`: `{threads}` stands inside quotes
+        ,-[pipelines/p.yaml:13:42]
+     13 |   twice: { kind: shell, with: { command: "echo {threads} '{threads}'" } }
+        :                                          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+        `----
+      help: leave the quotes out, values are quoted already; or write `command` as a list of words,
+            which needs none
+
+      x `command` speaks of input `x`, which stage `escaped` does not have
+        ,-[pipelines/p.yaml:14:44]
+     14 |   escaped: { kind: shell, with: { command: "echo \x7bin.x}" } }
+        :                                            ^^^^^^^^^^^^^^^^
+        `----
+      help: write `in: { x: SOURCE }`
+
+    pipelines/p.yaml: 9 problems
+    "#);
+}
+
+#[test]
 fn wrong_parameters_are_told() {
     holds(
         &said("", "command: 'echo \"{out.a}\"', outputs: [a]"),
@@ -80,6 +170,8 @@ fn a_setting_that_no_command_takes_is_an_error_with_what_was_meant() {
     );
     let told = lab.run(&["--set", "train.params={ other: 1 }"]).ends_with_code(2).stderr;
     holds(&told, &["has no parameter `other`", "`{params.other}`"]);
+    let told = lab.run(&["--set", "train.acc=0.7"]).ends_with_code(2).stderr;
+    holds(&told, &["kind `shell` has no parameter `acc`", "did you mean `params.acc`?"]);
     for taken in ["acc=2", "deep.y=2", "old=3"] {
         lab.run(&["--set", &format!("train.params.{taken}")]).success();
     }

@@ -6,7 +6,10 @@ mod parts;
 mod sheet;
 mod words;
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::ExitCode,
+};
 
 use clap::Args;
 use jiff::Timestamp;
@@ -18,10 +21,13 @@ use super::{
     metrics::better,
     report::table_width,
 };
-use crate::runs::{
-    LoadedRun, RunsDb, RunsError,
-    compare::{Comparison, compare, compare_methods},
-    evidence::{Bootstrap, Contests},
+use crate::{
+    names::RunId,
+    runs::{
+        LoadedRun, RunsDb, RunsError,
+        compare::{Comparison, compare, compare_methods},
+        evidence::{Bootstrap, Contests},
+    },
 };
 
 /// How often a difference is drawn again.
@@ -81,14 +87,18 @@ struct Form {
 
 impl Compare {
     pub fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
-        let text = self.text(&history::open(globals)?, Timestamp::now())?;
+        let text = self.text(globals, &history::open(globals)?, Timestamp::now())?;
         history::print(globals, &text)
     }
 
-    fn text(&self, db: &RunsDb, now: Timestamp) -> Result<String, RunsError> {
-        let runs: Result<Vec<LoadedRun>, RunsError> =
-            self.runs.iter().map(|name| db.find(name).and_then(|run| db.load(run))).collect();
-        let runs = runs?;
+    fn text(&self, globals: &Globals, db: &RunsDb, now: Timestamp) -> Result<String, RunsError> {
+        let named: Vec<RunId> = self.runs.iter().map(|name| db.find(name)).collect::<Result<_, _>>()?;
+        let (mut named, again) = each_once(named);
+        again.iter().for_each(|run| globals.say(format_args!("note: {run} is named more than once")));
+        if named.len() == 1 && !again.is_empty() {
+            named.push(named[0]);
+        }
+        let runs: Vec<LoadedRun> = named.into_iter().map(|run| db.load(run)).collect::<Result<_, _>>()?;
         let (mut comparison, contests) = match runs.as_slice() {
             [run] => {
                 let methods = compare_methods(run, better);
@@ -102,7 +112,8 @@ impl Compare {
             Form { json: true, .. } => json_text(&comparison),
             Form { csv: true, .. } => csv::comma_separated(&comparison),
             Form { .. } => {
-                let sheet = parts::sheet(&runs, &comparison, &parts::Wanted { all: self.all, now, lost });
+                let wanted = parts::Wanted { globals, all: self.all, now, lost };
+                let sheet = parts::sheet(&runs, &comparison, &wanted);
                 match self.form {
                     Form { md: true, .. } => sheet::markdown(&sheet),
                     Form { html: true, .. } => sheet::html(&sheet, &comparison.columns.join(" · ")),
@@ -141,4 +152,17 @@ impl Compare {
         }
         Ok(lost)
     }
+}
+
+/// `runs` without repetitions, and those that are repeated.
+fn each_once(runs: Vec<RunId>) -> (Vec<RunId>, BTreeSet<RunId>) {
+    let (mut once, mut again) = (Vec::new(), BTreeSet::new());
+    for run in runs {
+        if once.contains(&run) {
+            again.insert(run);
+        } else {
+            once.push(run);
+        }
+    }
+    (once, again)
 }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     cli::{
-        expected,
+        Globals, expected,
         metrics::{arrow, is_detail},
         units::{ago, counted, difference, measured, shortened},
     },
@@ -24,7 +24,9 @@ use crate::{
 };
 
 /// What to say of a comparison.
-pub(super) struct Wanted {
+pub(super) struct Wanted<'a> {
+    /// Where commands that it names find the runs.
+    pub globals: &'a Globals,
     /// Every metric, values in full.
     pub all: bool,
     /// When it is said.
@@ -33,7 +35,7 @@ pub(super) struct Wanted {
     pub lost: usize,
 }
 
-pub(super) fn sheet(runs: &[LoadedRun], comparison: &Comparison, wanted: &Wanted) -> Sheet {
+pub(super) fn sheet(runs: &[LoadedRun], comparison: &Comparison, wanted: &Wanted<'_>) -> Sheet {
     let mut sheet = vec![Part::Table(heads(runs, wanted.now))];
     if !comparison.groups.is_empty() {
         sheet.push(Part::Table(groups(comparison)));
@@ -64,7 +66,7 @@ pub(super) fn sheet(runs: &[LoadedRun], comparison: &Comparison, wanted: &Wanted
         sheet.push(Part::Findings(findings.collect()));
     }
     sheet.extend(published(comparison).map(Part::Table));
-    let remarks = remarks(comparison, &chosen, wanted.lost);
+    let remarks = remarks(comparison, &chosen, wanted);
     if !remarks.is_empty() {
         sheet.push(Part::Remarks(remarks));
     }
@@ -168,7 +170,7 @@ impl<'a> Chosen<'a> {
     }
 }
 
-fn remarks(comparison: &Comparison, chosen: &Chosen<'_>, lost: usize) -> Vec<String> {
+fn remarks(comparison: &Comparison, chosen: &Chosen<'_>, wanted: &Wanted<'_>) -> Vec<String> {
     let mut remarks = Vec::new();
     if let Some(first) = comparison.evidence.first() {
         remarks.push(format!(
@@ -184,12 +186,13 @@ fn remarks(comparison: &Comparison, chosen: &Chosen<'_>, lost: usize) -> Vec<Str
         remarks.push("± is the standard deviation over seeds; 95 % and p: Welch's t-test".into());
         let pair: Vec<String> =
             comparison.groups.iter().take(2).map(|group| group.runs[0].to_string()).collect();
-        remarks.push(format!("review by review: `pipe compare {}`", pair.join(" ")));
+        let command = wanted.globals.rooted(&format!("`pipe compare {}`", pair.join(" ")));
+        remarks.push(format!("review by review: {command}"));
     }
     let all: Vec<Expected> = comparison.expected.iter().flatten().cloned().collect();
     remarks.extend(expected::sources(&all).into_iter().map(|source| format!("values: {source}")));
-    if lost > 0 {
-        remarks.push(format!("{} not kept in runs.db, so nothing is said of them", predictions(lost)));
+    if wanted.lost > 0 {
+        remarks.push(format!("{} not kept in runs.db, so nothing is said of them", predictions(wanted.lost)));
     }
     let count = remarks.len();
     if chosen.shared > 0 {

@@ -47,6 +47,8 @@ pub struct Resolved {
 pub struct ParamProblem {
     /// Dotted path below `with`, such as `targets.1`; empty for the parameters as a whole.
     pub path: String,
+    /// What of the text at `path` is wrong, such as `{out.model}`; none for all of it.
+    pub part: Option<String>,
     /// What is wrong: lowercase, no full stop.
     pub message: String,
     /// What to write instead, if known.
@@ -56,7 +58,14 @@ pub struct ParamProblem {
 impl ParamProblem {
     /// The parameter at `path` is wrong in the way that `message` says.
     pub fn new(path: &str, message: impl Into<String>) -> Self {
-        Self { path: path.into(), message: message.into(), help: None }
+        Self { path: path.into(), part: None, message: message.into(), help: None }
+    }
+
+    /// Says what of the text is wrong.
+    #[must_use]
+    pub fn part(mut self, part: impl Into<String>) -> Self {
+        self.part = Some(part.into());
+        self
     }
 
     /// Adds what to write instead.

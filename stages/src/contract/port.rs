@@ -122,6 +122,8 @@ pub struct Needed {
     pub input: String,
     /// The parameter, as a dotted path.
     pub by: String,
+    /// How the parameter speaks of it, such as `{in.reviews}`.
+    pub part: String,
 }
 
 /// The inputs and outputs of a stage.

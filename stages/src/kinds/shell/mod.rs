@@ -9,10 +9,7 @@ mod once;
 mod table;
 mod template;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -111,12 +108,24 @@ impl Command {
 
     /// The names of all placeholders.
     fn placeholders(&self) -> impl Iterator<Item = (&str, bool)> {
-        let pieces = self.texts().iter().flat_map(|text| template::pieces(text));
-        pieces.filter_map(|piece| match piece {
-            Piece::Placeholder { name, in_quotes } => Some((name, in_quotes)),
-            Piece::Text(_) => None,
-        })
+        self.texts().iter().flat_map(|text| placeholders(text))
     }
+
+    /// The dotted path of the text at `index` of [`Self::texts`].
+    fn path(&self, index: usize) -> String {
+        match self {
+            Command::Line(_) => "command".into(),
+            Command::Words(_) => format!("command.{index}"),
+        }
+    }
+}
+
+/// The names of the placeholders of a text, and whether shell quotes are open there.
+fn placeholders(text: &str) -> impl Iterator<Item = (&str, bool)> {
+    template::pieces(text).into_iter().filter_map(|piece| match piece {
+        Piece::Placeholder { name, in_quotes } => Some((name, in_quotes)),
+        Piece::Text(_) => None,
+    })
 }
 
 impl Stage for Shell {
@@ -126,9 +135,17 @@ impl Stage for Shell {
     const VERSION: u32 = 1;
 
     fn ports(params: &Params) -> Ports {
-        let inputs: BTreeSet<&str> =
-            params.command.placeholders().filter_map(|(name, _)| name.strip_prefix("in.")).collect();
-        let needed = inputs.into_iter().map(|name| Needed { input: name.into(), by: "command".into() });
+        let mut inputs = BTreeMap::new();
+        for (at, text) in params.command.texts().iter().enumerate() {
+            for name in placeholders(text).filter_map(|(name, _)| name.strip_prefix("in.")) {
+                inputs.entry(name).or_insert(at);
+            }
+        }
+        let needed = inputs.into_iter().map(|(name, at)| Needed {
+            input: name.into(),
+            by: params.command.path(at),
+            part: format!("{{in.{name}}}"),
+        });
         let mut ports =
             Ports::new().free_inputs(PortType::Any, "what the command reads, as `{in.NAME}`", needed);
         for output in &params.outputs {
@@ -172,13 +189,13 @@ impl Stage for Shell {
             }
         }
         problems.extend(check_metrics(params));
-        for (name, in_quotes) in params.command.placeholders() {
-            problems.extend(check_placeholder(params, name));
-            if in_quotes && matches!(params.command, Command::Line(_)) {
-                let message = format!("`{{{name}}}` stands inside quotes");
-                let help = "leave the quotes out, values are quoted already; \
-                            or write `command` as a list of words, which needs none";
-                problems.push(ParamProblem::new("command", message).help(help));
+        for (at, text) in params.command.texts().iter().enumerate() {
+            let path = params.command.path(at);
+            for (name, in_quotes) in placeholders(text) {
+                problems.extend(check_placeholder(params, &path, name));
+                if in_quotes && matches!(params.command, Command::Line(_)) {
+                    problems.push(in_quotes_problem(&path, text, name));
+                }
             }
         }
         problems
@@ -278,7 +295,7 @@ fn check_metrics(params: &Params) -> Option<ParamProblem> {
 }
 
 /// Says what is wrong with a placeholder; inputs are checked with the inputs of the stage.
-fn check_placeholder(params: &Params, name: &str) -> Option<ParamProblem> {
+fn check_placeholder(params: &Params, at: &str, name: &str) -> Option<ParamProblem> {
     let known = match name.split_once('.') {
         Some(("in", _)) => true,
         Some(("out", output)) => params.outputs.iter().any(|name| name == output),
@@ -313,7 +330,17 @@ fn check_placeholder(params: &Params, name: &str) -> Option<ParamProblem> {
         None if name == "metrics" => "name the file: `metrics: metrics.json`".to_owned(),
         None => format!("write `{{{{{name}}}}}` for the text `{{{name}}}`"),
     };
-    Some(ParamProblem::new("command", format!("unknown placeholder `{{{name}}}`")).help(help))
+    let written = format!("{{{name}}}");
+    Some(ParamProblem::new(at, format!("unknown placeholder `{written}`")).part(written).help(help))
+}
+
+fn in_quotes_problem(at: &str, text: &str, name: &str) -> ParamProblem {
+    let written = format!("{{{name}}}");
+    let help = "leave the quotes out, values are quoted already; \
+                or write `command` as a list of words, which needs none";
+    let problem = ParamProblem::new(at, format!("`{written}` stands inside quotes")).help(help);
+    // Of several it is not told which one is meant.
+    if text.matches(&written).count() == 1 { problem.part(written) } else { problem }
 }
 
 /// The value at a dotted path of `params`, as text.
