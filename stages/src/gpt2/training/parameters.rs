@@ -9,6 +9,7 @@ use crate::gpt2::{
     kernels::{
         gemm,
         matrix_unit::{self, Packed, PackingRoom},
+        rounding::round,
     },
 };
 
@@ -26,20 +27,22 @@ pub struct Parameter {
     name: String,
     shape: Vec<usize>,
     values: Vec<f32>,
+    /// `values` in f16 and in bf16, when first needed.
+    rounded: [OnceLock<Vec<f32>>; 2],
     tensor: Option<Matrix>,
 }
 
 impl Parameter {
     /// A parameter that stays as it is.
     pub(super) fn frozen(name: &str, shape: &[usize], values: Vec<f32>) -> Self {
-        Self { name: name.into(), shape: shape.into(), values, tensor: None }
+        Self { name: name.into(), shape: shape.into(), values, rounded: Default::default(), tensor: None }
     }
 
     /// A parameter that is trained.
     pub(super) fn trained(name: &str, shape: &[usize], values: Vec<f32>, device: &Cpu) -> Self {
         let rows = shape[0];
-        let tensor = device.tensor((values.clone(), (rows, values.len() / rows)));
-        Self { name: name.into(), shape: shape.into(), values, tensor: Some(tensor) }
+        let tensor = Some(device.tensor((values.clone(), (rows, values.len() / rows))));
+        Self { name: name.into(), shape: shape.into(), values, rounded: Default::default(), tensor }
     }
 
     /// The name in the weights or model file.
@@ -57,6 +60,20 @@ impl Parameter {
         &self.values
     }
 
+    /// The numbers in `precision`.
+    pub(super) fn rounded(&self, precision: Precision) -> &[f32] {
+        let kept = match precision {
+            Precision::F32 => return &self.values,
+            Precision::F16 => &self.rounded[0],
+            Precision::Bf16 => &self.rounded[1],
+        };
+        kept.get_or_init(|| {
+            let mut values = self.values.clone();
+            round(precision, &mut values);
+            values
+        })
+    }
+
     /// Whether weight decay applies: to tensors of two or more dimensions.
     pub fn decays(&self) -> bool {
         self.shape.len() >= 2
@@ -65,6 +82,7 @@ impl Parameter {
     /// Lets `change` alter the numbers.
     pub(super) fn change(&mut self, change: impl FnOnce(&mut [f32])) {
         change(&mut self.values);
+        self.rounded = Default::default();
         if let Some(tensor) = &mut self.tensor {
             tensor.copy_from(&self.values);
         }
@@ -105,29 +123,36 @@ impl Linear {
     /// The weight is packed once if it is frozen and there is `room`.
     fn new(weight: Parameter, bias: Parameter, room: &mut PackingRoom) -> Self {
         let mut linear = Self { weight, bias, packs: None };
-        let matrix = linear.matrix();
-        let keeps = !linear.weight.is_trained()
-            && room.take(
-                [matrix, matrix.transposed()].map(|side| Packed::bytes(side, Precision::F32)).iter().sum(),
-            );
+        let matrix = linear.matrix(Precision::F32);
+        let bytes = |side| Packed::bytes(side, Precision::F32);
+        let keeps = !linear.weight.is_trained() && room.take(bytes(matrix) + bytes(matrix.transposed()));
         linear.packs = keeps.then(Packs::default);
         linear
     }
 
-    fn matrix(&self) -> gemm::Matrix<'_> {
-        gemm::Matrix::new(self.weight.values(), self.weight.shape()[0], self.weight.shape()[1])
+    fn matrix(&self, precision: Precision) -> gemm::Matrix<'_> {
+        gemm::Matrix::new(self.weight.rounded(precision), self.weight.shape()[0], self.weight.shape()[1])
     }
 
-    /// The weight in `precision`, the same in each pass, as it was packed; `rounded` are its numbers.
-    pub fn packed(&self, precision: Precision, rounded: gemm::Matrix<'_>) -> Option<&Packed> {
-        let packs = self.packs.as_ref().filter(|_| matrix_unit::is_available(precision))?;
-        Some(packs.weight.get_or_init(|| Packed::new(rounded, precision)))
+    /// The weight in `precision`, the same in each pass, for products with rows of inputs.
+    pub fn factor(&self, precision: Precision) -> gemm::Factor<'_> {
+        let weight = self.matrix(precision);
+        let packs = self.packs(precision);
+        let packed = packs.map(|packs| packs.weight.get_or_init(|| Packed::new(weight, precision)));
+        gemm::Factor::new(weight, precision, packed)
     }
 
-    /// As [`packed`](Self::packed), for the transposed weight.
-    pub fn packed_transposed(&self, precision: Precision, rounded: gemm::Matrix<'_>) -> Option<&Packed> {
-        let packs = self.packs.as_ref().filter(|_| matrix_unit::is_available(precision))?;
-        Some(packs.transposed.get_or_init(|| Packed::new(rounded, precision)))
+    /// The transposed weight in `precision`, the same in each pass, for products with rows of outputs.
+    pub fn transposed_factor(&self, precision: Precision) -> gemm::Factor<'_> {
+        let weight = self.matrix(precision).transposed();
+        let packs = self.packs(precision);
+        let packed = packs.map(|packs| packs.transposed.get_or_init(|| Packed::new(weight, precision)));
+        gemm::Factor::new(weight, precision, packed)
+    }
+
+    /// What is packed once, where a unit takes it.
+    fn packs(&self, precision: Precision) -> Option<&Packs> {
+        self.packs.as_ref().filter(|_| matrix_unit::is_available(precision))
     }
 }
 

@@ -99,10 +99,7 @@ impl Linear {
 
     /// `x·weight + bias` in the given columns.
     fn forward(&self, pass: &Pass, x: &[f32], columns: std::ops::Range<usize>) -> Vec<f32> {
-        let precision = pass.precision;
-        let (x, weight) = (&rounded(precision, x), &rounded(precision, self.weight.values()));
-        let weight = matrix(weight, self.width());
-        let weight = Factor::new(weight, precision, self.packed(precision, weight));
+        let (x, weight) = (&rounded(pass.precision, x), self.factor(pass.precision));
         let inputs = self.weight.values().len() / self.width();
         let mut out = vec![0.0; x.len() / inputs * columns.len()];
         let bias = &self.bias.values()[columns.clone()];
@@ -143,13 +140,11 @@ impl Linear {
         of_input: &mut [f32],
     ) {
         let inputs = self.weight.values().len() / self.width();
-        let width = columns.len();
         let precision = pass.precision.backward();
-        let (upstream, weight) = (&rounded(precision, upstream), &rounded(precision, self.weight.values()));
-        let transposed = matrix(weight, self.width()).transposed();
-        let packed = self.packed_transposed(precision, transposed);
-        let transposed = Factor::new(transposed, precision, packed).rows(columns);
-        gradient::linear::input(matrix(upstream, width), transposed, target, matrix_mut(of_input, inputs));
+        let upstream = &rounded(precision, upstream);
+        let (upstream, of_input) = (matrix(upstream, columns.len()), matrix_mut(of_input, inputs));
+        let transposed = self.transposed_factor(precision).rows(columns);
+        gradient::linear::input(upstream, transposed, target, of_input);
     }
 }
 
