@@ -296,7 +296,8 @@ def main():
     try:
         for bench.rest in (False, True):
             for part in options.parts or PARTS:
-                bench.attempt(part, lambda part=part: PARTS[part](bench))
+                if part not in bench.failed:
+                    bench.attempt(part, lambda part=part: PARTS[part](bench))
         code = 1 if bench.failed else 0
     except LimitReached:
         print(f"{options.limit:.0f} s are used up: the same command goes on")
