@@ -52,10 +52,19 @@ const RESOURCE_FIELDS: [&str; 3] = ["cpus", "memory", "gpus"];
 const LONGEST_NAME: usize = 200;
 /// The most that `retry` and the like can be.
 const MOST: u64 = 1 << 20;
-const OTHER_WORDS: [(&str, &str); 10] = [
+const OTHER_WORDS: [(&str, &str); 19] = [
     ("inputs", "in"),
     ("input", "in"),
     ("from", "in"),
+    ("deps", "in"),
+    ("needs", "in"),
+    ("cmd", "command"),
+    ("run", "command"),
+    ("script", "command"),
+    ("shell", "command"),
+    ("out", "outputs"),
+    ("outs", "outputs"),
+    ("output", "outputs"),
     ("params", "with"),
     ("parameters", "with"),
     ("args", "with"),
@@ -85,6 +94,12 @@ fn complete(name: &str, draft: Draft<'_>, inputs: BTreeMap<String, Source>, seed
         resources: draft.resources,
         attempts: draft.attempts,
     })
+}
+
+/// What may be meant by a word that other tools have.
+fn other_words(field: &str) -> impl Iterator<Item = &'static str> {
+    let lower = field.to_lowercase();
+    OTHER_WORDS.into_iter().filter(move |(wrong, _)| *wrong == lower).map(|(_, right)| right)
 }
 
 /// Whether `kind` has a parameter called `name`. A schema takes longer than all the rest, so this is asked
@@ -218,12 +233,14 @@ impl Checker<'_> {
         kind: Option<&StageKind>,
     ) {
         for field in given.filter(|field| !STAGE_FIELDS.contains(&field.as_str())) {
-            let help = match kind.filter(|kind| has_parameter(kind, field)) {
-                Some(kind) => {
-                    Some(format!("it is a parameter of kind `{}`: write it under `with`", kind.name))
+            let of_kind = |kind: &StageKind| {
+                if has_parameter(kind, field) {
+                    return Some(format!("it is a parameter of kind `{}`: write it under `with`", kind.name));
                 }
-                None => self.field_help(field, &STAGE_FIELDS),
+                let meant = other_words(field).find(|meant| has_parameter(kind, meant))?;
+                Some(format!("write `{meant}`, a parameter of kind `{}`, under `with`", kind.name))
             };
+            let help = kind.and_then(of_kind).or_else(|| self.field_help(field, &STAGE_FIELDS));
             let found = Finding::new("unknown_field", format!("a stage has no field `{field}`"));
             self.findings.push(found.at(Spot::key(&["stages", stage, field])).help(help));
         }
@@ -438,10 +455,8 @@ impl Checker<'_> {
     }
 
     fn field_help(&self, field: &str, known: &[&'static str]) -> Option<String> {
-        let lower = field.to_lowercase();
-        let meant = OTHER_WORDS.iter().find(|(wrong, right)| *wrong == lower && known.contains(right));
-        match meant {
-            Some((_, right)) => Some(format!("did you mean `{right}`?")),
+        match other_words(field).find(|meant| known.contains(meant)) {
+            Some(meant) => Some(format!("did you mean `{meant}`?")),
             None => self.suggestions.help(field, "fields are", known.iter().copied()),
         }
     }

@@ -254,6 +254,13 @@ fn unknown_fields_are_refused_with_the_word_that_was_meant() {
     "#);
     let err = refused("kind: encode,", "kind: encode, blocks: 2,");
     assert!(err.contains("it is a parameter of kind `encode`: write it under `with`"), "{err}");
+    let err = refused(
+        "stages:",
+        "stages:\n  sorted: { kind: shell, cmd: 'sort {in.a}', deps: { a: b }, outs: [c] }",
+    );
+    assert!(err.contains("write `command`, a parameter of kind `shell`, under `with`"), "{err}");
+    assert!(err.contains("write `outputs`, a parameter of kind `shell`, under `with`"), "{err}");
+    assert!(err.contains("did you mean `in`?"), "{err}");
     let err = refused("short: {", "short: { profiles: {},");
     assert!(err.contains("a profile has no field `profiles`"), "{err}");
 }
