@@ -30,8 +30,8 @@ pub struct Factor<'a> {
 }
 
 impl<'a> Factor<'a> {
-    /// The numbers of `matrix` are [rounded](super::rounding::round) to `precision`, and those of the first
-    /// factor will be. `packed` holds the same.
+    /// The numbers of `matrix` are [rounded](super::rounding::round) to `precision`, as those of the first
+    /// factor have to be; `packed` holds the same.
     pub fn new(matrix: Matrix<'a>, precision: Precision, packed: Option<&'a Packed>) -> Self {
         Self { matrix, precision, packed: packed.map(Packed::panels) }
     }
