@@ -3,11 +3,11 @@
 //!
 //! The matrix unit multiplies 16 times as many numbers a cycle as the vector unit does in f32, pairs by
 //! vectors are twice as many. Factors that are bf16 numbers are multiplied as they are, on both. On the
-//! matrix unit so are all others, as precisely as in f32: an f32 number is the exact sum of three bf16 numbers, each the nearest to what the
-//! ones before leave; of the nine products of two such sums the six largest are added. The other
-//! three are below 2⁻²⁵ of the whole, half a unit in the last place of f32 (Henry, Tang and
-//! Heinecke, "Leveraging the bfloat16 artificial intelligence datatype for higher-precision
-//! computations", 2019).
+//! matrix unit so are all others, as precisely as in f32: an f32 number is the exact sum of three bf16
+//! numbers, each the nearest to what the ones before leave; of the nine products of two such sums the
+//! six largest are added. The other three are below 2⁻²⁵ of the whole, half a unit in the last place of
+//! f32 (Henry, Tang and Heinecke, "Leveraging the bfloat16 artificial intelligence datatype for
+//! higher-precision computations", 2019).
 //!
 //! Magnitudes are to lie in `2⁻⁹⁰..3.3e38`: below, parts are lost to zero; above, or where a
 //! number is infinite, the result is not a number.
