@@ -132,15 +132,29 @@ impl Globals {
     /// [`Failure::Quiet`] if the reader has gone.
     pub fn print(&self, text: impl Display) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
-        write!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(|err| match err.kind() {
-            io::ErrorKind::BrokenPipe => Failure::Quiet,
-            _ => Failure::input(format!("cannot write to standard output: {err}")).exit(1),
-        })
+        write!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(|err| unprinted(&err))
+    }
+
+    /// Copies what was asked for to standard output, byte by byte.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::print`], and that `from` cannot be read.
+    pub fn print_bytes(&self, mut from: impl io::Read) -> Result<(), Failure> {
+        let mut stdout = io::stdout().lock();
+        io::copy(&mut from, &mut stdout).and_then(|_| stdout.flush()).map_err(|err| unprinted(&err))
     }
 
     /// Writes a line of talk to standard error; a reader that has gone is no problem.
     pub fn say(&self, text: impl Display) {
         let _ = writeln!(io::stderr().lock(), "{text}");
+    }
+}
+
+fn unprinted(err: &io::Error) -> Failure {
+    match err.kind() {
+        io::ErrorKind::BrokenPipe => Failure::Quiet,
+        _ => Failure::input(format!("cannot write to standard output: {err}")).exit(1),
     }
 }
 

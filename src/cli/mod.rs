@@ -17,6 +17,7 @@ mod export;
 mod failing;
 mod failure;
 mod gc;
+mod get;
 mod globals;
 mod history;
 mod late;
@@ -81,6 +82,7 @@ Examples:
   pipe runs                                 what was run
   pipe show                                 the latest run and its metrics
   pipe compare @last~1 @last                what differed, and what came of it
+  pipe get @last train.model -o model.pt    take an output from the cache
   pipe report @last --out report.html       one page to look at and to mail
   pipe plot @last lora.loss                 a curve, in the terminal or as SVG
   pipe export @last --to tensorboard        or mlflow, csv, jsonl
@@ -110,6 +112,7 @@ enum Verb {
     Report(report_file::Report),
     Plot(plot::Plot),
     Export(export::Export),
+    Get(get::Get),
     Lineage(lineage::LineageOf),
     Tag(tag::Tag),
     Note(note::Note),
@@ -138,6 +141,7 @@ impl Verb {
             Verb::Report(verb) => verb.run(globals),
             Verb::Plot(verb) => verb.run(globals),
             Verb::Export(verb) => verb.run(globals),
+            Verb::Get(verb) => verb.run(globals),
             Verb::Lineage(verb) => verb.run(globals),
             Verb::Tag(verb) => verb.run(globals),
             Verb::Note(verb) => verb.run(globals),

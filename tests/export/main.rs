@@ -3,6 +3,7 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod get;
 mod mlflow;
 mod plot;
 mod rows;

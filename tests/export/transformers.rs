@@ -233,8 +233,8 @@ fn a_collected_model_is_named_with_the_command_that_computes_it_again() {
     fs::remove_file(&object).unwrap();
     let said = lab.pipe(&["export", "@last", "--to", "transformers", "--stage", "lora"]).ends_with_code(2);
     insta::assert_snapshot!(said.stderr, @"
-    x the trained weights of `lora` in run_1 are missing in the cache
-    help: `pipe reproduce run_1` computes them again
+    x the trained weights of `lora` in run_1: missing in the cache
+    help: `pipe reproduce run_1` computes it again
     ");
     assert!(!lab.path("models/run_1/lora").exists());
     lab.pipe(&["reproduce", "run_1"]).success();

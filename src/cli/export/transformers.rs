@@ -18,7 +18,7 @@ use pipe_stages::{
 use super::{cannot_write, replace};
 use crate::{
     cache::Cache,
-    cli::{Failure, Globals, execute::join},
+    cli::{Failure, Globals, execute::join, get::whole},
     digest::Digest,
     export::{Subject, Trained, trained},
     names::RunId,
@@ -65,14 +65,8 @@ fn chosen<'a>(run: &'a LoadedRun, stages: &[String]) -> Result<Vec<Trained<'a>>,
 
 /// Writes one model in place of what is at `folder`, and says what it is.
 fn write(cache: &Cache, run: RunId, trained: &Trained<'_>, folder: &Path) -> Result<String, Failure> {
-    let object = |digest: Digest, what: &str| match cache.flaw(digest) {
-        None => Ok(cache.object(digest)),
-        Some(damage) => {
-            let message =
-                format!("{what} of `{}` in {run} are {} in the cache", trained.stage, damage.word());
-            Err(Failure::input(message).help(format!("`pipe reproduce {run}` computes them again")))
-        }
-    };
+    let object =
+        |digest: Digest, what: &str| whole(cache, digest, run, &format!("{what} of `{}`", trained.stage));
     if !trained.weights_are_kept {
         let message =
             format!("the weights that `{}` started from are a file that no stage made", trained.stage);

@@ -1,0 +1,239 @@
+//! `pipe get`: outputs of a run, out of the cache.
+
+use std::{
+    fs::{self, File, Permissions},
+    io::{self, IsTerminal, Read},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::Args;
+use serde_json::json;
+
+use super::{
+    Failure, Globals,
+    execute::join,
+    history::{self, json_text},
+    out::cannot_write,
+    table::Columns,
+    units::{counted, size},
+};
+use crate::{
+    cache::Cache,
+    digest::Digest,
+    names::RunId,
+    record::Artifact,
+    runs::{
+        LoadedRun, Origin, RunsDb,
+        lineage::{Asked, What},
+    },
+};
+
+/// Bytes in which a file that is no text is taken to have a zero.
+const LOOKED_AT: u64 = 8192;
+
+/// Take outputs of a run out of the cache
+///
+/// Without an output, lists what the run has. One output goes to standard output or to a file, any number
+/// into a folder. They are copies: change or remove them as you like.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  pipe get @last                                what there is
+  pipe get @last eval.tables                    one to look at
+  pipe get run_12 train.model -o model.pt
+  pipe get run_12 train eval --into results     results/train/model, results/eval/tables, …
+  python3 plot.py \"$(pipe get @last train.model --path)\"")]
+pub(super) struct Get {
+    /// `run_12`, `12`, `@last`, `@last~1` or a tag
+    run: String,
+    /// `STAGE.OUTPUT`, `STAGE` for all that it wrote, or the beginning of an output's hash
+    #[arg(value_name = "OUTPUT")]
+    outputs: Vec<String>,
+    /// Write one output to this file
+    #[arg(long, short, value_name = "FILE", group = "way")]
+    out: Option<PathBuf>,
+    /// Write outputs, or all of the run, below this folder as `STAGE/OUTPUT`
+    #[arg(long, value_name = "DIR", group = "way")]
+    into: Option<PathBuf>,
+    /// Print where they lie in the cache: to be read there, and not for longer than until `pipe gc`
+    #[arg(long, group = "way")]
+    path: bool,
+    /// Print what they are as JSON
+    #[arg(long, group = "way")]
+    json: bool,
+}
+
+/// An output of a run.
+struct Output<'a> {
+    stage: &'a str,
+    artifact: &'a Artifact,
+}
+
+impl Output<'_> {
+    fn name(&self) -> String {
+        format!("{}.{}", self.stage, self.artifact.port)
+    }
+
+    fn is(&self, asked: &Asked) -> bool {
+        asked.stage == self.stage
+            && match &asked.what {
+                What::Output(artifact) => artifact.port == self.artifact.port,
+                What::Result => true,
+                What::Metric(..) => false,
+            }
+    }
+}
+
+impl Get {
+    pub fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
+        let db = history::open(globals)?;
+        let run = db.load(db.find(&self.run)?)?;
+        let cache = Cache::open(&globals.project_root(None)?.join("cache"));
+        // What is being read must not be collected meanwhile.
+        let _hold = join(&cache, &|text| globals.say(text))?;
+        let outputs = chosen(&db, &run, &self.outputs)?;
+        if outputs.is_empty() {
+            globals.say(format_args!("{} has no outputs", run.info.run));
+        }
+        let whole = || -> Result<Vec<PathBuf>, Failure> {
+            outputs.iter().map(|output| object(&cache, run.info.run, output)).collect()
+        };
+        if self.json {
+            globals.print(json(&cache, &outputs))?;
+        } else if self.path {
+            let lines = whole()?.into_iter().map(|path| format!("{}\n", path.display()));
+            globals.print(lines.collect::<String>())?;
+        } else if let Some(folder) = &self.into {
+            for (output, path) in outputs.iter().zip(whole()?) {
+                write(globals, &path, &folder.join(output.stage).join(&output.artifact.port))?;
+            }
+        } else if self.out.is_none() && self.outputs.is_empty() {
+            history::print(globals, &list(&cache, &outputs))?;
+        } else {
+            let path = object(&cache, run.info.run, only(&outputs)?)?;
+            match &self.out {
+                Some(file) => write(globals, &path, file)?,
+                None => print(globals, &path)?,
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The outputs of `run` that `names` mean; without names, all.
+fn chosen<'a>(db: &RunsDb, run: &'a LoadedRun, names: &[String]) -> Result<Vec<Output<'a>>, Failure> {
+    let id = run.info.run;
+    let made = run.stages.iter().filter_map(|stage| Some((stage.stage.as_str(), stage.execution.as_ref()?)));
+    let of_stage = |(stage, made): (&'a str, &'a Origin)| {
+        made.outputs.iter().map(move |artifact| Output { stage, artifact })
+    };
+    let mut outputs: Vec<Output> = made.flat_map(of_stage).collect();
+    let mut wanted = Vec::new();
+    for name in names {
+        let asked = db.asked(run, name)?;
+        if let What::Metric(..) = asked.what {
+            return Err(Failure::input(format!("`{name}` is a metric of {id}, not an output"))
+                .help(format!("`pipe show {id}` has its value")));
+        }
+        if !outputs.iter().any(|output| output.is(&asked)) {
+            return Err(Failure::input(format!("stage `{name}` has no outputs")));
+        }
+        wanted.push(asked);
+    }
+    outputs.retain(|output| names.is_empty() || wanted.iter().any(|asked| output.is(asked)));
+    Ok(outputs)
+}
+
+/// The one output that was asked for.
+fn only<'a>(outputs: &'a [Output<'a>]) -> Result<&'a Output<'a>, Failure> {
+    match outputs {
+        [output] => Ok(output),
+        several => {
+            let names: Vec<_> = several.iter().map(Output::name).collect();
+            Err(Failure::input(format!("{} are meant: {}", counted(names.len(), "output"), names.join(", ")))
+                .help("name one, or write all into a folder: `--into DIR`"))
+        }
+    }
+}
+
+/// Where the bytes of `output` lie in the cache.
+fn object(cache: &Cache, run: RunId, output: &Output<'_>) -> Result<PathBuf, Failure> {
+    whole(cache, output.artifact.digest, run, &format!("`{}`", output.name()))
+}
+
+/// Where the bytes of `digest`, which are `what` of `run`, lie in the cache.
+pub(super) fn whole(cache: &Cache, digest: Digest, run: RunId, what: &str) -> Result<PathBuf, Failure> {
+    match cache.flaw(digest) {
+        None => Ok(cache.object(digest)),
+        Some(damage) => Err(Failure::input(format!("{what} in {run}: {} in the cache", damage.word()))
+            .help(format!("`pipe reproduce {run}` computes it again"))),
+    }
+}
+
+fn list(cache: &Cache, outputs: &[Output<'_>]) -> String {
+    let mut table = Columns::new(&["OUTPUT", "TYPE", "SIZE", "HASH", ""]).right([2]);
+    for output in outputs {
+        let Artifact { port_type, digest, bytes, .. } = output.artifact;
+        let is_kept = cache.object(*digest).exists();
+        table.row(vec![
+            output.name(),
+            port_type.to_string(),
+            size(*bytes),
+            digest.short(),
+            if is_kept { "" } else { "not in the cache" }.to_owned(),
+        ]);
+    }
+    table.text()
+}
+
+fn json(cache: &Cache, outputs: &[Output<'_>]) -> String {
+    let document = outputs.iter().map(|output| {
+        let mut document = json!(output.artifact);
+        let path = cache.object(output.artifact.digest);
+        document["stage"] = json!(output.stage);
+        document["path"] = json!(path.exists().then_some(path));
+        document
+    });
+    json_text(&document.collect::<Vec<_>>())
+}
+
+/// Copies `object` to standard output; what is no text does not go to a terminal.
+fn print(globals: &Globals, object: &Path) -> Result<(), Failure> {
+    let unreadable = |err| Failure::input(format!("cannot read `{}`: {err}", object.display())).exit(1);
+    let mut file = File::open(object).map_err(unreadable)?;
+    let mut begin = Vec::new();
+    (&mut file).take(LOOKED_AT).read_to_end(&mut begin).map_err(unreadable)?;
+    if begin.contains(&0) && io::stdout().is_terminal() {
+        return Err(Failure::input("this is no text, and does not go to a terminal")
+            .help("name a file: `--out FILE`"));
+    }
+    globals.print_bytes(begin.chain(file))
+}
+
+/// Writes a copy of `object` to `file`, and says so.
+fn write(globals: &Globals, object: &Path, file: &Path) -> Result<(), Failure> {
+    let bytes = copy(object, file).map_err(|err| match cannot_write(file, &err) {
+        failure if file.is_dir() => failure.help("write into a folder with `--into DIR`"),
+        failure => failure,
+    })?;
+    globals.say(format_args!("wrote {} ({})", file.display(), size(bytes)));
+    Ok(())
+}
+
+/// Copies `object` to `file`, in place of a file that is there once the copy is whole.
+fn copy(object: &Path, file: &Path) -> io::Result<u64> {
+    let mut from = File::open(object)?;
+    if file.exists() && !file.is_file() {
+        return io::copy(&mut from, &mut File::options().write(true).open(file)?);
+    }
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let executable = from.metadata()?.permissions().mode() & 0o111;
+    let permissions = Permissions::from_mode(0o666 | executable);
+    let mut copy = tempfile::Builder::new().permissions(permissions).tempfile_in(folder)?;
+    let bytes = io::copy(&mut from, &mut copy)?;
+    copy.persist(file)?;
+    Ok(bytes)
+}
