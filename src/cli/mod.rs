@@ -11,6 +11,7 @@ mod compare;
 mod completions;
 mod dag;
 mod device;
+mod excerpt;
 mod execute;
 mod expected;
 mod export;

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, ThemeCharacters, ThemeStyles};
 
-use super::Globals;
+use super::{Globals, excerpt::Excerpt};
 
 /// Narrowest and widest drawing, in columns.
 const WIDTHS: (usize, usize) = (60, 120);
@@ -15,14 +15,19 @@ const WIDTH: usize = 100;
 #[derive(Debug)]
 pub(super) struct Drawing {
     handler: GraphicalReportHandler,
+    /// The columns of the terminal, and what stands there for text that is left out.
+    terminal: Option<(usize, &'static str)>,
 }
 
 impl Drawing {
     /// For standard error: lines and colours as the terminal has them, else plain ASCII.
     pub fn for_talk(globals: &Globals) -> Self {
         let terminal = io::stderr().is_terminal();
-        let characters =
-            if terminal && speaks_unicode() { ThemeCharacters::unicode() } else { ThemeCharacters::ascii() };
+        let (characters, mark) = if terminal && speaks_unicode() {
+            (ThemeCharacters::unicode(), "…")
+        } else {
+            (ThemeCharacters::ascii(), "...")
+        };
         let styles = if globals.colors_talk() { ThemeStyles::ansi() } else { ThemeStyles::none() };
         let width = if terminal { terminal_width().clamp(WIDTHS.0, WIDTHS.1) } else { WIDTH };
         let handler = GraphicalReportHandler::new_themed(GraphicalTheme { characters, styles })
@@ -32,13 +37,15 @@ impl Drawing {
             .with_cause_chain()
             .without_primary_span_start()
             .without_syntax_highlighting();
-        Self { handler }
+        Self { handler, terminal: terminal.then(|| (terminal_width(), mark)) }
     }
 
     /// The drawing, ending with a line break.
     pub fn draw(&self, diagnostic: &dyn Diagnostic) -> String {
+        let excerpt = self.terminal.and_then(|(width, mark)| Excerpt::of(diagnostic, width, mark));
+        let drawn = excerpt.as_ref().map_or(diagnostic, |excerpt| excerpt);
         let mut out = String::new();
-        if self.handler.render_report(&mut out, diagnostic).is_err() {
+        if self.handler.render_report(&mut out, drawn).is_err() {
             out = format!("{diagnostic}\n");
         }
         let lines: Vec<&str> = out.trim_start_matches('\n').lines().map(str::trim_end).collect();
