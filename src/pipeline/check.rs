@@ -86,11 +86,11 @@ fn complete(name: &str, draft: Draft<'_>, inputs: BTreeMap<String, Source>, seed
     Some(StageSpec {
         name: name.to_owned(),
         kind,
+        seed: resolved.draws.then(|| draft.seed.unwrap_or(seed)),
         params: resolved.params,
         hashed: resolved.hashed,
         ports: resolved.ports,
         inputs,
-        seed: kind.draws.then(|| draft.seed.unwrap_or(seed)),
         resources: draft.resources,
         attempts: draft.attempts,
     })
@@ -205,10 +205,6 @@ impl Checker<'_> {
         if let Some(node) = map.get("timeout").filter(|node| **node != Node::Null) {
             draft.attempts.timeout = self.time_limit(node, &[path[0], path[1], "timeout"]);
         }
-        if let Some(node) = map.get("seed") {
-            draft.seed = self.seed(node, &[path[0], path[1], "seed"]);
-            self.draws(name, draft.kind);
-        }
         if let Some(kind) = draft.kind {
             draft.with = map.get("with");
             match kind.resolve(draft.with()) {
@@ -221,6 +217,10 @@ impl Checker<'_> {
                     }
                 }
             }
+        }
+        if let Some(node) = map.get("seed") {
+            draft.seed = self.seed(node, &[path[0], path[1], "seed"]);
+            self.draws(name, &draft);
         }
         draft
     }
@@ -247,11 +247,21 @@ impl Checker<'_> {
     }
 
     /// Checks that a stage with a seed draws with it.
-    fn draws(&mut self, stage: &str, kind: Option<&StageKind>) {
-        let Some(kind) = kind.filter(|kind| !kind.draws) else { return };
-        let message = format!("stage `{stage}` has a seed, but kind `{}` draws no random numbers", kind.name);
-        let help = has_parameter(kind, "seed")
-            .then(|| "the kind's own parameter `seed` is written under `with`".to_owned());
+    fn draws(&mut self, stage: &str, draft: &Draft<'_>) {
+        let Some(kind) = draft.kind else { return };
+        let draws = draft.resolved.as_ref().map_or(kind.draws, |resolved| resolved.draws);
+        if draws {
+            return;
+        }
+        let (message, help) = if kind.draws {
+            let message = format!("stage `{stage}` has a seed, but its command takes none");
+            (message, Some("write `{seed}` in `command` where the program takes it".to_owned()))
+        } else {
+            let message =
+                format!("stage `{stage}` has a seed, but kind `{}` draws no random numbers", kind.name);
+            let help = "the kind's own parameter `seed` is written under `with`".to_owned();
+            (message, has_parameter(kind, "seed").then_some(help))
+        };
         let found = Finding::new("useless_seed", message).at(Spot::key(&["stages", stage, "seed"]));
         self.findings.push(found.help(help));
     }

@@ -12,13 +12,13 @@ use serde_json::Value;
 use super::{
     LoadOptions, Pipeline, Recorded, Source, StageSpec,
     check::{Checked, Checker},
+    commands::{self, Added},
     document::{self, Node},
     file, outside, overlay,
     places::{Layer, Part, Places, Spot, Text, Written},
     problem::{At, Finding, PipelineErrors, Problem, locate},
     profiles,
     suggest::Suggestions,
-    unused::{self, Added},
     variables::{self, Used},
 };
 use crate::{
@@ -277,7 +277,7 @@ fn check(
         findings.extend(wrong);
         missing.extend((!lacking.is_empty()).then(|| (stage.name.clone(), lacking)));
         notes.extend(noted);
-        let (unknown, unused) = unused::look(stage, &laid.added, suggestions);
+        let (unknown, unused) = commands::look(stage, &laid.added, suggestions);
         findings.extend(unknown);
         notes.extend(unused);
     }

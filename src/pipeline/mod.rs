@@ -8,6 +8,7 @@
 //! where each was written, and reads the text a second time only when someone asks.
 
 mod check;
+mod commands;
 mod dag;
 mod document;
 mod expect;
@@ -23,7 +24,6 @@ mod profiles;
 mod schema;
 mod suggest;
 mod syntax;
-mod unused;
 mod variables;
 mod words;
 

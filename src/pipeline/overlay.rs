@@ -7,11 +7,11 @@ use indexmap::IndexMap;
 use pipe_stages::contract::StageKind;
 
 use super::{
+    commands::new_values,
     document::{self, Node},
     places::{Layer, Text, Written},
     problem::Finding,
     suggest::Suggestions,
-    unused::new_values,
 };
 
 /// Words that `--set` reads as parts of the document; no stage can be called so.

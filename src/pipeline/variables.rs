@@ -167,6 +167,12 @@ impl Work<'_> {
     fn variable(&mut self, reference: &str, whole: bool, path: &[String]) -> Result<Reference, Reported> {
         let Some(name) = reference.trim().strip_prefix("vars.") else {
             let last = reference.rsplit('.').next().unwrap_or_default().trim();
+            if whole && last == "seed" && !self.vars.contains_key(last) {
+                let found = Finding::new("unknown_variable", format!("`${{{reference}}}` is not a variable"));
+                let help = "a command is given the stage's seed where `{seed}` stands in it".to_owned();
+                self.report(found.help(help), path, &format!("${{{reference}}}"));
+                return Err(Reported);
+            }
             let meant = self.vars.contains_key(last) && (whole || reference.contains('.'));
             if meant {
                 let found = Finding::new("unknown_variable", format!("`${{{reference}}}` is not a variable"));

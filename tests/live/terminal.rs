@@ -283,7 +283,8 @@ profiles: { a_first_profile: {}, a_second_profile: {}, a_third_profile: {} }
 
 #[test]
 fn of_a_long_line_that_part_is_drawn_which_a_problem_is_about() {
-    let command = "python3 train.py --data data/of/a/long/name --learning-rate 0.1 --epochs 20 {modell} --verbose";
+    let command =
+        "python3 train.py --data data/of/a/long/name --learning-rate 0.1 --epochs 20 {modell} --verbose";
     let lab = Lab::new(&format!("stages:\n  a: {{ kind: shell, with: {{ command: '{command}' }} }}\n"));
     for columns in [60, 80, 100] {
         let rows = Terminal::run(&lab, &[], &[("LC_ALL", "C.UTF-8")], (columns, 24)).end();

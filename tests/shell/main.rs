@@ -10,5 +10,6 @@ mod metrics;
 mod processes;
 #[cfg(target_os = "linux")]
 mod sandbox;
+mod seeds;
 mod stages;
 mod why;

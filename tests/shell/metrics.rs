@@ -12,13 +12,13 @@ fn lab(name: &str, written: &str) -> Lab {
     lab
 }
 
-/// What a run of it has measured, as `metric@step=value`.
+/// What a run of it has measured at steps, as `metric@step=value`.
 fn kept(written: &str) -> String {
     let lab = lab("m.csv", written);
     lab.run(&[]).success();
     lab.ask::<Option<String>>(
         "SELECT group_concat(metric || ifnull('@' || step, '') || '=' || value, ' ')
-         FROM (SELECT * FROM metric ORDER BY step, metric)",
+         FROM (SELECT * FROM metric WHERE step IS NOT NULL ORDER BY step, metric)",
     )
     .unwrap_or_default()
 }
@@ -47,6 +47,17 @@ fn epochs_that_are_no_steps_are_a_metric_and_lines_are_counted() {
         kept("epoch,loss\n0.25,4\n0.5,3\n1.0,2\n"),
         "h.epoch@1=0.25 h.loss@1=4.0 h.epoch@2=0.5 h.loss@2=3.0 h.epoch@3=1.0 h.loss@3=2.0"
     );
+}
+
+#[test]
+fn steps_end_in_a_final_value_that_runs_can_be_asked_for() {
+    let lab = lab("m.json", "{\"loss\": [3, NaN, 2.5], \"valid\": [1, Infinity]}");
+    lab.run(&[]).success();
+    let listed = lab.pipe(&["runs", "--columns", "h.loss,h.valid"]).success().stdout;
+    insta::assert_snapshot!(listed, @"
+    RUN     h.loss  h.valid
+    run_1  2.50000  –
+    ");
 }
 
 #[test]

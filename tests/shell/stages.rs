@@ -213,3 +213,42 @@ fn an_object_that_is_there_is_not_replaced_while_others_may_read_it() {
     assert_eq!(before.len(), 1);
     assert_eq!(objects().iter().map(inode).collect::<Vec<_>>(), before);
 }
+
+#[test]
+fn a_secret_reaches_the_command_and_nothing_else() {
+    let lab = Lab::new(
+        "stages:
+  a: { kind: shell, with: { command: 'test ${#TOKEN} = 8; echo > {out.x}', outputs: [x], secrets: [TOKEN] } }
+",
+    );
+    let run = |token: &str| {
+        let output = lab.command(&["run", "pipelines/p.yaml"]).env("TOKEN", token).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    run("sesame-1");
+    assert!(run("sesame-2").contains("cached a "), "its value decides nothing");
+    for file in lab.files(".") {
+        let bytes = std::fs::read(&file).unwrap();
+        assert!(!bytes.windows(6).any(|part| part == b"sesame"), "{} has it", file.display());
+    }
+    lab.edit("secrets:", "env: [TOKEN], secrets:");
+    let said = lab.pipe(&["check", "pipelines/p.yaml"]).ends_with_code(2).stderr;
+    assert!(said.contains("`TOKEN` is a secret, but its value is recorded as `env` names it, too"), "{said}");
+}
+
+#[test]
+fn what_fails_before_a_pipe_fails_the_stage_if_asked_for() {
+    let lab = Lab::new(
+        "stages:
+  a: { kind: shell, with: { command: 'false | cat > {out.x}', outputs: [x] } }
+",
+    );
+    let said = lab.pipe(&["check", "pipelines/p.yaml"]).success();
+    insta::assert_snapshot!(said.stderr, @"note: pipelines/p.yaml:2:38: what fails before a `|` in the command of stage `a` is not seen: `pipefail: true` under `with` fails the stage");
+    lab.run(&[]).success();
+    lab.edit("outputs:", "pipefail: true, outputs:");
+    assert_eq!(lab.pipe(&["check", "pipelines/p.yaml"]).success().stderr, "");
+    let said = lab.run(&[]).ends_with_code(1).stderr;
+    assert!(said.contains("exit code 1"), "{said}");
+}

@@ -20,7 +20,7 @@ pub struct StageKind {
     pub summary: &'static str,
     /// Part of every key, raised when the same inputs would give other bytes.
     pub version: u32,
-    /// Whether its seed is part of the key.
+    /// Whether it may draw random numbers.
     pub draws: bool,
     /// Whether it runs a model, on all cores and on a GPU where one is given.
     pub runs_model: bool,
@@ -40,6 +40,8 @@ pub struct Resolved {
     pub hashed: Value,
     /// The inputs and outputs that follow from them.
     pub ports: Ports,
+    /// Whether the stage draws, so that its seed is part of the key.
+    pub draws: bool,
 }
 
 /// A parameter that cannot be used as written.
@@ -174,6 +176,7 @@ fn resolve<S: Stage>(with: Value) -> Result<Resolved, Vec<ParamProblem>> {
     Ok(Resolved {
         hashed: S::hashed(&params),
         ports: S::ports(&params),
+        draws: S::draws(&params),
         params: serde_json::to_value(&params).expect("parameters serialize to JSON"),
     })
 }

@@ -44,13 +44,18 @@ pub trait Stage: 'static {
     const SUMMARY: &'static str;
     /// Raise when the same inputs would give other bytes.
     const VERSION: u32;
-    /// Whether the stage draws random numbers, so that its seed is part of the key.
+    /// Whether the stage may draw random numbers.
     const DRAWS: bool = false;
     /// Whether the stage runs a model: it takes all cores, and a GPU where one is given.
     const RUNS_MODEL: bool = false;
 
     /// The inputs and outputs, which may depend on the parameters.
     fn ports(params: &Self::Params) -> Ports;
+
+    /// Whether it draws with these parameters, so that its seed is part of the key.
+    fn draws(_params: &Self::Params) -> bool {
+        Self::DRAWS
+    }
 
     /// Ranges and combinations that the types cannot express.
     fn check(_params: &Self::Params) -> Vec<ParamProblem> {

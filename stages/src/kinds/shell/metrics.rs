@@ -1,6 +1,10 @@
 //! Metrics that a program wrote to a file of its own: JSON or CSV.
 
-use std::{collections::HashSet, io, path::Path};
+use std::{
+    collections::{BTreeMap, HashSet},
+    io,
+    path::Path,
+};
 
 use serde_json::Value;
 
@@ -9,20 +13,20 @@ use crate::contract::{Event, StageError};
 
 /// Reads the metrics in `path`, which the pipeline file calls `file`.
 ///
-/// JSON: numbers by their dotted path, `null` for an undefined value, a list of numbers as the
-/// values of steps from 1. Texts are left out. CSV: see [`table::read`].
+/// JSON: numbers by their dotted path, `null` or what Python writes for NaN and infinity for an undefined
+/// value, a list of numbers as the values of steps from 1. Texts are left out. CSV: see [`table::read`].
+/// A metric of steps alone has the value of the last one as its final value.
 pub(super) fn read(file: &str, path: &Path) -> Result<Vec<Event>, StageError> {
     let text = contents(file, path)?;
     let text = text.trim_start_matches('\u{feff}');
-    let (found, is_empty) = if text.trim_start().starts_with(['{', '[']) {
-        let value = once::from_str(text).map_err(|err| {
+    let (mut found, is_empty) = if text.trim_start().starts_with(['{', '[']) {
+        let value = once::from_str(&with_nulls(text)).map_err(|err| {
             if err.is_data() {
                 // The JSON is well-formed, but a name stands twice.
                 let twice = StageError::new(format!("the metrics in `{file}` {err}"));
                 return twice.help("write each metric once; the values of steps are a list");
             }
-            let no_json = StageError::new(format!("the metrics in `{file}` are not JSON")).because(err);
-            no_json.help("write `null` for NaN or infinity")
+            StageError::new(format!("the metrics in `{file}` are not JSON")).because(err)
         })?;
         json(file, &value)?
     } else {
@@ -35,7 +39,55 @@ pub(super) fn read(file: &str, path: &Path) -> Result<Vec<Event>, StageError> {
                     or CSV: a line of names, numbers below it";
         return Err(StageError::new(format!("no metrics are in `{file}`")).help(help));
     }
+    found.extend(last_values(&found));
     Ok(found)
+}
+
+/// `text`, in which `null` stands for what Python's `json` writes for numbers that are not finite.
+fn with_nulls(text: &str) -> String {
+    const NOT_FINITE: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
+    let mut out = String::with_capacity(text.len());
+    let mut in_text = false;
+    let mut letters = text.char_indices();
+    while let Some((at, letter)) = letters.next() {
+        let word = NOT_FINITE.iter().find(|word| !in_text && text[at..].starts_with(**word));
+        match word {
+            Some(word) => {
+                out.push_str("null");
+                letters.nth(word.len() - 2);
+            }
+            None => {
+                out.push(letter);
+                if in_text && letter == '\\' {
+                    out.extend(letters.next().map(|(_, escaped)| escaped));
+                }
+                in_text ^= letter == '"';
+            }
+        }
+    }
+    out
+}
+
+/// The final values of metrics that have steps alone: those of the last steps.
+fn last_values(found: &[Event]) -> Vec<Event> {
+    let mut last = BTreeMap::new();
+    let mut finals = HashSet::new();
+    for event in found {
+        match event {
+            Event::Metric { name, step: Some(step), value } => {
+                let known = last.entry(name).or_insert((step, value));
+                if known.0 <= step {
+                    *known = (step, value);
+                }
+            }
+            Event::Metric { name, step: None, .. } => {
+                finals.insert(name);
+            }
+            _ => {}
+        }
+    }
+    last.retain(|name, _| !finals.contains(name));
+    last.into_iter().map(|(name, (_, value))| metric(name, None, *value)).collect()
 }
 
 /// The text of the file; a command may have left anything in its place.
@@ -155,7 +207,7 @@ mod tests {
     fn json_gives_dotted_names_and_steps() {
         let text =
             r#"{"accuracy": 0.5, "by": {"class": {"a": 1}}, "bad": null, "note": "x", "loss": [3, 2.5]}"#;
-        assert_eq!(told(text), "accuracy=0.5 bad=none by.class.a=1 loss@1=3 loss@2=2.5");
+        assert_eq!(told(text), "accuracy=0.5 bad=none by.class.a=1 loss@1=3 loss@2=2.5 loss=2.5");
         assert_eq!(told("{}"), "");
         assert_eq!(told(r#"[{"loss": 1}, {"loss": 2}]"#), "0.loss=1 1.loss=2");
     }
@@ -165,20 +217,20 @@ mod tests {
         assert_eq!(told("name,value\nloss,0.5\nf1,nan\n"), "loss=0.5 f1=none");
         assert_eq!(told("metric,step,value\nloss,10,0.5\nloss,,0.4\n"), "loss@10=0.5 loss=0.4");
         assert_eq!(told("loss,accuracy,note\n0.5,1,x\n"), "loss=0.5 accuracy=1");
-        assert_eq!(told("epoch,loss\n1,0.5\n2,0.25\n"), "loss@1=0.5 loss@2=0.25");
-        assert_eq!(told("loss\n3\n2\n"), "loss@1=3 loss@2=2");
-        assert_eq!(told(",loss,\n0,3,\n1,2,\n"), "loss@1=3 loss@2=2");
+        assert_eq!(told("epoch,loss\n1,0.5\n2,0.25\n"), "loss@1=0.5 loss@2=0.25 loss=0.25");
+        assert_eq!(told("loss\n3\n2\n"), "loss@1=3 loss@2=2 loss=2");
+        assert_eq!(told(",loss,\n0,3,\n1,2,\n"), "loss@1=3 loss@2=2 loss=2");
     }
 
     #[test]
     fn steps_are_those_of_the_column_step_however_many_lines_there_are() {
-        assert_eq!(told("step,loss\n5,0.7\n"), "loss@5=0.7");
-        assert_eq!(told("Step,loss\n5,0.7\n6.0,1\n"), "loss@5=0.7 loss@6=1");
+        assert_eq!(told("step,loss\n5,0.7\n"), "loss@5=0.7 loss=0.7");
+        assert_eq!(told("Step,loss\n5,0.7\n6.0,1\n"), "loss@5=0.7 loss@6=1 loss=1");
         assert_eq!(
             told("epoch,step,loss\n1,100,1\n1,200,.5\n"),
-            "epoch@100=1 loss@100=1 epoch@200=1 loss@200=0.5"
+            "epoch@100=1 loss@100=1 epoch@200=1 loss@200=0.5 epoch=1 loss=0.5"
         );
-        assert_eq!(told("step,loss,valid\n5,0.7,\n5,,NA\n"), "loss@5=0.7 valid@5=none");
+        assert_eq!(told("step,loss,valid\n5,0.7,\n5,,NA\n"), "loss@5=0.7 valid@5=none loss=0.7 valid=none");
         for wrong in ["-1", "x", "0.5", "99999999999999999999", ""] {
             assert!(refused(&format!("step,loss\n1,1\n{wrong},1\n")).starts_with("line 3 "), "{wrong}");
         }
@@ -187,9 +239,9 @@ mod tests {
 
     #[test]
     fn epochs_that_cannot_be_steps_are_a_metric() {
-        assert_eq!(told("epoch,loss\n1,1\n"), "loss@1=1");
-        assert_eq!(told("epoch,loss\n0.5,1\n"), "epoch@1=0.5 loss@1=1");
-        assert_eq!(told("epoch,loss\n0,4\n0,3\n"), "epoch@1=0 loss@1=4 epoch@2=0 loss@2=3");
+        assert_eq!(told("epoch,loss\n1,1\n"), "loss@1=1 loss=1");
+        assert_eq!(told("epoch,loss\n0.5,1\n"), "epoch@1=0.5 loss@1=1 epoch=0.5 loss=1");
+        assert_eq!(told("epoch,loss\n0,4\n0,3\n"), "epoch@1=0 loss@1=4 epoch@2=0 loss@2=3 epoch=0 loss=3");
     }
 
     #[test]
@@ -214,8 +266,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_is_an_error_with_help() {
-        let err = parsed(r#"{"loss": NaN}"#).unwrap_err();
-        assert!(err.help_text().unwrap().contains("`null` for NaN"));
+    fn what_python_writes_for_numbers_that_are_not_finite_is_undefined() {
+        let text = r#"{"loss": NaN, "by": [1, -Infinity,Infinity], "note": "NaN \" Infinity", "NaN": 2}"#;
+        assert_eq!(told(text), "NaN=2 by@1=1 by@2=none by@3=none loss=none by=none");
+        for wrong in [r#"{"loss": nan}"#, r#"{"loss": -NaN}"#, r#"{"loss": NaNN}"#] {
+            assert_eq!(refused(wrong), "the metrics in `m` are not JSON", "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_final_value_of_steps_is_that_of_the_last_one() {
+        assert_eq!(told("step,loss\n20,1\n10,2\n"), "loss@20=1 loss@10=2 loss=1");
+        assert_eq!(told("name,step,value\nloss,1,3\nloss,2,4\nloss,,2\n"), "loss@1=3 loss@2=4 loss=2");
     }
 }

@@ -57,8 +57,9 @@ pub struct Params {
     /// A line for `sh -ec`, or a list of words that run without a shell, in the project root.
     /// `{in.NAME}` is the path of an input (a folder for `dir` and `glob`), `{out.NAME}` where to
     /// write an output, `{params.NAME}` a parameter, `{metrics}` where to write metrics,
-    /// `{checkpoint}` a folder that survives a kill, `{threads}` the cores it may use. Values are
-    /// quoted for the shell. `{{name}}` is the text `{name}`.
+    /// `{checkpoint}` a folder that survives a kill, `{threads}` the cores it may use, `{seed}` the
+    /// stage's seed, which then decides a rerun. Values are quoted for the shell. `{{name}}` is the
+    /// text `{name}`.
     pub command: Command,
     /// Values for `{params.NAME}`; dots lead into maps.
     #[serde(default)]
@@ -74,9 +75,17 @@ pub struct Params {
     /// it is named here.
     #[serde(default)]
     pub env: Vec<String>,
+    /// Environment variables that the command is given too, such as tokens: their values are recorded
+    /// nowhere and decide nothing.
+    #[serde(default)]
+    pub secrets: Vec<String>,
+    /// Whether a command that fails before a `|` fails the stage, as the last one does: the line is
+    /// given to `bash -eo pipefail -c`. Switching it on reruns the stage.
+    #[serde(default)]
+    pub pipefail: bool,
     /// Where metrics are read from when the command has ended: an output, or the name of a file
     /// such as `metrics.json` whose path is `{metrics}`. JSON: numbers by dotted path, lists as
-    /// steps from 1. CSV: columns `name`, `value` and perhaps `step`, or a metric a column: at the steps
+    /// steps from 1, of which the last is the final value. CSV: columns `name`, `value` and perhaps `step`, or a metric a column: at the steps
     /// in column `step`, else at those in `epoch` if they are whole and differ, else lines are counted,
     /// and a single line has final values. Columns of texts are left out, empty cells have no value.
     #[serde(default)]
@@ -133,6 +142,11 @@ impl Stage for Shell {
     const KIND: &'static str = "shell";
     const SUMMARY: &'static str = "Runs any program";
     const VERSION: u32 = 1;
+    const DRAWS: bool = true;
+
+    fn draws(params: &Params) -> bool {
+        params.command.placeholders().any(|(name, _)| name == "seed")
+    }
 
     fn ports(params: &Params) -> Ports {
         let mut inputs = BTreeMap::new();
@@ -180,13 +194,15 @@ impl Stage for Shell {
                 problems.push(ParamProblem::new(&path, message).help(help));
             }
         }
-        for (at, name) in params.env.iter().enumerate() {
-            let right = |c: char| c.is_ascii_alphanumeric() || c == '_';
-            if name.is_empty() || !name.chars().all(right) || name.starts_with(|c: char| c.is_ascii_digit()) {
-                let problem =
-                    ParamProblem::new(&format!("env.{at}"), format!("`{name}` is no environment variable"));
-                problems.push(problem.help("write its name alone; its value is taken when `pipe` runs"));
-            }
+        problems.extend(check_variables("env", &params.env));
+        problems.extend(check_variables("secrets", &params.secrets));
+        for (at, name) in params.secrets.iter().enumerate().filter(|(_, name)| params.env.contains(name)) {
+            let message = format!("`{name}` is a secret, but its value is recorded as `env` names it, too");
+            problems.push(ParamProblem::new(&format!("secrets.{at}"), message).help("name it once"));
+        }
+        if params.pipefail && matches!(params.command, Command::Words(_)) {
+            let message = "`pipefail` is about a line for the shell, and `command` is a list of words";
+            problems.push(ParamProblem::new("pipefail", message));
         }
         problems.extend(check_metrics(params));
         for (at, text) in params.command.texts().iter().enumerate() {
@@ -216,11 +232,35 @@ impl Stage for Shell {
         if params.sandbox {
             hashed["sandbox"] = json!(true);
         }
+        if params.pipefail {
+            hashed["pipefail"] = json!(true);
+        }
         hashed
     }
 
     fn run(_: Params, _: &mut StageCx<'_>) -> Result<(), StageError> {
         Err(StageError::new("a command is a process of its own and does not run in a worker"))
+    }
+}
+
+/// Says which of the `names` that the parameter `list` has are no names of environment variables.
+fn check_variables(list: &str, names: &[String]) -> impl Iterator<Item = ParamProblem> {
+    let is_right = |name: &str| {
+        let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        !name.is_empty() && name.chars().all(is_of_name) && !name.starts_with(|c: char| c.is_ascii_digit())
+    };
+    names.iter().enumerate().filter(move |(_, name)| !is_right(name)).map(move |(at, name)| {
+        ParamProblem::new(&format!("{list}.{at}"), format!("`{name}` is no environment variable"))
+            .help("write its name alone; its value is taken when `pipe` runs")
+    })
+}
+
+/// Whether what fails before a `|` of the command is taken for success.
+pub fn hides_failures(params: &Value) -> bool {
+    let Ok(params) = serde_json::from_value::<Params>(params.clone()) else { return false };
+    match &params.command {
+        Command::Line(line) => !params.pipefail && !line.contains("pipefail") && template::has_pipe(line),
+        Command::Words(_) => false,
     }
 }
 
@@ -300,14 +340,17 @@ fn check_placeholder(params: &Params, at: &str, name: &str) -> Option<ParamProbl
         Some(("in", _)) => true,
         Some(("out", output)) => params.outputs.iter().any(|name| name == output),
         Some(("params", path)) => parameter(params, path).is_some(),
-        _ => matches!(name, "checkpoint" | "threads") || (name == "metrics" && params.metrics.is_some()),
+        _ => {
+            matches!(name, "checkpoint" | "threads" | "seed")
+                || (name == "metrics" && params.metrics.is_some())
+        }
     };
     if known {
         return None;
     }
     let mut names: Vec<String> = params.outputs.iter().map(|name| format!("out.{name}")).collect();
     names.extend(params.params.keys().map(|name| format!("params.{name}")));
-    names.extend(["checkpoint", "threads"].map(str::to_owned));
+    names.extend(["checkpoint", "threads", "seed"].map(str::to_owned));
     names.extend(params.metrics.is_some().then(|| "metrics".to_owned()));
     let all = || names.iter().map(String::as_str);
     let last = name.rsplit('.').next();
@@ -391,18 +434,22 @@ pub fn invocation(job: &Job) -> Result<Invocation, StageError> {
         None if name == "metrics" => metrics.as_ref().and_then(|metrics| text(&metrics.path)),
         None if name == "checkpoint" => text(&job.checkpoint),
         None if name == "threads" => Some(job.threads.to_string()),
+        None if name == "seed" => Some(job.seed.to_string()),
         _ => None,
     };
     let words = match &params.command {
         Command::Line(line) => {
-            vec!["sh".into(), "-ec".into(), template::fill(line, true, &value)?]
+            let shell: &[&str] =
+                if params.pipefail { &["bash", "-eo", "pipefail", "-c"] } else { &["sh", "-ec"] };
+            let line = template::fill(line, true, &value)?;
+            shell.iter().map(|&word| word.to_owned()).chain([line]).collect()
         }
         Command::Words(words) => {
             words.iter().map(|word| template::fill(word, false, &value)).collect::<Result<_, _>>()?
         }
     };
     let passed_on = PASSED_ON.iter().map(|&name| name.to_owned());
-    let environment = passed_on.chain(params.env).collect();
+    let environment = passed_on.chain(params.env).chain(params.secrets).collect();
     Ok(Invocation { words, environment, metrics, is_sandboxed: params.sandbox })
 }
 

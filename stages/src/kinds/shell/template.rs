@@ -82,6 +82,26 @@ pub(super) fn fill(
     Ok(filled)
 }
 
+/// Whether a command of the line is given what another one prints: there is a `|` outside of quotes.
+pub(super) fn has_pipe(line: &str) -> bool {
+    let (mut quote, mut before) = (None, ' ');
+    let mut letters = line.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\\' if quote != Some('\'') => {
+                letters.next();
+            }
+            '\'' | '"' if quote.is_none() => quote = Some(letter),
+            _ if quote == Some(letter) => quote = None,
+            // Neither `a || b` nor `a >| b`.
+            '|' if quote.is_none() && before != '>' && letters.next_if_eq(&'|').is_none() => return true,
+            _ => {}
+        }
+        before = letter;
+    }
+    false
+}
+
 /// How many bytes at the start of `text` are words of letters, digits and `_` joined by dots.
 fn name_length(text: &str) -> usize {
     if !text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
@@ -116,6 +136,16 @@ mod tests {
         let nasty = "a b'; rm -rf \"$HOME\" `x`\n*";
         let line = fill("echo {in.x} end", true, &|_| Some(nasty.to_owned())).unwrap();
         assert_eq!(shlex::split(&line).unwrap(), ["echo", nasty, "end"]);
+    }
+
+    #[test]
+    fn pipes_are_told_from_what_looks_like_one() {
+        for line in ["a | b", "a|b", "a || b | c", "a 'x' | b", "a \\| b | c"] {
+            assert!(has_pipe(line), "{line}");
+        }
+        for line in ["a || b", "a '|' b", "a \"x | y\"", "a \\| b", "a >| b", "a"] {
+            assert!(!has_pipe(line), "{line}");
+        }
     }
 
     #[test]

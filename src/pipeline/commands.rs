@@ -1,8 +1,9 @@
-//! Parameters of commands that no placeholder takes: the command cannot know them.
+//! What is wrong with commands though each of their parameters is right, or worth knowing: parameters that no
+//! placeholder takes, failures that nobody would see.
 
 use pipe_stages::{
     contract::Stage,
-    kinds::shell::{Shell, unused_params},
+    kinds::shell::{Shell, hides_failures, unused_params},
 };
 
 use super::{
@@ -28,15 +29,33 @@ pub(super) fn new_values(document: &Node, path: &[String], over: &Node) -> Vec<V
     if before.is_none() && *over != Node::Null { vec![path.to_vec()] } else { Vec::new() }
 }
 
-/// What is wrong with the parameters that settings have added to `stage`, and what is worth knowing of those
-/// that are written in the file.
+/// What is wrong with `stage` if it is a command, and what is worth knowing about it.
 pub(super) fn look(
     stage: &StageSpec,
     added: &Added<'_>,
     suggestions: &Suggestions,
 ) -> (Vec<Finding>, Vec<Finding>) {
+    if stage.kind.name != Shell::KIND {
+        return (Vec::new(), Vec::new());
+    }
+    let (wrong, mut notes) = unused(stage, added, suggestions);
+    if hides_failures(&stage.params) {
+        let message = format!(
+            "what fails before a `|` in the command of stage `{}` is not seen: `pipefail: true` under `with` \
+             fails the stage",
+            stage.name
+        );
+        let found = Finding::new("hidden_failure", message);
+        notes.push(found.at(Spot::value(&["stages", &stage.name, "with", "command"])));
+    }
+    (wrong, notes)
+}
+
+/// What is wrong with the parameters that settings have added to `stage`, and which of those that are written
+/// in the file no placeholder takes: the command cannot know them.
+fn unused(stage: &StageSpec, added: &Added<'_>, suggestions: &Suggestions) -> (Vec<Finding>, Vec<Finding>) {
     let (mut wrong, mut notes) = (Vec::new(), Vec::new());
-    if stage.kind.name != Shell::KIND || top_level(&stage.params).next().is_none() {
+    if top_level(&stage.params).next().is_none() {
         return (wrong, notes);
     }
     let unused = unused_params(&stage.params);
