@@ -9,7 +9,10 @@ use super::{
     compare::{Difference, What},
     pairing::Pair,
 };
-use crate::fingerprint::{is_told_below, leaves};
+use crate::{
+    fingerprint::{is_told_below, leaves},
+    metrics::is_direction,
+};
 
 pub(super) fn differences(runs: &[LoadedRun], pairs: &[Pair<'_>]) -> Vec<Difference> {
     let mut found = Found { count: runs.len(), list: Vec::new() };
@@ -80,7 +83,8 @@ fn stage_differences(found: &mut Found, runs: &[LoadedRun], pairs: &[Pair<'_>], 
         let flat: Vec<_> = pair.stages.iter().map(|stage| stage.map(|stage| leaves(&stage.params))).collect();
         let paths: BTreeSet<&String> = flat.iter().flatten().flat_map(BTreeMap::keys).collect();
         let sides: Vec<&BTreeMap<String, Value>> = flat.iter().flatten().collect();
-        for path in paths.into_iter().filter(|path| !is_told_below(path, &sides)) {
+        let decides = |path: &&String| !is_direction(pair.kind(), path) && !is_told_below(path, &sides);
+        for path in paths.into_iter().filter(decides) {
             let of = |params: &Option<BTreeMap<String, Value>>| params.as_ref()?.get(path).cloned();
             add(What::Parameter, path, flat.iter().map(of).collect());
         }
