@@ -104,7 +104,7 @@ impl<'a> Lines<'a> {
                 let mut text = format!("{took:<12} {memory}{attempts}");
                 if self.terminal.is_some() {
                     text = format!("{took:<12} {memory:<6}");
-                    let figures = execution.map(figures).unwrap_or_default();
+                    let figures = execution.map(|execution| figures(record, execution)).unwrap_or_default();
                     let why = reasons::line(&record.reasons);
                     [figures, why].iter().filter(|part| !part.is_empty()).for_each(|part| {
                         text += "  ";
@@ -193,8 +193,9 @@ pub fn name_width(stages: &[String]) -> usize {
 }
 
 /// The figures that a person looks for first: accuracies, else whatever has a better direction.
-fn figures(execution: &Execution) -> String {
-    let is_final = |name: &str| better(&execution.kind, name) != Better::Neither && !is_detail(name);
+fn figures(record: &StageRecord, execution: &Execution) -> String {
+    let is_final =
+        |name: &str| better(&record.kind, &record.params, name) != Better::Neither && !is_detail(name);
     let final_metrics = execution.metrics.iter().filter(|metric| metric.step.is_none());
     let mut main: Vec<_> = final_metrics.filter(|metric| is_final(&metric.name)).collect();
     if main.iter().any(|metric| metric.name.ends_with("accuracy")) {

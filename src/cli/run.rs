@@ -5,7 +5,7 @@ use std::{
     process::ExitCode,
 };
 
-use anstyle::Style;
+use anstyle::{AnsiColor, Style};
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ use super::{
     globals::root_words_for,
     history,
     late::Late,
-    line::Line,
+    line::{Line, bold},
     lines,
     plan::{plan, plan_json, plan_lines},
     targets::{Targets, quoted},
@@ -35,12 +35,14 @@ use crate::{
     digest::Digest,
     engine::{Capacity, Planned, Repeat, Request, Summary},
     exec::Stop,
+    metrics::directed,
     names::RunId,
     pipeline::{Pipeline, PipelineErrors, StageSpec, Told, told},
     record::{Outcome, RunStatus, StageRecord},
     runs::{
         RunsDb,
         expected::{Expected, expected},
+        unmeasured::{Unmeasured, unmeasured},
     },
 };
 
@@ -278,9 +280,12 @@ impl Run {
         summary: &Summary,
         records: &[StageRecord],
     ) -> Result<(), Failure> {
-        let expected = if pipeline.resolved.get("expect").is_some() {
-            let history = RunsDb::open_existing(&pipeline.root.join("runs.db"))?;
-            expected(&history.load(run)?)
+        let speaks_of_metrics = pipeline.resolved.get("expect").is_some()
+            || pipeline.stages.values().any(|spec| directed(spec.kind.name, &spec.params).next().is_some());
+        let expected = if speaks_of_metrics {
+            let loaded = RunsDb::open_existing(&pipeline.root.join("runs.db"))?.load(run)?;
+            unmeasured(&loaded).iter().for_each(|metric| self.progress.say(&without_value(metric)));
+            expected(&loaded)
         } else {
             Vec::new()
         };
@@ -305,6 +310,14 @@ fn print(globals: &Globals, cache: &Cache, tables: &[Digest], expected: &[Expect
         return Ok(());
     }
     history::print(globals, &format!("\n{}", expected::text(expected))).map(drop)
+}
+
+/// Says that a metric which has a better direction has no value.
+fn without_value(unmeasured: &Unmeasured<'_>) -> Line {
+    let Unmeasured { stage, metric, near } = unmeasured;
+    let hint = near.map(|near| format!(": did you mean `{near}`?")).unwrap_or_default();
+    let text = format!("`better` of {stage} names `{metric}`, which has no final value{hint}");
+    Line::new("warning", bold(AnsiColor::Yellow)).say(text)
 }
 
 /// The names of what has changed.

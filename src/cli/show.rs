@@ -185,14 +185,14 @@ fn metrics(stages: &[LoadedStage], all: bool) -> String {
         writeln!(text, "\n{}", styled(BOLD, &stage.stage)).expect("a text grows");
         let width = shown.iter().map(|(name, _)| visible(name).chars().count()).max().unwrap_or(0);
         for (name, value) in shown {
-            let arrow = arrow(better(&stage.kind, name));
+            let arrow = arrow(better(&stage.kind, &stage.params, name));
             let name = visible(name);
             writeln!(text, "  {name:<width$} {arrow} {:>12}", measured(value)).expect("a text grows");
         }
     }
     let directed = stages.iter().any(|stage| {
         let names = stage.execution.iter().flat_map(|execution| execution.metrics.keys());
-        names.into_iter().any(|name| better(&stage.kind, name) != Better::Neither)
+        names.into_iter().any(|name| better(&stage.kind, &stage.params, name) != Better::Neither)
     });
     if directed || hidden > 0 {
         text.push('\n');

@@ -102,6 +102,22 @@ fn other_words(field: &str) -> impl Iterator<Item = &'static str> {
     OTHER_WORDS.into_iter().filter(move |(wrong, _)| *wrong == lower).map(|(_, right)| right)
 }
 
+/// The keys of maps and places in lists that the dotted `path` leads through below `node`; a key of a map may
+/// have dots itself.
+fn keys<'p>(mut node: Option<&Node>, path: &'p str) -> Vec<&'p str> {
+    let mut keys = Vec::new();
+    let mut rest = (!path.is_empty()).then_some(path);
+    while let Some(left) = rest {
+        let ends = left.match_indices('.').map(|(at, _)| at).chain([left.len()]);
+        let mut found = ends.filter(|end| node.and_then(|node| node.get(&left[..*end])).is_some());
+        let end = found.next().or_else(|| left.find('.')).unwrap_or(left.len());
+        keys.push(&left[..end]);
+        node = node.and_then(|node| node.get(&left[..end]));
+        rest = left.get(end + 1..);
+    }
+    keys
+}
+
 /// Whether `kind` has a parameter called `name`. A schema takes longer than all the rest, so this is asked
 /// only when something is wrong.
 fn has_parameter(kind: &StageKind, name: &str) -> bool {
@@ -314,10 +330,14 @@ impl Checker<'_> {
             words.help = holder.map(|name| format!("did you mean `{name}.{}`?", problem.path)).or(words.help);
         }
         let spot = Spot::key(&["stages", stage]);
+        let at = |mut above: Spot| {
+            above.path.extend(keys(with, &problem.path).into_iter().map(str::to_owned));
+            above
+        };
         let spot = match (problem.path.is_empty(), words.code) {
             (true, "missing_parameter") => spot,
-            (_, "unknown_parameter") => Spot::key(&["stages", stage, "with"]).below(&problem.path),
-            _ => Spot::value(&["stages", stage, "with"]).below(&problem.path),
+            (_, "unknown_parameter") => at(Spot::key(&["stages", stage, "with"])),
+            _ => at(Spot::value(&["stages", stage, "with"])),
         };
         let found = Finding::new(words.code, words.message).help(words.help);
         match &problem.part {

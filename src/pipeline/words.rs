@@ -4,6 +4,20 @@ use pipe_stages::contract::{ParamProblem, StageKind};
 
 use super::suggest::Suggestions;
 
+/// Values that people write instead of those that a parameter has.
+const OTHER_VALUES: [(&str, &str); 10] = [
+    ("min", "lower"),
+    ("minimize", "lower"),
+    ("minimise", "lower"),
+    ("down", "lower"),
+    ("decrease", "lower"),
+    ("max", "higher"),
+    ("maximize", "higher"),
+    ("maximise", "higher"),
+    ("up", "higher"),
+    ("increase", "higher"),
+];
+
 /// A problem with a parameter, put into words.
 pub(super) struct Words {
     pub code: &'static str,
@@ -41,8 +55,10 @@ pub(super) fn parameter(
     {
         let allowed = allowed.strip_prefix("one of ").unwrap_or(allowed);
         let names: Vec<&str> = allowed.split('`').skip(1).step_by(2).collect();
-        let help = suggestions.nearest(wrong.trim_matches('`'), names.iter().copied());
-        let help = help.map(|name| format!("did you mean `{name}`?"));
+        let wrong_name = wrong.trim_matches('`');
+        let other = OTHER_VALUES.iter().find(|(other, name)| *other == wrong_name && names.contains(name));
+        let near = suggestions.nearest(wrong_name, names.iter().copied());
+        let help = near.or(other.map(|(_, name)| *name)).map(|name| format!("did you mean `{name}`?"));
         let choice =
             if names.len() > 1 { format!("one of {}", names.join(", ")) } else { allowed.to_owned() };
         return Words {
@@ -83,7 +99,7 @@ fn type_words(wanted: &str) -> &str {
         }
         "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
         "f32" | "f64" => "a number",
-        "a string" => "a text",
+        "a string" | "string or map" => "a text",
         "a boolean" => "`true` or `false`",
         "a sequence" => "a list",
         other => other.strip_prefix("struct ").map_or(other, |_| "a map"),

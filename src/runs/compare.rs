@@ -169,15 +169,22 @@ pub enum Verdict {
     Unknown,
 }
 
-/// Compares `runs` with the first of them; `better(kind, metric)` says where a metric should go.
-pub fn compare(runs: &[LoadedRun], better: impl Fn(&str, &str) -> Better) -> Comparison {
+/// Compares `runs` with the first of them; `better(kind, params, metric)` says where a metric should go.
+///
+/// Of runs that say different things of it, or nothing, the latest that says anything decides.
+pub fn compare(runs: &[LoadedRun], better: impl Fn(&str, &Value, &str) -> Better) -> Comparison {
     let pairs = pair_stages(runs);
     let differences = differences(runs, &pairs);
     let groups = groups(runs, &differences);
     let mut metrics = Vec::new();
     let mut group_metrics = Vec::new();
     for pair in &pairs {
-        for row in measured(pair, &better) {
+        let latest_first = pair.latest_first(runs);
+        let direction = |metric: &str| {
+            let told = latest_first.iter().map(|stage| better(&stage.kind, &stage.params, metric));
+            told.into_iter().find(|told| *told != Better::Neither).unwrap_or(Better::Neither)
+        };
+        for row in measured(pair, &direction) {
             if !groups.is_empty() && !row.shared {
                 let MetricRow { stage, name, better, values, .. } = &row;
                 let executions = executions(pair);
@@ -203,7 +210,7 @@ pub fn compare(runs: &[LoadedRun], better: impl Fn(&str, &str) -> Better) -> Com
 /// Puts the methods that stages of `run` measured side by side; nothing if there are not two.
 ///
 /// Metrics of a method begin with its name, as those of `evaluate` do.
-pub fn compare_methods(run: &LoadedRun, better: impl Fn(&str, &str) -> Better) -> Option<Comparison> {
+pub fn compare_methods(run: &LoadedRun, better: impl Fn(&str, &Value, &str) -> Better) -> Option<Comparison> {
     let mut columns = Vec::new();
     let mut metrics = Vec::new();
     for stage in &run.stages {
@@ -226,7 +233,7 @@ pub fn compare_methods(run: &LoadedRun, better: impl Fn(&str, &str) -> Better) -
         metrics.extend(figures.iter().map(|figure| {
             let names = columns.iter().map(|method| format!("{method}.{figure}"));
             let values = names.map(|name| execution.metrics.get(&name).copied().flatten()).collect();
-            let direction = better(&stage.kind, &format!("{}.{figure}", columns[0]));
+            let direction = better(&stage.kind, &stage.params, &format!("{}.{figure}", columns[0]));
             MetricRow::new(&stage.stage, figure, direction, values, false)
         }));
     }
@@ -248,7 +255,7 @@ fn executions<'a>(pair: &Pair<'a>) -> Vec<Option<&'a str>> {
     executions.map(|execution| execution.map(|execution| execution.id.as_str())).collect()
 }
 
-fn measured<'a>(pair: &'a Pair<'a>, better: &'a impl Fn(&str, &str) -> Better) -> Vec<MetricRow> {
+fn measured<'a>(pair: &'a Pair<'a>, better: &'a impl Fn(&str) -> Better) -> Vec<MetricRow> {
     let executions: Vec<_> =
         pair.stages.iter().map(|stage| stage.and_then(|stage| stage.execution.as_ref())).collect();
     let shared = executions.len() > 1
@@ -270,7 +277,7 @@ fn measured<'a>(pair: &'a Pair<'a>, better: &'a impl Fn(&str, &str) -> Better) -
                 let value = |at: usize| executions[at]?.metrics.get(name).copied().flatten();
                 (0..executions.len()).map(value).collect()
             };
-            let mut row = MetricRow::new(pair.name(), name, better(pair.kind(), name), values(name), shared);
+            let mut row = MetricRow::new(pair.name(), name, better(name), values(name), shared);
             if let Some(total) = total_of(name) {
                 row.leave_open_for_other(&values(&total));
             }

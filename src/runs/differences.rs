@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pipe_stages::kinds::shell;
 use serde_json::{Value, json};
 
 use super::{
@@ -80,7 +81,9 @@ fn stage_differences(found: &mut Found, runs: &[LoadedRun], pairs: &[Pair<'_>], 
         let flat: Vec<_> = pair.stages.iter().map(|stage| stage.map(|stage| leaves(&stage.params))).collect();
         let paths: BTreeSet<&String> = flat.iter().flatten().flat_map(BTreeMap::keys).collect();
         let sides: Vec<&BTreeMap<String, Value>> = flat.iter().flatten().collect();
-        for path in paths.into_iter().filter(|path| !is_told_below(path, &sides)) {
+        let decides =
+            |path: &&String| !shell::decides_nothing(pair.kind(), path) && !is_told_below(path, &sides);
+        for path in paths.into_iter().filter(decides) {
             let of = |params: &Option<BTreeMap<String, Value>>| params.as_ref()?.get(path).cloned();
             add(What::Parameter, path, flat.iter().map(of).collect());
         }

@@ -33,6 +33,7 @@ mod select;
 mod series;
 mod tags;
 mod test_set;
+pub mod unmeasured;
 mod words;
 mod write;
 

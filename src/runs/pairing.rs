@@ -1,6 +1,6 @@
 //! Which stages of different runs are the same stage.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use super::{LoadedRun, LoadedStage};
 
@@ -24,6 +24,13 @@ impl<'a> Pair<'a> {
     /// The kind in the first run that has it.
     pub fn kind(&self) -> &'a str {
         &self.first().kind
+    }
+
+    /// The stage in each of `runs` that has it, from the latest run to the first.
+    pub fn latest_first(&self, runs: &[LoadedRun]) -> Vec<&'a LoadedStage> {
+        let mut stages: Vec<_> = runs.iter().zip(self.stages.iter().copied()).collect();
+        stages.sort_by_key(|(run, _)| Reverse(run.info.run));
+        stages.into_iter().filter_map(|(_, stage)| stage).collect()
     }
 }
 

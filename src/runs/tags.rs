@@ -53,9 +53,11 @@ impl RunsDb {
         if removed > 0 {
             return Ok(());
         }
-        let help = match self.read(|conn| tags_of(conn, run))?.join("`, `") {
-            tags if tags.is_empty() => format!("{run} has no tags"),
-            tags => format!("it has `{tags}`"),
+        let (tags, owner) = self.read(|conn| Ok((tags_of(conn, run)?, tagged(conn, name)?)))?;
+        let help = match (owner, tags.join("`, `")) {
+            (Some(owner), _) => format!("{owner} has it: `pipe tag {owner} {name} --remove`"),
+            (None, tags) if tags.is_empty() => format!("{run} has no tags"),
+            (None, tags) => format!("it has `{tags}`"),
         };
         Err(RunsError::NoSuchTag { run, name: name.into(), help })
     }

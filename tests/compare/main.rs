@@ -4,6 +4,7 @@
 mod lab;
 
 mod differences;
+mod directions;
 mod evidence;
 mod expected;
 mod figures;

@@ -172,6 +172,19 @@ fn every_stage_leaves_one_line() {
 }
 
 #[test]
+fn metrics_of_a_program_that_have_a_better_direction_are_told_first() {
+    let lab = Lab::new(
+        r#"stages: { train: { kind: shell, with: {
+  command: "echo '{\"rows\": 9, \"val\": {\"loss\": 0.25}}' > {metrics}",
+  metrics: m.json, better: { "*loss": lower } } } }
+"#,
+    );
+    let rows = Terminal::run(&lab, &[], &[], (80, 24)).end();
+    let done = rows.iter().find(|row| row.starts_with("     done train")).unwrap();
+    assert!(done.contains("val.loss 0.250") && !done.contains("rows"), "{done}");
+}
+
+#[test]
 fn what_is_hashed_is_shown() {
     let lab = endless();
     let mut terminal = Terminal::run(&lab, &[], &[], (80, 24));

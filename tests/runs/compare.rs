@@ -12,7 +12,7 @@ use What::{Commit, Cpus, File, Host, Seed, StageSeed, Version};
 
 use crate::lab::{Lab, Stage, after, execution, record, stage};
 
-fn better(kind: &str, metric: &str) -> Better {
+fn better(kind: &str, _: &Value, metric: &str) -> Better {
     match (kind, metric) {
         ("score", "accuracy") => Better::Higher,
         (_, "loss") => Better::Lower,

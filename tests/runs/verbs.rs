@@ -353,6 +353,10 @@ fn tags_and_notes_say_what_they_did() {
     let lab = three_runs();
     assert_eq!(said(&lab, "tag 1 best"), "run_1 is now `best`\n");
     assert_eq!(said(&lab, "tag 2 best"), "run_2 is now `best`, which was run_1\n");
+    insta::assert_snapshot!(refused(&lab, "tag 1 best --remove"), @"
+    x run_1 has no tag `best`
+    help: run_2 has it: `pipe tag run_2 best --remove`
+    ");
     assert_eq!(said(&lab, "note best try rank 32"), "noted on run_2\n");
     assert_eq!(said(&lab, "tag best best --remove"), "run_2 is no longer `best`\n");
 }

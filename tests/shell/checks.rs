@@ -184,3 +184,54 @@ fn a_parameter_that_no_command_takes_is_mentioned() {
     let said = Lab::new(TRAIN).pipe(&["check", "pipelines/p.yaml"]).success();
     insta::assert_snapshot!(said.stderr, @"note: pipelines/p.yaml:4:101: the command of stage `train` takes no `{params.old}`: the parameter decides reruns alone");
 }
+
+#[test]
+fn a_direction_is_lower_or_higher_and_of_a_metric_that_is_read() {
+    let lab = Lab::new(
+        "stages:
+  one:
+    kind: shell
+    with: { command: 'echo > {metrics}', metrics: m.json, better: { val.loss: min } }
+  two: { kind: shell, with: { command: 'echo > {metrics}', metrics: m.json, better: { '*acc': hihger } } }
+  three: { kind: shell, with: { command: 'echo > {metrics}', metrics: m.json, better: { f1: 1 } } }
+  four: { kind: shell, with: { command: 'true', better: { loss: lower } } }
+  five: { kind: shell, with: { command: 'echo > {metrics}', metrics: m.json, better: { loss: sideways } } }
+",
+    );
+    insta::assert_snapshot!(lab.pipe(&["check", "pipelines/p.yaml"]).ends_with_code(2).stderr, @"
+      x `one.better.val.loss` must be one of lower, higher, not `min`
+       ,-[pipelines/p.yaml:4:79]
+     4 |     with: { command: 'echo > {metrics}', metrics: m.json, better: { val.loss: min } }
+       :                                                                               ^^^
+       `----
+      help: did you mean `lower`?
+
+      x `two.better.*acc` must be one of lower, higher, not `hihger`
+       ,-[pipelines/p.yaml:5:95]
+     5 |   two: { kind: shell, with: { command: 'echo > {metrics}', metrics: m.json, better: { '*acc': hihger } } }
+       :                                                                                               ^^^^^^
+       `----
+      help: did you mean `higher`?
+
+      x `three.better.f1` must be a text, not 1
+       ,-[pipelines/p.yaml:6:93]
+     6 |   three: { kind: shell, with: { command: 'echo > {metrics}', metrics: m.json, better: { f1: 1 } } }
+       :                                                                                             ^
+       `----
+
+      x `better` speaks of metrics, and none are read
+       ,-[pipelines/p.yaml:7:57]
+     7 |   four: { kind: shell, with: { command: 'true', better: { loss: lower } } }
+       :                                                         ^^^^^^^^^^^^^^^
+       `----
+      help: name the file they are in: `metrics: metrics.json`
+
+      x `five.better.loss` must be one of lower, higher, not `sideways`
+       ,-[pipelines/p.yaml:8:94]
+     8 |   five: { kind: shell, with: { command: 'echo > {metrics}', metrics: m.json, better: { loss: sideways } } }
+       :                                                                                              ^^^^^^^^
+       `----
+
+    pipelines/p.yaml: 5 problems
+    ");
+}

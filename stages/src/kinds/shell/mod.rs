@@ -4,12 +4,13 @@
 //! inputs and what it writes as outputs; `{in.NAME}` and `{out.NAME}` in the command are their
 //! paths. The program's own code is an input like any other: `in: { script: { file: train.py } }`.
 
+mod better;
 mod metrics;
 mod once;
 mod table;
 mod template;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, ops::Not, path::PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,7 @@ use crate::{
     contract::{Event, Job, Needed, ParamProblem, PortType, Ports, Stage, StageCx, StageError},
     nearest,
 };
+pub use better::{Direction, better, named_by_better};
 use template::Piece;
 
 /// Variables that every command is given; they are not part of the key.
@@ -77,11 +79,11 @@ pub struct Params {
     pub env: Vec<String>,
     /// Environment variables that the command is given too, such as tokens: their values are recorded
     /// nowhere and decide nothing.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<String>,
     /// Whether a command that fails before a `|` fails the stage, as the last one does: the line is
     /// given to `bash -eo pipefail -c`. Switching it on reruns the stage.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Not::not")]
     pub pipefail: bool,
     /// Where metrics are read from when the command has ended: an output, or the name of a file
     /// such as `metrics.json` whose path is `{metrics}`. JSON: numbers by dotted path, lists as
@@ -90,6 +92,12 @@ pub struct Params {
     /// and a single line has final values. Columns of texts are left out, empty cells have no value.
     #[serde(default)]
     pub metrics: Option<String>,
+    /// Which direction is better, by metric: `{ "*loss": lower, accuracy: higher }`. Names are as the stage
+    /// reports them (`val.loss`); `*` stands for any characters. A name goes before patterns, and of
+    /// patterns the one with the most characters beside `*`; where two of as many disagree, neither
+    /// direction is better. It says how results are shown and reruns nothing.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub better: BTreeMap<String, Direction>,
     /// Whether the command can read nothing but its inputs, system folders and where programs live,
     /// and write nothing but its outputs, metrics, `{checkpoint}` and a TMPDIR of its own. Needs Linux
     /// 6.2 or newer (Landlock). The network stays open. Switching it on reruns the stage.
@@ -205,6 +213,10 @@ impl Stage for Shell {
             problems.push(ParamProblem::new("pipefail", message));
         }
         problems.extend(check_metrics(params));
+        if params.metrics.is_none() && !params.better.is_empty() {
+            let problem = ParamProblem::new("better", "`better` speaks of metrics, and none are read");
+            problems.push(problem.help("name the file they are in: `metrics: metrics.json`"));
+        }
         for (at, text) in params.command.texts().iter().enumerate() {
             let path = params.command.path(at);
             for (name, in_quotes) in placeholders(text) {
@@ -217,7 +229,8 @@ impl Stage for Shell {
         problems
     }
 
-    /// The values of the declared environment variables in place of their names.
+    /// The values of the declared environment variables in place of their names; not `better`, which says
+    /// how results are shown.
     fn hashed(params: &Params) -> Value {
         let value = |name: &String| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
         let env: BTreeMap<&String, _> = params.env.iter().map(|name| (name, value(name))).collect();
@@ -253,6 +266,11 @@ fn check_variables(list: &str, names: &[String]) -> impl Iterator<Item = ParamPr
         ParamProblem::new(&format!("{list}.{at}"), format!("`{name}` is no environment variable"))
             .help("write its name alone; its value is taken when `pipe` runs")
     })
+}
+
+/// Whether the parameter at `path` of a stage of `kind` is one of a command that decides no byte of what it writes.
+pub fn decides_nothing(kind: &str, path: &str) -> bool {
+    kind == Shell::KIND && matches!(path.split('.').next(), Some("better" | "secrets"))
 }
 
 /// Whether what fails before a `|` of the command is taken for success.
