@@ -34,7 +34,10 @@ fn unknown_placeholders_are_told_with_the_one_that_was_meant() {
         &said("", "command: 'echo > {out.o}', output: [o]"),
         &["did you mean `outputs`?", "name the output: `outputs: [o]`"],
     );
-    holds(&said("", "command: 'awk {print}'"), &["write `{{print}}` for the text `{print}`"]);
+    holds(
+        &said("", "command: 'awk {print}'"),
+        &["an input is written `{in.print}`", "and the text itself `{{print}}`"],
+    );
 }
 
 #[test]

@@ -245,6 +245,17 @@ mod tests {
     }
 
     #[test]
+    fn texts_that_tell_values_of_a_step_apart_begin_their_names() {
+        assert_eq!(
+            told("epoch,split,loss\n1,train,3\n1,val,4\n2,train,2\n"),
+            "train.loss@1=3 val.loss@1=4 train.loss@2=2 train.loss=2 val.loss=4"
+        );
+        assert_eq!(told("step,on,at,f1\n1,a,x,3\n1,a,y,4\n"), "a.x.f1@1=3 a.y.f1@1=4 a.x.f1=3 a.y.f1=4");
+        assert_eq!(told("epoch,note,loss\n1,a,3\n2,b,2\n"), "loss@1=3 loss@2=2 loss=2");
+        assert!(refused("step,note,loss\n1,a,3\n1,a,2\n").starts_with("lines 2 and 3 "));
+    }
+
+    #[test]
     fn no_value_is_lost_in_silence() {
         assert_eq!(
             refused("step,loss\n1,0.5\n2,oops\n"),

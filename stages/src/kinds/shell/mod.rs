@@ -89,7 +89,8 @@ pub struct Params {
     /// such as `metrics.json` whose path is `{metrics}`. JSON: numbers by dotted path, lists as
     /// steps from 1, of which the last is the final value. CSV: columns `name`, `value` and perhaps `step`, or a metric a column: at the steps
     /// in column `step`, else at those in `epoch` if they are whole and differ, else lines are counted,
-    /// and a single line has final values. Columns of texts are left out, empty cells have no value.
+    /// and a single line has final values. Columns of texts are left out, unless they tell values of a step
+    /// apart: then names begin with them, `val.loss`. Empty cells have no value.
     #[serde(default)]
     pub metrics: Option<String>,
     /// Which direction is better, by metric: `{ "*loss": lower, accuracy: higher }`. Names are as the stage
@@ -389,6 +390,10 @@ fn check_placeholder(params: &Params, at: &str, name: &str) -> Option<ParamProbl
             format!("name the output: `outputs: [{}]`", outputs.join(", "))
         }
         None if name == "metrics" => "name the file: `metrics: metrics.json`".to_owned(),
+        None if is_name(name) => format!(
+            "an input is written `{{in.{name}}}`, an output `{{out.{name}}}`, a parameter `{{params.{name}}}`, \
+             and the text itself `{{{{{name}}}}}`"
+        ),
         None => format!("write `{{{{{name}}}}}` for the text `{{{name}}}`"),
     };
     let written = format!("{{{name}}}");

@@ -18,8 +18,9 @@ const LAST_STEP: u64 = 1 << 53;
 /// With columns `name` (or `metric`) and `value`: a metric a line, at the step in column `step` (or
 /// `epoch`) if there is one with something in it. Any other table: a metric a column, at the steps in
 /// column `step`; or at those in `epoch`, if they are whole numbers and tell all values apart; or, if
-/// there is more than one line, at the number of the line. A column of texts is left out, and so is one
-/// without a heading. Headings are told by their letters alone, large or small.
+/// there is more than one line, at the number of the line. A column of texts is left out, unless it tells
+/// values of a step apart, as `train` and `val` do: then it begins the names, `train.loss`. One without a
+/// heading is left out. Headings are told by their letters alone, large or small.
 pub(super) fn read(file: &str, text: &str) -> Result<Vec<Event>, StageError> {
     let no_csv = |err: csv::Error| {
         StageError::new(format!("the metrics in `{file}` are neither JSON nor CSV")).because(err)
@@ -128,32 +129,42 @@ impl Table<'_> {
             let steps: Result<Vec<_>, _> =
                 (0..self.lines.len()).map(|line| self.step(line, column)).collect();
             let steps = steps.map_err(|err| err.help(help))?;
-            let found = self.values(Some(column), |line| Some(steps[line]))?;
-            return match self.clash(&found) {
-                Some(clash) => Err(self.told(&clash).help(help)),
-                None => Ok(found.into_iter().map(|(_, event)| event).collect()),
-            };
+            return self.at_steps(column, &steps)?.map_err(|clash| self.told(&clash).help(help));
         }
         let epochs = self.column(&["epoch"]);
         if let Some(column) = epochs {
             let steps: Option<Vec<_>> =
                 (0..self.lines.len()).map(|line| self.cell(line, column).step()).collect();
-            if let Some(steps) = steps {
-                let found = self.values(Some(column), |line| Some(steps[line]))?;
-                if self.clash(&found).is_none() {
-                    return Ok(found.into_iter().map(|(_, event)| event).collect());
-                }
+            if let Some(steps) = steps
+                && let Ok(found) = self.at_steps(column, &steps)?
+            {
+                return Ok(found);
             }
         }
         let is_curve = self.lines.len() > 1 || epochs.is_some();
-        let found = self.values(None, |line| is_curve.then_some(line as u64 + 1))?;
+        let found = self.values(None, &[], |line| is_curve.then_some(line as u64 + 1))?;
         Ok(found.into_iter().map(|(_, event)| event).collect())
     }
 
-    /// The values of all columns but `steps`, each with its line.
+    /// The values of all columns but `column` at the `steps` of their lines, or two of one metric at one step
+    /// that texts do not tell apart.
+    fn at_steps(&self, column: usize, steps: &[u64]) -> Result<Result<Vec<Event>, Clash>, StageError> {
+        let events = |found: Vec<(usize, Event)>| found.into_iter().map(|(_, event)| event).collect();
+        let found = self.values(Some(column), &[], |line| Some(steps[line]))?;
+        let Some(clash) = self.clash(&found) else { return Ok(Ok(events(found))) };
+        let is_of_texts = |column: &usize| {
+            (0..self.lines.len()).all(|line| matches!(self.cell(line, *column), Cell::Text(_)))
+        };
+        let texts: Vec<_> = (0..self.headings.len()).filter(is_of_texts).collect();
+        let found = self.values(Some(column), &texts, |line| Some(steps[line]))?;
+        Ok(if self.clash(&found).is_none() { Ok(events(found)) } else { Err(clash) })
+    }
+
+    /// The values of all columns but `steps`, each with its line; their names begin with the `texts` of the line.
     fn values(
         &self,
         steps: Option<usize>,
+        texts: &[usize],
         step_of: impl Fn(usize) -> Option<u64>,
     ) -> Result<Vec<(usize, Event)>, StageError> {
         let mut columns = Vec::new();
@@ -171,14 +182,15 @@ impl Table<'_> {
         }
         let mut found = Vec::new();
         for line in 0..self.lines.len() {
+            let before: String =
+                texts.iter().map(|column| format!("{}.", &self.lines[line][*column])).collect();
             for &(column, heading) in &columns {
-                match self.cell(line, column) {
-                    Cell::Number(number) => {
-                        found.push((line, metric(heading, step_of(line), Some(number))));
-                    }
-                    Cell::Undefined => found.push((line, metric(heading, step_of(line), None))),
-                    Cell::Nothing | Cell::Text(_) => {}
-                }
+                let value = match self.cell(line, column) {
+                    Cell::Number(number) => Some(number),
+                    Cell::Undefined => None,
+                    Cell::Nothing | Cell::Text(_) => continue,
+                };
+                found.push((line, metric(&format!("{before}{heading}"), step_of(line), value)));
             }
         }
         Ok(found)
