@@ -6,20 +6,26 @@
 
 mod metrics;
 mod once;
+mod outputs;
 mod table;
 mod template;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    contract::{Event, Job, Needed, ParamProblem, PortType, Ports, Stage, StageCx, StageError},
+    contract::{Job, Needed, ParamProblem, PortType, Ports, Stage, StageCx, StageError},
     nearest,
 };
 use template::Piece;
+
+pub use outputs::collect;
 
 /// Variables that every command is given; they are not part of the key.
 pub const PASSED_ON: [&str; 14] = [
@@ -55,15 +61,17 @@ pub struct Shell;
 #[serde(deny_unknown_fields)]
 pub struct Params {
     /// A line for `sh -ec`, or a list of words that run without a shell, in the project root.
-    /// `{in.NAME}` is the path of an input (a folder for `dir` and `glob`), `{out.NAME}` where to
-    /// write an output, `{params.NAME}` a parameter, `{metrics}` where to write metrics,
-    /// `{checkpoint}` a folder that survives a kill, `{threads}` the cores it may use. Values are
-    /// quoted for the shell. `{{name}}` is the text `{name}`.
+    /// `{in.NAME}` is the path of an input (a folder for `dir`, `glob` and an output that is one),
+    /// `{out.NAME}` where to write an output, `{params.NAME}` a parameter, `{metrics}` where to write
+    /// metrics, `{checkpoint}` a folder that survives a kill, `{threads}` the cores it may use. Values
+    /// are quoted for the shell. `{{name}}` is the text `{name}`.
     pub command: Command,
     /// Values for `{params.NAME}`; dots lead into maps.
     #[serde(default)]
     pub params: Map<String, Value>,
-    /// Names of the outputs; each is one file that the command must write.
+    /// Names of the outputs, each a file that the command must write. With a slash behind it, as in
+    /// `model/`, it is a folder that the command must make at `{out.model}`; a stage that takes it is
+    /// given a folder with the same files, links followed.
     #[serde(default)]
     pub outputs: Vec<String>,
     /// Environment variables that the command is given beside PATH, HOME, USER, LOGNAME, SHELL,
@@ -96,6 +104,13 @@ pub enum Command {
     Line(String),
     /// A program and its arguments.
     Words(Vec<String>),
+}
+
+impl Params {
+    /// The names of the outputs.
+    fn output_names(&self) -> impl Iterator<Item = &str> {
+        self.outputs.iter().map(|output| name_of(output))
+    }
 }
 
 impl Command {
@@ -149,7 +164,8 @@ impl Stage for Shell {
         let mut ports =
             Ports::new().free_inputs(PortType::Any, "what the command reads, as `{in.NAME}`", needed);
         for output in &params.outputs {
-            ports = ports.output(output, PortType::Any, "written by the command");
+            let port_type = if is_folder(output) { PortType::Folder } else { PortType::Any };
+            ports = ports.output(name_of(output), port_type, "written by the command");
         }
         ports
     }
@@ -159,7 +175,7 @@ impl Stage for Shell {
         if params.command.texts().iter().all(|text| text.trim().is_empty()) {
             problems.push(ParamProblem::new("command", "`command` is empty"));
         }
-        for (at, name) in params.outputs.iter().enumerate() {
+        for (at, name) in params.output_names().enumerate() {
             let path = format!("outputs.{at}");
             if name.len() > LONGEST_NAME {
                 let message = format!(
@@ -172,7 +188,7 @@ impl Stage for Shell {
                 let message =
                     format!("output `{name}` must be named with letters a-z, digits and `_`, a letter first");
                 problems.push(ParamProblem::new(&path, message));
-            } else if params.outputs[..at].contains(name) {
+            } else if params.output_names().take(at).any(|other| other == name) {
                 problems.push(ParamProblem::new(&path, format!("output `{name}` is named twice")));
             } else if !is_told(params, name) {
                 let message = format!("the command is not told where to write output `{name}`");
@@ -224,6 +240,16 @@ impl Stage for Shell {
     }
 }
 
+/// Whether what `outputs` says is a folder.
+fn is_folder(output: &str) -> bool {
+    output.ends_with('/')
+}
+
+/// The name in what `outputs` says.
+fn name_of(output: &str) -> &str {
+    output.strip_suffix('/').unwrap_or(output)
+}
+
 fn is_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
@@ -272,8 +298,14 @@ fn leaves(path: &str, value: &Value, found: &mut impl FnMut(&str)) {
 
 fn check_metrics(params: &Params) -> Option<ParamProblem> {
     let name = params.metrics.as_ref()?;
-    if params.outputs.contains(name) {
-        return None;
+    match params.outputs.iter().find(|output| name_of(output) == name_of(name)) {
+        Some(output) if is_folder(output) => {
+            let message = format!("output `{output}` is a folder, and metrics are read from a file");
+            let help = "name a file that the command writes: `metrics: metrics.json`";
+            return Some(ParamProblem::new("metrics", message).help(help));
+        }
+        Some(output) if output == name => return None,
+        _ => {}
     }
     if name.len() > LONGEST_NAME {
         let message =
@@ -298,14 +330,14 @@ fn check_metrics(params: &Params) -> Option<ParamProblem> {
 fn check_placeholder(params: &Params, at: &str, name: &str) -> Option<ParamProblem> {
     let known = match name.split_once('.') {
         Some(("in", _)) => true,
-        Some(("out", output)) => params.outputs.iter().any(|name| name == output),
+        Some(("out", output)) => params.output_names().any(|name| name == output),
         Some(("params", path)) => parameter(params, path).is_some(),
         _ => matches!(name, "checkpoint" | "threads") || (name == "metrics" && params.metrics.is_some()),
     };
     if known {
         return None;
     }
-    let mut names: Vec<String> = params.outputs.iter().map(|name| format!("out.{name}")).collect();
+    let mut names: Vec<String> = params.output_names().map(|name| format!("out.{name}")).collect();
     names.extend(params.params.keys().map(|name| format!("params.{name}")));
     names.extend(["checkpoint", "threads"].map(str::to_owned));
     names.extend(params.metrics.is_some().then(|| "metrics".to_owned()));
@@ -315,7 +347,7 @@ fn check_placeholder(params: &Params, at: &str, name: &str) -> Option<ParamProbl
         all().find(|known| known.rsplit('.').next() == last).or_else(|| match name.strip_prefix("out.") {
             // What all outputs begin with brings none of them nearer.
             Some(output) => {
-                let near = nearest(output, params.outputs.iter().map(String::as_str))?;
+                let near = nearest(output, params.output_names())?;
                 all().find(|known| known.strip_prefix("out.") == Some(near))
             }
             None => nearest(name, all()),
@@ -360,6 +392,8 @@ pub struct Invocation {
     pub words: Vec<String>,
     /// The names of the environment variables that it is given.
     pub environment: Vec<String>,
+    /// The outputs that are folders.
+    pub folders: BTreeSet<String>,
     /// The file that it writes metrics to.
     pub metrics: Option<Metrics>,
     /// Whether it can touch nothing but what it declares.
@@ -403,27 +437,7 @@ pub fn invocation(job: &Job) -> Result<Invocation, StageError> {
     };
     let passed_on = PASSED_ON.iter().map(|&name| name.to_owned());
     let environment = passed_on.chain(params.env).collect();
-    Ok(Invocation { words, environment, metrics, is_sandboxed: params.sandbox })
-}
-
-/// Looks at what a command that ended well has left: its outputs are there, its metrics are read.
-pub fn collect(job: &Job, invocation: &Invocation) -> Result<Vec<Event>, StageError> {
-    for (name, path) in &job.outputs {
-        if path.is_dir() {
-            let help =
-                format!("an output is one file; pack a folder, such as with `tar cf {{out.{name}}} FOLDER`");
-            return Err(StageError::new(format!("output `{name}` is a folder")).help(help));
-        }
-        if path.exists() && !path.is_file() {
-            let help = format!("write a file to `{{out.{name}}}`, not a pipe, socket or device");
-            return Err(StageError::new(format!("output `{name}` is no file")).help(help));
-        }
-        if !path.is_file() {
-            let help = format!("the command must write to `{{out.{name}}}`");
-            return Err(
-                StageError::new(format!("the command ended without writing its output `{name}`")).help(help)
-            );
-        }
-    }
-    invocation.metrics.as_ref().map_or(Ok(Vec::new()), |metrics| metrics::read(&metrics.name, &metrics.path))
+    let folders = params.outputs.iter().filter(|output| is_folder(output));
+    let folders = folders.map(|output| name_of(output).to_owned()).collect();
+    Ok(Invocation { words, environment, folders, metrics, is_sandboxed: params.sandbox })
 }
