@@ -9,8 +9,13 @@ use std::{
     time::Duration,
 };
 
+use pipe_stages::data::folder::unpack_while;
+
 use super::{CacheError, Outside, orphans};
-use crate::process::{has_ended, this_process};
+use crate::{
+    halt::Halt,
+    process::{has_ended, this_process},
+};
 
 /// How long processes that were told to end may take before they are told again.
 const ENDING: Duration = Duration::from_millis(5);
@@ -139,6 +144,17 @@ impl Claim {
             symlink(outside.path.join(name), &link).map_err(CacheError::io("create", &link))?;
         }
         Ok(folder)
+    }
+
+    /// Where the stage finds an input that is a folder packed in `object`: a copy of its own, with files that
+    /// nobody may write to. Given up with [`CacheError::Halted`] once `halt` is raised.
+    pub fn folder_input(&self, port: &str, object: &Path, halt: &Halt) -> Result<PathBuf, CacheError> {
+        let folder = self.folder().join("in").join(port);
+        match unpack_while(object, &folder, true, &|| !halt.is_raised()) {
+            Ok(()) => Ok(folder),
+            Err(_) if halt.is_raised() => Err(CacheError::Halted { what: "unpacking", path: folder }),
+            Err(source) => Err(CacheError::Io { what: "unpack", path: folder, source }),
+        }
     }
 
     /// The folder that survives a kill.

@@ -9,7 +9,12 @@ use std::{
 };
 
 use clap::Args;
-use serde_json::json;
+use pipe_stages::{
+    contract::{PortType, Stage},
+    data::folder::unpack,
+    kinds::shell::{self, Shell},
+};
+use serde_json::{Value, json};
 
 use super::{
     Failure, Globals,
@@ -25,7 +30,7 @@ use crate::{
     names::RunId,
     record::Artifact,
     runs::{
-        LoadedRun, Origin, RunsDb,
+        LoadedRun, LoadedStage, Origin, RunsDb,
         lineage::{Asked, What},
     },
 };
@@ -69,6 +74,8 @@ pub(super) struct Get {
 struct Output<'a> {
     stage: &'a str,
     artifact: &'a Artifact,
+    /// The output's name, with the ending that the stage gave it.
+    file_name: &'a str,
 }
 
 impl Output<'_> {
@@ -107,14 +114,15 @@ impl Get {
             globals.print(lines.collect::<String>())?;
         } else if let Some(folder) = &self.into {
             for (output, path) in outputs.iter().zip(whole()?) {
-                write(globals, &path, &folder.join(output.stage).join(&output.artifact.port))?;
+                write(globals, output, &path, &folder.join(output.stage).join(output.file_name))?;
             }
         } else if self.out.is_none() && self.outputs.is_empty() {
             history::print(globals, &list(&cache, &outputs))?;
         } else {
-            let path = object(&cache, run.info.run, only(&outputs)?)?;
+            let output = only(&outputs)?;
+            let path = object(&cache, run.info.run, output)?;
             match &self.out {
-                Some(file) => write(globals, &path, file)?,
+                Some(file) => write(globals, output, &path, file)?,
                 None => print(globals, &path)?,
             }
         }
@@ -122,14 +130,19 @@ impl Get {
     }
 }
 
-/// The outputs of `run` that `names` mean; without names, all.
+/// The outputs of `run` that `names` mean, in the order of their own; without names, all.
 fn chosen<'a>(db: &RunsDb, run: &'a LoadedRun, names: &[String]) -> Result<Vec<Output<'a>>, Failure> {
     let id = run.info.run;
-    let made = run.stages.iter().filter_map(|stage| Some((stage.stage.as_str(), stage.execution.as_ref()?)));
-    let of_stage = |(stage, made): (&'a str, &'a Origin)| {
-        made.outputs.iter().map(move |artifact| Output { stage, artifact })
+    let made = run.stages.iter().filter_map(|stage| Some((stage, stage.execution.as_ref()?)));
+    let of_stage = |(stage, made): (&'a LoadedStage, &'a Origin)| {
+        made.outputs.iter().map(move |artifact| Output {
+            stage: &stage.stage,
+            artifact,
+            file_name: file_name(&stage.kind, &stage.params, &artifact.port),
+        })
     };
     let mut outputs: Vec<Output> = made.flat_map(of_stage).collect();
+    outputs.sort_by_key(Output::name);
     let mut wanted = Vec::new();
     for name in names {
         let asked = db.asked(run, name)?;
@@ -144,6 +157,11 @@ fn chosen<'a>(db: &RunsDb, run: &'a LoadedRun, names: &[String]) -> Result<Vec<O
     }
     outputs.retain(|output| names.is_empty() || wanted.iter().any(|asked| output.is(asked)));
     Ok(outputs)
+}
+
+/// What the file of an output of a stage is called.
+fn file_name<'a>(kind: &str, params: &'a Value, port: &'a str) -> &'a str {
+    if kind == Shell::KIND { shell::file_name(params, port) } else { port }
 }
 
 /// The one output that was asked for.
@@ -212,28 +230,44 @@ fn print(globals: &Globals, object: &Path) -> Result<(), Failure> {
     globals.print_bytes(begin.chain(file))
 }
 
-/// Writes a copy of `object` to `file`, and says so.
-fn write(globals: &Globals, object: &Path, file: &Path) -> Result<(), Failure> {
-    let bytes = copy(object, file).map_err(|err| match cannot_write(file, &err) {
-        failure if file.is_dir() => failure.help("write into a folder with `--into DIR`"),
+/// Writes a copy of an output, which lies in `object`, and says so.
+fn write(globals: &Globals, output: &Output<'_>, object: &Path, to: &Path) -> Result<(), Failure> {
+    let is_folder = output.artifact.port_type == PortType::Folder;
+    let written = if is_folder { copy_folder(object, to) } else { copy_file(object, to) };
+    written.map_err(|err| match cannot_write(to, &err) {
+        failure if is_folder && to.exists() => failure.exit(2).help("name a folder that is new or empty"),
+        failure if to.is_dir() => failure.help("write into a folder with `--into DIR`"),
         failure => failure,
     })?;
-    globals.say(format_args!("wrote {} ({})", file.display(), size(bytes)));
+    globals.say(format_args!("wrote {} ({})", to.display(), size(output.artifact.bytes)));
     Ok(())
 }
 
 /// Copies `object` to `file`, in place of a file that is there once the copy is whole.
-fn copy(object: &Path, file: &Path) -> io::Result<u64> {
+fn copy_file(object: &Path, file: &Path) -> io::Result<()> {
     let mut from = File::open(object)?;
     if file.exists() && !file.is_file() {
-        return io::copy(&mut from, &mut File::options().write(true).open(file)?);
+        return io::copy(&mut from, &mut File::options().write(true).open(file)?).map(drop);
     }
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
     let executable = from.metadata()?.permissions().mode() & 0o111;
     let permissions = Permissions::from_mode(0o666 | executable);
-    let mut copy = tempfile::Builder::new().permissions(permissions).tempfile_in(folder)?;
-    let bytes = io::copy(&mut from, &mut copy)?;
+    let mut copy = tempfile::Builder::new().permissions(permissions).tempfile_in(folder_of(file)?)?;
+    io::copy(&mut from, &mut copy)?;
     copy.persist(file)?;
-    Ok(bytes)
+    Ok(())
+}
+
+/// Unpacks `object` as the folder `to`, which is new or empty, once the copy is whole.
+fn copy_folder(object: &Path, to: &Path) -> io::Result<()> {
+    let unfinished = tempfile::Builder::new().prefix(".unfinished-").tempdir_in(folder_of(to)?)?;
+    let whole = unfinished.path().join("whole");
+    unpack(object, &whole, false)?;
+    fs::rename(whole, to)
+}
+
+/// The folder in which `path` lies, made if it is not there.
+fn folder_of(path: &Path) -> io::Result<&Path> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    Ok(folder)
 }

@@ -5,7 +5,10 @@ use std::{
     path::PathBuf,
 };
 
-use pipe_stages::{contract::Stage, kinds::shell::Shell};
+use pipe_stages::{
+    contract::{PortType, Stage},
+    kinds::shell::Shell,
+};
 use serde_json::Value;
 
 use super::{Earlier, Explainer, Request, Tools};
@@ -31,6 +34,8 @@ pub(super) struct Decided {
     pub inputs: BTreeMap<String, PathBuf>,
     /// Inputs that stages wrote, by what their bytes are.
     pub objects: Vec<(String, Digest)>,
+    /// Those of them that are packed folders.
+    pub folders: Vec<String>,
     /// Inputs that no stage wrote, to be looked at again once the stage has run.
     pub outside: Vec<(String, Outside)>,
 }
@@ -54,14 +59,17 @@ pub(super) fn decide(
 ) -> Result<(Decided, Decision), CacheError> {
     let mut digests = BTreeMap::new();
     let mut inputs = BTreeMap::new();
-    let (mut objects, mut outside) = (Vec::new(), Vec::new());
+    let (mut objects, mut folders, mut outside) = (Vec::new(), Vec::new(), Vec::new());
     for (port, source) in &spec.inputs {
         let (digest, path) = match source {
             Source::Output { stage, port: from } => {
-                let digest =
+                let output =
                     output(known, stage, from).expect("a stage is decided once its inputs are known");
-                objects.push((port.clone(), digest));
-                (digest, tools.cache.object(digest))
+                objects.push((port.clone(), output.digest));
+                if output.port_type == PortType::Folder {
+                    folders.push(port.clone());
+                }
+                (output.digest, tools.cache.object(output.digest))
             }
             other => {
                 let found = look_outside(tools, other)?;
@@ -94,7 +102,7 @@ pub(super) fn decide(
             }
         },
     };
-    Ok((Decided { hashed, key, inputs, objects, outside }, decision))
+    Ok((Decided { hashed, key, inputs, objects, folders, outside }, decision))
 }
 
 /// The reasons that can be given for `spec` while stages it takes from have yet to run.
@@ -116,7 +124,7 @@ pub(super) fn explain_pending(
         let mut outside = Vec::new();
         for (port, source) in &spec.inputs {
             let now = match source {
-                Source::Output { stage, port } => output(known, stage, port),
+                Source::Output { stage, port } => output(known, stage, port).map(|output| output.digest),
                 other => look_outside(tools, other).ok().map(|found| {
                     let digest = found.digest;
                     outside.push((port.clone(), found));
@@ -134,8 +142,8 @@ pub(super) fn explain_pending(
 }
 
 /// What `stage` wrote to `port`, if that is known.
-fn output(known: &Known, stage: &str, port: &str) -> Option<Digest> {
-    known.get(stage)?.iter().find(|artifact| artifact.port == port).map(|artifact| artifact.digest)
+fn output<'a>(known: &'a Known, stage: &str, port: &str) -> Option<&'a Artifact> {
+    known.get(stage)?.iter().find(|artifact| artifact.port == port)
 }
 
 fn fingerprint(spec: &StageSpec, inputs: BTreeMap<String, Digest>) -> Fingerprint {

@@ -150,7 +150,10 @@ fn attempt_with(
     let (kind, stage) = (task.spec.kind.name, &task.spec.name);
     let mut execution = Execution::begun(id, *key, hashed.clone(), kind, stage, task.run);
     notify(Notice::Started(Box::new(execution.clone())));
-    let job = job(task, claim).map_err(|err| failed(&err))?;
+    let job = job(task, tools, claim).map_err(|err| match err {
+        CacheError::Halted { .. } => Ending::Interrupted,
+        err => failed(&err),
+    })?;
     let ended = execute(task, tools, claim, &job, &mut execution, notify, log);
     let written = loans.written(tools.cache).map_err(|err| failed(&err))?;
     let failure = ended?;
@@ -250,11 +253,14 @@ fn claim(
     }
 }
 
-fn job(task: &Task<'_>, claim: &Claim) -> Result<Job, CacheError> {
+fn job(task: &Task<'_>, tools: &Tools<'_>, claim: &Claim) -> Result<Job, CacheError> {
     let outputs = task.spec.ports.outputs.iter();
     let mut inputs = task.decided.inputs.clone();
     for (port, outside) in &task.decided.outside {
         inputs.insert(port.clone(), claim.input(port, outside)?);
+    }
+    for port in &task.decided.folders {
+        inputs.insert(port.clone(), claim.folder_input(port, &inputs[port], &tools.stop.halt())?);
     }
     Ok(Job {
         stage: task.spec.name.clone(),

@@ -5,13 +5,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use pipe_stages::{
-    contract::{Device, Job, StageKind},
-    data::difference::{Comparison, compare, deviation},
+    contract::{Device, Job, PortType, StageKind},
+    data::{
+        difference::{Comparison, compare, deviation},
+        folder,
+    },
 };
 
 use super::{
@@ -61,6 +64,8 @@ pub struct Ready<'a> {
     key: ActionKey,
     inputs: BTreeMap<String, PathBuf>,
     objects: Vec<(String, Digest)>,
+    /// Those of them that are packed folders.
+    folders: Vec<String>,
     outside: Vec<(String, Outside, Source)>,
 }
 
@@ -174,11 +179,26 @@ pub fn prepare<'a>(
             *from = source.to_string();
         }
     }
-    if changed.is_empty() {
-        Ok(Ready { stage, runs_model: kind.runs_model, origin, fingerprint, key, inputs, objects, outside })
-    } else {
-        Err(Unchecked::Changed(changed))
+    if !changed.is_empty() {
+        return Err(Unchecked::Changed(changed));
     }
+    let folders = objects.iter().map(|(port, _)| port);
+    let folders = folders.filter(|port| is_folder(run, kinds, &stage.stage, port)).cloned().collect();
+    let runs_model = kind.runs_model;
+    Ok(Ready { stage, runs_model, origin, fingerprint, key, inputs, objects, folders, outside })
+}
+
+/// Whether an input of `stage` that another stage wrote is a folder, as the pipeline of `run` has it.
+fn is_folder(run: &LoadedRun, kinds: &[StageKind], stage: &str, port: &str) -> bool {
+    let stages = &run.resolved["stages"];
+    let Some(written) = stages[stage]["in"][port].as_str() else { return false };
+    let (from, output) = written.split_once('.').map_or((written, None), |(from, it)| (from, Some(it)));
+    let kind = kinds.iter().find(|kind| stages[from]["kind"] == kind.name);
+    let ports = kind.and_then(|kind| kind.ports(stages[from]["with"].clone()));
+    ports.is_some_and(|ports| {
+        let mut outputs = ports.outputs.iter();
+        outputs.any(|it| it.port_type == PortType::Folder && output.is_none_or(|output| output == it.name))
+    })
 }
 
 /// Computes a result again in a folder of its own, which is removed afterwards, and compares.
@@ -208,7 +228,7 @@ fn compute(
             return Ok(Verified::Unchecked(Unchecked::Input { port: flawed.port, what }));
         }
     };
-    let job = job(ready, claim, how)?;
+    let job = job(ready, tools, claim, how)?;
     let gpus: Vec<String> = how.gpu.iter().filter(|_| job.device == Device::Cuda).cloned().collect();
     let launch = Launch {
         job: &job,
@@ -268,10 +288,18 @@ pub(super) fn verdict(found: Vec<Difference>) -> Verified {
     }
 }
 
-fn job(ready: &Ready<'_>, claim: &Claim, how: &Verification<'_>) -> Result<Job, CacheError> {
+fn job(
+    ready: &Ready<'_>,
+    tools: &Tools<'_>,
+    claim: &Claim,
+    how: &Verification<'_>,
+) -> Result<Job, CacheError> {
     let mut inputs = ready.inputs.clone();
     for (port, outside, _) in &ready.outside {
         inputs.insert(port.clone(), claim.input(port, outside)?);
+    }
+    for port in &ready.folders {
+        inputs.insert(port.clone(), claim.folder_input(port, &inputs[port], &tools.stop.halt())?);
     }
     let outputs = ready.origin.outputs.iter();
     Ok(Job {
@@ -303,7 +331,7 @@ pub(super) fn outcome_of(
     }
     let (detail, largest) = match recorded_bytes(recorded, tools, how, scratch)? {
         None => ("other bytes; the recorded ones are no longer in the cache".to_owned(), None),
-        Some(before) => match compare(&before, now, how.tolerance) {
+        Some(before) => match compared(recorded.port_type, &before, now, how.tolerance, scratch) {
             Ok(Comparison::Identical) => return Ok(None),
             Ok(Comparison::Within { largest }) => (String::new(), Some(largest)),
             Ok(Comparison::Different { place, largest }) => (place, largest),
@@ -311,6 +339,19 @@ pub(super) fn outcome_of(
         },
     };
     Ok(Some(Difference { subject: Subject::Output(recorded.port.clone()), detail, largest }))
+}
+
+fn compared(
+    port_type: PortType,
+    before: &Path,
+    now: &Path,
+    tolerance: f64,
+    scratch: &Path,
+) -> io::Result<Comparison> {
+    match port_type {
+        PortType::Folder => folder::compare(before, now, tolerance, scratch),
+        _ => compare(before, now, tolerance),
+    }
 }
 
 /// A file with the recorded bytes, if they are still somewhere.

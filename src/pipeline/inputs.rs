@@ -218,7 +218,9 @@ fn mismatch(
 ) -> Option<Finding> {
     let (what, help) = match (source, given) {
         (Source::Output { stage, port: output }, Some(given)) if !taken.accepts(given) => {
-            (format!("`{stage}.{output}` gives {given}"), None)
+            let help = "a stage of kind `shell` can take a file out of it: `cp {in.NAME}/FILE {out.NAME}`";
+            let help = (given == PortType::Folder).then(|| help.to_owned());
+            (format!("`{stage}.{output}` gives {given}"), help)
         }
         (Source::Dir(_), _) if !taken.accepts_folder() => {
             ("`dir` gives a folder".to_owned(), Some("write `{ file: PATH }`".to_owned()))

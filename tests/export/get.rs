@@ -124,3 +124,29 @@ fn what_cannot_be_got_is_told_with_what_can() {
     help: write into a folder with `--into DIR`
     ");
 }
+
+#[test]
+fn a_folder_comes_out_as_a_folder() {
+    let lab = Lab::new(
+        "stages:
+  tune: { kind: shell, with: { command: 'mkdir -p {out.model}/a; echo 1 > {out.model}/a/b', outputs: [model/] } }
+",
+    );
+    lab.run(&[]).success();
+    lab.pipe(&["get", "@last", "tune", "--out", "got"]).success();
+    lab.pipe(&["get", "@last", "--into", "all"]).success();
+    for file in ["got/a/b", "all/tune/model/a/b"] {
+        assert_eq!(fs::read_to_string(lab.path(file)).unwrap(), "1\n");
+        fs::write(lab.path(file), "changed").unwrap();
+    }
+    let said = lab.pipe(&["get", "@last", "tune", "--out", "got"]).ends_with_code(2);
+    insta::assert_snapshot!(said.stderr, @"
+    x cannot write `got`: Directory not empty (os error 39)
+    help: name a folder that is new or empty
+    ");
+    assert_eq!(fs::read_to_string(lab.path("got/a/b")).unwrap(), "changed");
+    let hidden = fs::read_dir(lab.path("."))
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().into_string().ok());
+    assert!(!hidden.into_iter().any(|name| name.starts_with(".unfinished")));
+}

@@ -90,6 +90,36 @@ fn a_cache_that_is_read_only_serves_hits_and_refuses_the_rest_in_one_error() {
 }
 
 #[test]
+fn on_a_full_disk_no_stage_is_given_half_a_folder() {
+    let lab = Lab::new(
+        "stages:
+  make: { kind: shell, with: { command: 'mkdir {out.m}; for x in a b c; do head -c 500000 /dev/zero > {out.m}/$x; done', outputs: [m/] } }
+  take: { kind: shell, in: { m: make }, with: { command: 'cat {in.m}/* | wc -c' } }
+",
+    );
+    let said = script(
+        &lab,
+        "exec 2>&1; mkdir disk; mount -t tmpfs -o size=4m tmpfs disk && cp -r pipelines disk && cd disk
+        $PIPE run pipelines/p.yaml --only make
+        head -c 1500000 /dev/zero > filler
+        echo '== full'; $PIPE run pipelines/p.yaml; echo \"code $?\"; find cache -name m
+        rm filler; echo '== freed'; $PIPE run pipelines/p.yaml; echo \"code $?\"; $PIPE logs @last take",
+    );
+    let Some(said) = said else { return };
+    let full = part(&said, "full");
+    assert!(
+        full.contains("cannot unpack") && full.contains("because `b`: No space left on device"),
+        "{said}"
+    );
+    assert!(full.contains("code 1") && !full.contains("\ncache"), "{said}");
+    let freed = part(&said, "freed");
+    assert!(
+        freed.contains("1 ran, 1 cached") && freed.contains("code 0") && freed.contains("1500000"),
+        "{said}"
+    );
+}
+
+#[test]
 fn on_a_full_disk_what_is_finished_stays_and_once_there_is_room_the_same_command_goes_on() {
     let big = "stages:
   small: { kind: shell, with: { command: 'seq 2000 > {out.x}', outputs: [x] } }

@@ -5,6 +5,7 @@ mod lab;
 
 mod checks;
 mod example;
+mod folders;
 mod inputs;
 mod metrics;
 mod processes;

@@ -92,3 +92,25 @@ fn a_stage_beside_it_is_not_restricted_and_switching_it_on_reruns() {
     let off = lab.run(&[]).success();
     assert_eq!(off.stages("done"), ["work"], "{}", off.stderr);
 }
+
+#[test]
+fn a_folder_among_the_outputs_can_be_worked_in_and_one_among_the_inputs_read() {
+    let lab = Lab::new(
+        "stages:
+  make:
+    kind: shell
+    with:
+      command: |
+        mkdir -p {out.model}/a/b; echo x > {out.model}/a/x; mv {out.model}/a/x {out.model}/a/b/y
+        echo > {out.model}/z; ln {out.model}/z {out.model}/hard; rm {out.model}/z; mv {out.model}/a {out.model}/c
+      outputs: [model/]
+      sandbox: true
+  use:
+    kind: shell
+    in: { model: make }
+    with: { command: 'cat {in.model}/c/b/y > {out.text}; ls {in.model} >> {out.text}', outputs: [text], sandbox: true }
+",
+    );
+    assert_eq!(lab.run(&[]).success().stages("done"), ["make", "use"]);
+    lab.pipe(&["verify", "@last"]).success();
+}

@@ -252,3 +252,42 @@ fn what_fails_before_a_pipe_fails_the_stage_if_asked_for() {
     let said = lab.run(&[]).ends_with_code(1).stderr;
     assert!(said.contains("exit code 1"), "{said}");
 }
+
+#[test]
+fn an_output_whose_name_has_an_ending_is_written_by_programs_that_go_by_it() {
+    // Like `plt.savefig`, it takes the form from the ending, and adds one where there is none.
+    let program = "case ${1##*/} in *.*) echo \"${1##*.}\" > \"$1\";; *) echo png > \"$1.png\";; esac\n";
+    let lab = Lab::new(
+        "stages:
+  plot: { kind: shell, in: { program: { file: plot.sh } }, with: { command: 'sh {in.program} {out.plot}', outputs: [plot.svg] } }
+  read: { kind: shell, in: { plot: plot }, with: { command: 'grep svg {in.plot} > {out.o}', outputs: [o] } }
+",
+    );
+    lab.write("plot.sh", program);
+    lab.run(&[]).success();
+    assert_eq!(lab.run(&[]).success().stages("cached"), ["plot", "read"]);
+    lab.pipe(&["get", "@last", "plot", "--into", "got"]).success();
+    assert_eq!(std::fs::read_to_string(lab.path("got/plot/plot.svg")).unwrap(), "svg\n");
+    assert_eq!(lab.pipe(&["get", "@last", "plot.plot"]).success().stdout, "svg\n");
+    lab.pipe(&["verify", "@last"]).success();
+
+    lab.edit("[plot.svg]", "[plot]");
+    let failed = lab.run(&[]).ends_with_code(1).stderr;
+    assert!(failed.contains("the command ended without writing its output `plot`"), "{failed}");
+    assert!(failed.contains("it wrote `plot.png`: write `plot.png` under `outputs`"), "{failed}");
+}
+
+#[test]
+fn endings_of_outputs_are_checked() {
+    let told = |outputs: &str, command: &str| {
+        let with = format!("command: '{command}', outputs: [{outputs}]");
+        let lab = Lab::new(&format!("stages: {{ a: {{ kind: shell, with: {{ {with} }} }} }}\n"));
+        lab.pipe(&["check", "pipelines/p.yaml"]).ends_with_code(2).stderr
+    };
+    for wrong in ["plot.", "'plot. svg'", "plot..svg", "plot.svg.", "'plot.a/b'"] {
+        assert!(told(wrong, "echo > {out.plot}").contains("must end as files do"), "{wrong}");
+    }
+    assert!(told("plot.svg, plot.png", "echo > {out.plot}").contains("output `plot` is named twice"));
+    assert!(told("plot.svg", "echo > {out.plot.svg}").contains("did you mean `{out.plot}`?"));
+    assert!(told("plot.svg", "echo").contains("put `{out.plot}` into `command`"));
+}

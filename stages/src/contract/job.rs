@@ -66,7 +66,7 @@ pub struct Job {
     pub seed: u64,
     /// A file (or folder) for every input.
     pub inputs: BTreeMap<String, PathBuf>,
-    /// A file to create for every output; the folder exists.
+    /// A file (or folder, packed in the end) to create for every output; the folder it lies in exists.
     pub outputs: BTreeMap<String, PathBuf>,
     /// The event file, created by the worker.
     pub events: PathBuf,

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 pub enum PortType {
     /// One file of any content.
     File,
+    /// A folder of any content. A stage that writes one packs it into one file, as
+    /// [`data::folder`](crate::data::folder) does; a stage that takes it is given a folder.
+    Folder,
     /// A file or a folder of any content.
     FileOrFolder,
     /// Labelled reviews, one JSON object a line.
@@ -36,20 +39,21 @@ impl PortType {
     /// Whether an input of this type can be fed by an output (or outside file) of type `given`.
     pub fn accepts(self, given: PortType) -> bool {
         self == given
-            || (self == PortType::FileOrFolder && given == PortType::File)
+            || (self == PortType::FileOrFolder && matches!(given, PortType::File | PortType::Folder))
             || self == PortType::Any
             || given == PortType::Any
     }
 
     /// Whether an input of this type can be fed by a folder.
     pub fn accepts_folder(self) -> bool {
-        matches!(self, PortType::FileOrFolder | PortType::Any)
+        matches!(self, PortType::Folder | PortType::FileOrFolder | PortType::Any)
     }
 
     /// The name used in messages and listings.
     pub fn name(self) -> &'static str {
         match self {
             PortType::File => "file",
+            PortType::Folder => "folder",
             PortType::FileOrFolder => "file or folder",
             PortType::Reviews => "reviews",
             PortType::Tokens => "tokens",
@@ -131,7 +135,7 @@ pub struct Needed {
 pub struct Ports {
     /// What the stage reads.
     pub inputs: Inputs,
-    /// What the stage writes; each output is one file.
+    /// What the stage writes; each output is one file in the end, a folder packed.
     pub outputs: Vec<Port>,
 }
 

@@ -6,11 +6,13 @@
 //! tokens                        | safetensors, `pipe.tokens.1`   | [`tokens`]
 //! hidden                        | safetensors, `pipe.hidden.1`   | [`hidden`]
 //! predictions                   | CSV                            | [`predictions`]
+//! a folder                      | tar                            | [`folder`]
 //!
 //! Ragged safetensors files share the tensors of [`rows`], which say which review each row
 //! is; [`tensor_file`] writes them, the same bytes for the same content.
 
 pub mod difference;
+pub mod folder;
 pub mod hidden;
 pub mod predictions;
 pub mod reviews;

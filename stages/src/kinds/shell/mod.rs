@@ -7,6 +7,7 @@
 mod better;
 mod metrics;
 mod once;
+mod outputs;
 mod table;
 mod template;
 
@@ -17,11 +18,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    contract::{Event, Job, Needed, ParamProblem, PortType, Ports, Stage, StageCx, StageError},
+    contract::{Job, Needed, ParamProblem, PortType, Ports, Stage, StageCx, StageError},
     nearest,
 };
 pub use better::{Direction, better, named_by_better};
+use outputs::{Declared, Written};
 use template::Piece;
+
+pub use outputs::{collect, file_name};
 
 /// Variables that every command is given; they are not part of the key.
 pub const PASSED_ON: [&str; 14] = [
@@ -57,16 +61,19 @@ pub struct Shell;
 #[serde(deny_unknown_fields)]
 pub struct Params {
     /// A line for `sh -ec`, or a list of words that run without a shell, in the project root.
-    /// `{in.NAME}` is the path of an input (a folder for `dir` and `glob`), `{out.NAME}` where to
-    /// write an output, `{params.NAME}` a parameter, `{metrics}` where to write metrics,
-    /// `{checkpoint}` a folder that survives a kill, `{threads}` the cores it may use, `{seed}` the
-    /// stage's seed, which then decides a rerun. Values are quoted for the shell. `{{name}}` is the
-    /// text `{name}`.
+    /// `{in.NAME}` is the path of an input (a folder for `dir`, `glob` and an output that is one),
+    /// `{out.NAME}` where to write an output, `{params.NAME}` a parameter, `{metrics}` where to write
+    /// metrics, `{checkpoint}` a folder that survives a kill, `{threads}` the cores it may use, `{seed}`
+    /// the stage's seed, which then decides a rerun. Values are quoted for the shell. `{{name}}` is
+    /// the text `{name}`.
     pub command: Command,
     /// Values for `{params.NAME}`; dots lead into maps.
     #[serde(default)]
     pub params: Map<String, Value>,
-    /// Names of the outputs; each is one file that the command must write.
+    /// Names of the outputs, each a file that the command must write. The name may have an ending, as in
+    /// `plot.svg`: then `{out.plot}` has it, too, for programs that go by it. With a slash behind it, as in
+    /// `model/`, it is a folder that the command must make at `{out.model}`; a stage that takes it is given
+    /// a folder with the same files, links followed.
     #[serde(default)]
     pub outputs: Vec<String>,
     /// Environment variables that the command is given beside PATH, HOME, USER, LOGNAME, SHELL,
@@ -114,6 +121,23 @@ pub enum Command {
     Line(String),
     /// A program and its arguments.
     Words(Vec<String>),
+}
+
+impl Params {
+    fn declared(&self) -> impl Iterator<Item = Declared<'_>> {
+        self.outputs.iter().map(|output| Declared::of(output))
+    }
+
+    /// The names of the outputs.
+    fn output_names(&self) -> impl Iterator<Item = &str> {
+        self.declared().map(|output| output.name)
+    }
+
+    /// The output that metrics are read from.
+    fn measured(&self) -> Option<Declared<'_>> {
+        let metrics = self.metrics.as_deref()?;
+        self.declared().find(|output| output.name == metrics || output.file_name == metrics)
+    }
 }
 
 impl Command {
@@ -171,8 +195,9 @@ impl Stage for Shell {
         });
         let mut ports =
             Ports::new().free_inputs(PortType::Any, "what the command reads, as `{in.NAME}`", needed);
-        for output in &params.outputs {
-            ports = ports.output(output, PortType::Any, "written by the command");
+        for output in params.declared() {
+            let port_type = if output.is_folder { PortType::Folder } else { PortType::Any };
+            ports = ports.output(output.name, port_type, "written by the command");
         }
         ports
     }
@@ -182,20 +207,24 @@ impl Stage for Shell {
         if params.command.texts().iter().all(|text| text.trim().is_empty()) {
             problems.push(ParamProblem::new("command", "`command` is empty"));
         }
-        for (at, name) in params.outputs.iter().enumerate() {
+        for (at, Declared { name, file_name, .. }) in params.declared().enumerate() {
             let path = format!("outputs.{at}");
-            if name.len() > LONGEST_NAME {
+            if file_name.len() > LONGEST_NAME {
                 let message = format!(
                     "output {} has a name of {} bytes, and {LONGEST_NAME} is the most",
                     at + 1,
-                    name.len()
+                    file_name.len()
                 );
                 problems.push(ParamProblem::new(&path, message));
             } else if !is_name(name) {
                 let message =
                     format!("output `{name}` must be named with letters a-z, digits and `_`, a letter first");
                 problems.push(ParamProblem::new(&path, message));
-            } else if params.outputs[..at].contains(name) {
+            } else if !is_ending(&file_name[name.len()..]) {
+                let message =
+                    format!("output `{file_name}` must end as files do, such as `.svg` or `.tar.gz`");
+                problems.push(ParamProblem::new(&path, message));
+            } else if params.output_names().take(at).any(|other| other == name) {
                 problems.push(ParamProblem::new(&path, format!("output `{name}` is named twice")));
             } else if !is_told(params, name) {
                 let message = format!("the command is not told where to write output `{name}`");
@@ -288,9 +317,16 @@ fn is_name(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
 }
 
+/// Whether `text` is nothing, or dots each with letters and digits behind it.
+fn is_ending(text: &str) -> bool {
+    let is_of_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    let is_part = |part: &str| !part.is_empty() && part.chars().all(is_of_part);
+    text.strip_prefix('.').map_or(text.is_empty(), |parts| parts.split('.').all(is_part))
+}
+
 /// Whether the command is given the path of this output.
 fn is_told(params: &Params, output: &str) -> bool {
-    let is_metrics = params.metrics.as_deref() == Some(output);
+    let is_metrics = params.measured().is_some_and(|measured| measured.name == output);
     params
         .command
         .placeholders()
@@ -331,7 +367,14 @@ fn leaves(path: &str, value: &Value, found: &mut impl FnMut(&str)) {
 
 fn check_metrics(params: &Params) -> Option<ParamProblem> {
     let name = params.metrics.as_ref()?;
-    if params.outputs.contains(name) {
+    let of_folder = name.strip_suffix('/').unwrap_or(name);
+    let folder = params.declared().find(|output| output.is_folder && output.file_name == of_folder);
+    if let Some(output) = folder {
+        let message = format!("output `{}/` is a folder, and metrics are read from a file", output.file_name);
+        let help = "name a file that the command writes: `metrics: metrics.json`";
+        return Some(ParamProblem::new("metrics", message).help(help));
+    }
+    if params.measured().is_some() {
         return None;
     }
     if name.len() > LONGEST_NAME {
@@ -357,7 +400,7 @@ fn check_metrics(params: &Params) -> Option<ParamProblem> {
 fn check_placeholder(params: &Params, at: &str, name: &str) -> Option<ParamProblem> {
     let known = match name.split_once('.') {
         Some(("in", _)) => true,
-        Some(("out", output)) => params.outputs.iter().any(|name| name == output),
+        Some(("out", output)) => params.output_names().any(|name| name == output),
         Some(("params", path)) => parameter(params, path).is_some(),
         _ => {
             matches!(name, "checkpoint" | "threads" | "seed")
@@ -367,7 +410,7 @@ fn check_placeholder(params: &Params, at: &str, name: &str) -> Option<ParamProbl
     if known {
         return None;
     }
-    let mut names: Vec<String> = params.outputs.iter().map(|name| format!("out.{name}")).collect();
+    let mut names: Vec<String> = params.output_names().map(|name| format!("out.{name}")).collect();
     names.extend(params.params.keys().map(|name| format!("params.{name}")));
     names.extend(["checkpoint", "threads", "seed"].map(str::to_owned));
     names.extend(params.metrics.is_some().then(|| "metrics".to_owned()));
@@ -377,7 +420,8 @@ fn check_placeholder(params: &Params, at: &str, name: &str) -> Option<ParamProbl
         all().find(|known| known.rsplit('.').next() == last).or_else(|| match name.strip_prefix("out.") {
             // What all outputs begin with brings none of them nearer.
             Some(output) => {
-                let near = nearest(output, params.outputs.iter().map(String::as_str))?;
+                let output = Declared::of(output).name;
+                let near = nearest(output, params.output_names())?;
                 all().find(|known| known.strip_prefix("out.") == Some(near))
             }
             None => nearest(name, all()),
@@ -426,6 +470,8 @@ pub struct Invocation {
     pub words: Vec<String>,
     /// The names of the environment variables that it is given.
     pub environment: Vec<String>,
+    /// Where it writes its outputs, by their names.
+    pub outputs: BTreeMap<String, Written>,
     /// The file that it writes metrics to.
     pub metrics: Option<Metrics>,
     /// Whether it can touch nothing but what it declares.
@@ -445,14 +491,16 @@ pub struct Metrics {
 pub fn invocation(job: &Job) -> Result<Invocation, StageError> {
     let params: Params = serde_json::from_value(job.params.clone())
         .map_err(|err| StageError::new("the parameters do not fit kind `shell`").because(err))?;
+    let outputs = outputs::written(job, &params);
     let metrics = params.metrics.as_ref().map(|name| {
-        let output = job.outputs.get(name).cloned();
-        Metrics { name: name.clone(), path: output.unwrap_or_else(|| job.events.with_file_name(name)) }
+        let output = params.measured().and_then(|output| outputs.get(output.name));
+        let path = output.map_or_else(|| job.events.with_file_name(name), |output| output.path.clone());
+        Metrics { name: name.clone(), path }
     });
     let text = |path: &PathBuf| path.to_str().map(str::to_owned);
     let value = |name: &str| match name.split_once('.') {
         Some(("in", input)) => job.inputs.get(input).and_then(text),
-        Some(("out", output)) => job.outputs.get(output).and_then(text),
+        Some(("out", output)) => outputs.get(output).and_then(|output| text(&output.path)),
         Some(("params", path)) => parameter(&params, path),
         None if name == "metrics" => metrics.as_ref().and_then(|metrics| text(&metrics.path)),
         None if name == "checkpoint" => text(&job.checkpoint),
@@ -473,27 +521,5 @@ pub fn invocation(job: &Job) -> Result<Invocation, StageError> {
     };
     let passed_on = PASSED_ON.iter().map(|&name| name.to_owned());
     let environment = passed_on.chain(params.env).chain(params.secrets).collect();
-    Ok(Invocation { words, environment, metrics, is_sandboxed: params.sandbox })
-}
-
-/// Looks at what a command that ended well has left: its outputs are there, its metrics are read.
-pub fn collect(job: &Job, invocation: &Invocation) -> Result<Vec<Event>, StageError> {
-    for (name, path) in &job.outputs {
-        if path.is_dir() {
-            let help =
-                format!("an output is one file; pack a folder, such as with `tar cf {{out.{name}}} FOLDER`");
-            return Err(StageError::new(format!("output `{name}` is a folder")).help(help));
-        }
-        if path.exists() && !path.is_file() {
-            let help = format!("write a file to `{{out.{name}}}`, not a pipe, socket or device");
-            return Err(StageError::new(format!("output `{name}` is no file")).help(help));
-        }
-        if !path.is_file() {
-            let help = format!("the command must write to `{{out.{name}}}`");
-            return Err(
-                StageError::new(format!("the command ended without writing its output `{name}`")).help(help)
-            );
-        }
-    }
-    invocation.metrics.as_ref().map_or(Ok(Vec::new()), |metrics| metrics::read(&metrics.name, &metrics.path))
+    Ok(Invocation { words, environment, outputs, metrics, is_sandboxed: params.sandbox })
 }
