@@ -134,3 +134,45 @@ fn control_characters_in_the_name_of_a_metric_are_shown() {
     let shown = lab.pipe(&["show", "@last"]).success().stdout;
     assert!(shown.contains(r"  a\nb\u{1b}[1m "), "{shown}");
 }
+
+/// A project whose stage `h` writes an output `curve.csv` and a file `m.json` as its metrics.
+fn two_files(curve: &str, last: &str) -> Lab {
+    let lab = Lab::new(
+        "stages:
+  h:
+    kind: shell
+    in: { curve: { file: curve }, last: { file: last } }
+    with:
+      command: 'cp {in.curve} {out.curve}; cp {in.last} {metrics}'
+      outputs: [curve.csv]
+      metrics: [curve.csv, m.json]
+",
+    );
+    lab.write("curve", curve);
+    lab.write("last", last);
+    lab
+}
+
+#[test]
+fn metrics_are_read_from_several_files() {
+    let lab = two_files("epoch,loss,rate\n1,4,1\n2,3,1\n", "{\"accuracy\": 0.5, \"loss\": 2}");
+    lab.run(&[]).success();
+    let columns = "h.accuracy,h.loss,h.rate";
+    // A final value that is given goes before that of the last step.
+    insta::assert_snapshot!(lab.pipe(&["runs", "--columns", columns]).success().stdout, @"
+    RUN    h.accuracy  h.loss  h.rate
+    run_1     0.50000       2       1
+    ");
+    assert_eq!(lab.ask::<i64>("SELECT count(*) FROM metric WHERE step IS NOT NULL"), 4);
+}
+
+#[test]
+fn a_metric_that_two_files_give_is_an_error() {
+    let failed = two_files("epoch,loss\n1,4\n", "{\"loss\": [3]}").run(&[]).ends_with_code(1).stderr;
+    assert!(failed.contains("the metrics in `m.json` give `loss` a second time"), "{failed}");
+    let lab = two_files("", "");
+    lab.edit("outputs: [curve.csv]", "outputs: [curve]");
+    let told = lab.pipe(&["check", "pipelines/p.yaml"]).ends_with_code(2).stderr;
+    assert!(told.contains("`curve.csv` and `m.json` are no outputs, and `{metrics}` is one file"), "{told}");
+    assert!(told.contains("p.yaml:8:"), "{told}");
+}

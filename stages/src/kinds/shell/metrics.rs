@@ -8,18 +8,33 @@ use std::{
 
 use serde_json::Value;
 
-use super::{once, table};
+use super::{Metrics, once, table};
 use crate::contract::{Event, StageError};
+
+/// Reads the metrics in all of `files`. A metric of steps alone has the value of the last one as its final value.
+pub(super) fn read(files: &[Metrics]) -> Result<Vec<Event>, StageError> {
+    let mut all = Vec::new();
+    for Metrics { name, path } in files {
+        let found = read_one(name, path)?;
+        let known: HashSet<Found> = all.iter().filter_map(Found::of).collect();
+        if let Some(twice) = found.iter().filter_map(Found::of).find(|found| known.contains(found)) {
+            let message = format!("the metrics in `{name}` give `{}` a second time", twice.name);
+            return Err(StageError::new(message).help("give each metric in one file"));
+        }
+        all.extend(found);
+    }
+    all.extend(last_values(&all));
+    Ok(all)
+}
 
 /// Reads the metrics in `path`, which the pipeline file calls `file`.
 ///
 /// JSON: numbers by their dotted path, `null` or what Python writes for NaN and infinity for an undefined
 /// value, a list of numbers as the values of steps from 1. Texts are left out. CSV: see [`table::read`].
-/// A metric of steps alone has the value of the last one as its final value.
-pub(super) fn read(file: &str, path: &Path) -> Result<Vec<Event>, StageError> {
+fn read_one(file: &str, path: &Path) -> Result<Vec<Event>, StageError> {
     let text = contents(file, path)?;
     let text = text.trim_start_matches('\u{feff}');
-    let (mut found, is_empty) = if text.trim_start().starts_with(['{', '[']) {
+    let (found, is_empty) = if text.trim_start().starts_with(['{', '[']) {
         let value = once::from_str(&with_nulls(text)).map_err(|err| {
             if err.is_data() {
                 // The JSON is well-formed, but a name stands twice.
@@ -39,7 +54,6 @@ pub(super) fn read(file: &str, path: &Path) -> Result<Vec<Event>, StageError> {
                     or CSV: a line of names, numbers below it";
         return Err(StageError::new(format!("no metrics are in `{file}`")).help(help));
     }
-    found.extend(last_values(&found));
     Ok(found)
 }
 
@@ -185,7 +199,7 @@ mod tests {
     fn parsed(text: &str) -> Result<Vec<Event>, StageError> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
-        read("m", file.path())
+        read(&[Metrics { name: "m".into(), path: file.path().into() }])
     }
 
     fn told(text: &str) -> String {

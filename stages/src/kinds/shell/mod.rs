@@ -93,13 +93,14 @@ pub struct Params {
     #[serde(default, skip_serializing_if = "Not::not")]
     pub pipefail: bool,
     /// Where metrics are read from when the command has ended: an output, or the name of a file
-    /// such as `metrics.json` whose path is `{metrics}`. JSON: numbers by dotted path, lists as
-    /// steps from 1, of which the last is the final value. CSV: columns `name`, `value` and perhaps `step`, or a metric a column: at the steps
-    /// in column `step`, else at those in `epoch` if they are whole and differ, else lines are counted,
-    /// and a single line has final values. Columns of texts are left out, unless they tell values of a step
-    /// apart: then names begin with them, `val.loss`. Empty cells have no value.
+    /// such as `metrics.json` whose path is `{metrics}`; or a list of outputs and at most one such file.
+    /// JSON: numbers by dotted path, lists as steps from 1, of which the last is the final value. CSV:
+    /// columns `name`, `value` and perhaps `step`, or a metric a column: at the steps in column `step`,
+    /// else at those in `epoch` if they are whole and differ, else lines are counted, and a single line
+    /// has final values. Columns of texts are left out, unless they tell values of a step apart: then
+    /// names begin with them, `val.loss`. Empty cells have no value.
     #[serde(default)]
-    pub metrics: Option<String>,
+    pub metrics: Option<MetricsFiles>,
     /// Which direction is better, by metric: `{ "*loss": lower, accuracy: higher }`. Names are as the stage
     /// reports them (`val.loss`); `*` stands for any characters. A name goes before patterns, and of
     /// patterns the one with the most characters beside `*`; where two of as many disagree, neither
@@ -111,6 +112,16 @@ pub struct Params {
     /// 6.2 or newer (Landlock). The network stays open. Switching it on reruns the stage.
     #[serde(default)]
     pub sandbox: bool,
+}
+
+/// Files that metrics are read from: one, or several.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "must be a text, or a list of texts")]
+pub enum MetricsFiles {
+    /// An output, or the name of a file.
+    One(String),
+    /// Outputs, and at most one that is none.
+    Several(Vec<String>),
 }
 
 /// A command: one line for a shell, or words.
@@ -133,10 +144,24 @@ impl Params {
         self.declared().map(|output| output.name)
     }
 
-    /// The output that metrics are read from.
-    fn measured(&self) -> Option<Declared<'_>> {
-        let metrics = self.metrics.as_deref()?;
-        self.declared().find(|output| output.name == metrics || output.file_name == metrics)
+    /// What the files are called that metrics are read from.
+    fn metrics_files(&self) -> &[String] {
+        match &self.metrics {
+            None => &[],
+            Some(MetricsFiles::One(name)) => std::slice::from_ref(name),
+            Some(MetricsFiles::Several(names)) => names,
+        }
+    }
+
+    /// The output that a file of metrics is.
+    fn measured(&self, file: &str) -> Option<Declared<'_>> {
+        self.declared().find(|output| output.name == file || output.file_name == file)
+    }
+
+    /// What `{metrics}` is the path of: the file that is no output, else the first.
+    fn metrics_file(&self) -> Option<&String> {
+        let files = self.metrics_files();
+        files.iter().find(|file| self.measured(file).is_none()).or(files.first())
     }
 }
 
@@ -243,7 +268,7 @@ impl Stage for Shell {
             problems.push(ParamProblem::new("pipefail", message));
         }
         problems.extend(check_metrics(params));
-        if params.metrics.is_none() && !params.better.is_empty() {
+        if params.metrics_files().is_empty() && !params.better.is_empty() {
             let problem = ParamProblem::new("better", "`better` speaks of metrics, and none are read");
             problems.push(problem.help("name the file they are in: `metrics: metrics.json`"));
         }
@@ -326,7 +351,8 @@ fn is_ending(text: &str) -> bool {
 
 /// Whether the command is given the path of this output.
 fn is_told(params: &Params, output: &str) -> bool {
-    let is_metrics = params.measured().is_some_and(|measured| measured.name == output);
+    let measured = params.metrics_file().and_then(|file| params.measured(file));
+    let is_metrics = measured.is_some_and(|measured| measured.name == output);
     params
         .command
         .placeholders()
@@ -365,32 +391,51 @@ fn leaves(path: &str, value: &Value, found: &mut impl FnMut(&str)) {
     }
 }
 
-fn check_metrics(params: &Params) -> Option<ParamProblem> {
-    let name = params.metrics.as_ref()?;
+fn check_metrics(params: &Params) -> Vec<ParamProblem> {
+    let mut problems = Vec::new();
+    let mut own: Option<&String> = None;
+    for (at, file) in params.metrics_files().iter().enumerate() {
+        let path = match params.metrics {
+            Some(MetricsFiles::Several(_)) => format!("metrics.{at}"),
+            _ => "metrics".to_owned(),
+        };
+        problems.extend(check_metrics_file(params, &path, file));
+        if params.measured(file).is_none() {
+            if let Some(other) = own {
+                let message = format!("`{other}` and `{file}` are no outputs, and `{{metrics}}` is one file");
+                let help = "name one of them under `outputs`";
+                problems.push(ParamProblem::new(&path, message).help(help));
+            }
+            own = Some(file);
+        }
+    }
+    problems
+}
+
+fn check_metrics_file(params: &Params, path: &str, name: &str) -> Option<ParamProblem> {
     let of_folder = name.strip_suffix('/').unwrap_or(name);
     let folder = params.declared().find(|output| output.is_folder && output.file_name == of_folder);
     if let Some(output) = folder {
         let message = format!("output `{}/` is a folder, and metrics are read from a file", output.file_name);
         let help = "name a file that the command writes: `metrics: metrics.json`";
-        return Some(ParamProblem::new("metrics", message).help(help));
+        return Some(ParamProblem::new(path, message).help(help));
     }
-    if params.measured().is_some() {
+    if params.measured(name).is_some() {
         return None;
     }
     if name.len() > LONGEST_NAME {
         let message =
             format!("the name of the file has {} bytes, and {LONGEST_NAME} is the most", name.len());
-        return Some(ParamProblem::new("metrics", message));
+        return Some(ParamProblem::new(path, message));
     }
     let is_file = [".json", ".csv"].iter().any(|end| name.len() > end.len() && name.ends_with(end))
         && !name.contains(['/', '\0']);
     if !is_file {
         let message = format!("`{name}` is neither an output nor the name of a `.json` or `.csv` file");
-        return Some(ParamProblem::new("metrics", message));
+        return Some(ParamProblem::new(path, message));
     }
     if !params.command.placeholders().any(|(name, _)| name == "metrics") {
-        let problem =
-            ParamProblem::new("metrics", format!("the command is not told where to write `{name}`"));
+        let problem = ParamProblem::new(path, format!("the command is not told where to write `{name}`"));
         return Some(problem.help("put `{metrics}` into `command` where the path belongs"));
     }
     None
@@ -404,7 +449,7 @@ fn check_placeholder(params: &Params, at: &str, name: &str) -> Option<ParamProbl
         Some(("params", path)) => parameter(params, path).is_some(),
         _ => {
             matches!(name, "checkpoint" | "threads" | "seed")
-                || (name == "metrics" && params.metrics.is_some())
+                || (name == "metrics" && params.metrics_file().is_some())
         }
     };
     if known {
@@ -413,7 +458,7 @@ fn check_placeholder(params: &Params, at: &str, name: &str) -> Option<ParamProbl
     let mut names: Vec<String> = params.output_names().map(|name| format!("out.{name}")).collect();
     names.extend(params.params.keys().map(|name| format!("params.{name}")));
     names.extend(["checkpoint", "threads", "seed"].map(str::to_owned));
-    names.extend(params.metrics.is_some().then(|| "metrics".to_owned()));
+    names.extend(params.metrics_file().is_some().then(|| "metrics".to_owned()));
     let all = || names.iter().map(String::as_str);
     let last = name.rsplit('.').next();
     let near =
@@ -472,8 +517,8 @@ pub struct Invocation {
     pub environment: Vec<String>,
     /// Where it writes its outputs, by their names.
     pub outputs: BTreeMap<String, Written>,
-    /// The file that it writes metrics to.
-    pub metrics: Option<Metrics>,
+    /// The files that it writes metrics to.
+    pub metrics: Vec<Metrics>,
     /// Whether it can touch nothing but what it declares.
     pub is_sandboxed: bool,
 }
@@ -492,17 +537,16 @@ pub fn invocation(job: &Job) -> Result<Invocation, StageError> {
     let params: Params = serde_json::from_value(job.params.clone())
         .map_err(|err| StageError::new("the parameters do not fit kind `shell`").because(err))?;
     let outputs = outputs::written(job, &params);
-    let metrics = params.metrics.as_ref().map(|name| {
-        let output = params.measured().and_then(|output| outputs.get(output.name));
-        let path = output.map_or_else(|| job.events.with_file_name(name), |output| output.path.clone());
-        Metrics { name: name.clone(), path }
-    });
+    let path_of = |file: &String| {
+        let output = params.measured(file).and_then(|output| outputs.get(output.name));
+        output.map_or_else(|| job.events.with_file_name(file), |output| output.path.clone())
+    };
     let text = |path: &PathBuf| path.to_str().map(str::to_owned);
     let value = |name: &str| match name.split_once('.') {
         Some(("in", input)) => job.inputs.get(input).and_then(text),
         Some(("out", output)) => outputs.get(output).and_then(|output| text(&output.path)),
         Some(("params", path)) => parameter(&params, path),
-        None if name == "metrics" => metrics.as_ref().and_then(|metrics| text(&metrics.path)),
+        None if name == "metrics" => params.metrics_file().and_then(|file| text(&path_of(file))),
         None if name == "checkpoint" => text(&job.checkpoint),
         None if name == "threads" => Some(job.threads.to_string()),
         None if name == "seed" => Some(job.seed.to_string()),
@@ -519,6 +563,8 @@ pub fn invocation(job: &Job) -> Result<Invocation, StageError> {
             words.iter().map(|word| template::fill(word, false, &value)).collect::<Result<_, _>>()?
         }
     };
+    let metrics = params.metrics_files().iter();
+    let metrics = metrics.map(|file| Metrics { name: file.clone(), path: path_of(file) }).collect();
     let passed_on = PASSED_ON.iter().map(|&name| name.to_owned());
     let environment = passed_on.chain(params.env).chain(params.secrets).collect();
     Ok(Invocation { words, environment, outputs, metrics, is_sandboxed: params.sandbox })

@@ -70,8 +70,7 @@ pub fn collect(job: &Job, invocation: &Invocation) -> Result<Vec<Event>, StageEr
     for (name, Written { path, is_folder }) in &invocation.outputs {
         if *is_folder { check_folder(name, path)? } else { check_file(name, path)? }
     }
-    let metrics = invocation.metrics.as_ref();
-    let metrics = metrics.map_or(Ok(Vec::new()), |metrics| metrics::read(&metrics.name, &metrics.path))?;
+    let metrics = metrics::read(&invocation.metrics)?;
     if invocation.outputs.values().any(|written| written.is_folder) {
         pack(invocation)?;
     }
