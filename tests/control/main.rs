@@ -5,6 +5,7 @@ mod lab;
 
 mod attempts;
 mod failing;
+mod logs;
 mod repeats;
 mod stopping;
 mod targets;

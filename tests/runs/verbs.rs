@@ -185,6 +185,32 @@ fn logs_prints_the_end_of_what_a_stage_said() {
     assert_eq!(logs("logs 2 reviews --tail 1"), ["line 2 of reviews\n", cached]);
     let skipped = "`eval` did not run in run_3: a stage that it needs failed\n";
     assert_eq!(logs("logs 3 eval"), ["", skipped]);
+    insta::assert_snapshot!(refused(&lab, "logs 2"), @"
+    x name a stage of run_2 to see its log
+    help: it has reviews, lora, eval: `pipe logs run_2 reviews`
+    ");
+    insta::assert_snapshot!(refused(&lab, "logs lora"), @"
+    x there is no run `lora`
+    help: it is a stage of run_3: `pipe logs run_3 lora`
+    ");
+}
+
+#[test]
+fn a_log_of_which_only_the_end_was_kept_says_so() {
+    let mut lab = Lab::new();
+    let run = lab.run(&[]);
+    let train = stage("train", "sgd", json!({}));
+    let mut failed = record(&train, &execution(run, &train, after(run, 1)), false, after(run, 1));
+    (failed.outcome, failed.execution) = (Outcome::Failed, None);
+    let remark = "it begins in the middle: of a log the last 66 kB are kept\n";
+    // Where a character was cut, a byte or two are missing.
+    for (bytes, said) in [(65_536, remark), (65_534, remark), (65_000, "")] {
+        failed.log = format!("{}\nends", "x".repeat(bytes - 5));
+        lab.db.record_stages(run, std::slice::from_ref(&failed)).unwrap();
+        let output = pipe(&lab, "logs 1 train");
+        assert_eq!((output.stdout.len(), output.stderr.as_slice()), (bytes, said.as_bytes()));
+        assert_eq!(pipe(&lab, "logs 1 train --tail 1").stderr, b"");
+    }
 }
 
 #[test]
