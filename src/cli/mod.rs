@@ -28,6 +28,7 @@ mod lineage;
 mod lines;
 mod live;
 mod logs;
+mod new_history;
 mod note;
 mod out;
 mod pipeline_args;

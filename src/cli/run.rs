@@ -23,7 +23,7 @@ use super::{
     history,
     late::Late,
     line::{Line, bold},
-    lines,
+    lines, new_history,
     plan::{plan, plan_json, plan_lines},
     targets::{Targets, quoted},
     units,
@@ -216,9 +216,13 @@ impl Run {
         let demanded = self.device.demanded()?;
         let _hold = join(cache, &|text| self.progress.remark(text))?;
         let devices = self.device.for_request(demanded, &mut request, &|request| plan(request, cache))?;
+        let is_new = !pipeline.root.join("runs.db").exists();
         let recording = begin(pipeline)?;
         let run = recording.begun.run;
         drop(starting);
+        if is_new {
+            new_history::notes(&pipeline.root).iter().for_each(|note| self.progress.say(note));
+        }
         devices.told().iter().for_each(|line| self.progress.say(line));
         let again = self.again(globals, pipeline);
         let (summary, records) =

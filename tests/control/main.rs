@@ -6,6 +6,7 @@ mod lab;
 mod attempts;
 mod failing;
 mod logs;
+mod projects;
 mod repeats;
 mod stopping;
 mod targets;
