@@ -10,9 +10,16 @@ use super::{
 };
 use crate::git;
 
-/// What is to be known of the `runs.db` that was made in `root`.
-pub(super) fn notes(root: &Path) -> Vec<Line> {
+/// What is to be known of the `runs.db` that was made in `root`, which the person named or not.
+pub(super) fn notes(root: &Path, is_named: bool) -> Vec<Line> {
     let mut notes = Vec::new();
+    // One that was found has the folder: it had no `runs.db`.
+    if !is_named && !root.join("pipelines").is_dir() {
+        let root = root.display();
+        notes.push(format!(
+            "`{root}` is a project now, with `cache/` and `runs.db`; `--root DIR` names another"
+        ));
+    }
     if git::would_add(root, "runs.db") {
         let here = std::env::current_dir().and_then(|here| here.canonicalize()).unwrap_or_default();
         let file = root.join(".gitignore");

@@ -221,7 +221,8 @@ impl Run {
         let run = recording.begun.run;
         drop(starting);
         if is_new {
-            new_history::notes(&pipeline.root).iter().for_each(|note| self.progress.say(note));
+            let notes = new_history::notes(&pipeline.root, globals.named_root().is_some());
+            notes.iter().for_each(|note| self.progress.say(note));
         }
         devices.told().iter().for_each(|line| self.progress.say(line));
         let again = self.again(globals, pipeline);
