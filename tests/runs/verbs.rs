@@ -158,6 +158,24 @@ fn show_tells_how_a_run_was_made_and_what_came_out() {
 }
 
 #[test]
+fn the_command_and_what_was_set_can_be_pasted_into_a_shell() {
+    let mut lab = Lab::new();
+    let mut start = Lab::start("my pipeline.yaml");
+    start.sets = vec!["lora.targets=[q, v]".into(), "name=it's".into()];
+    let sets = start.sets.iter().flat_map(|set| ["--set".into(), set.clone()]);
+    start.invocation.command = ["run".into(), "my pipeline.yaml".into()].into_iter().chain(sets).collect();
+    lab.run_as(start.clone(), &[]);
+    lab.run_as(start, &[]);
+    let shown = said(&lab, "show");
+    let command = r"pipe run 'my pipeline.yaml' --set 'lora.targets=[q, v]' --set 'name=it'\''s'";
+    assert!(shown.contains(&format!("command   {command}\n")), "{shown}");
+    let runs = said(&lab, "runs");
+    assert!(runs.contains(r"  toy 'lora.targets=[q, v]' 'name=it'\''s'  "), "{runs}");
+    let compared = said(&lab, "compare 1 2");
+    assert!(compared.contains(r" 'name=it'\''s'"), "{compared}");
+}
+
+#[test]
 fn a_cached_stage_under_another_name_says_whose_result_it_has() {
     let mut lab = Lab::new();
     lab.run(&[stage("train", "sgd", json!({}))]);
