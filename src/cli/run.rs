@@ -52,6 +52,9 @@ use crate::{
 pub struct Run {
     #[command(flatten)]
     pipeline: PipelineArgs,
+    /// Stages without their option, which are told of it
+    #[arg(hide = true, value_name = "STAGE")]
+    without_option: Vec<String>,
     #[command(flatten)]
     targets: Targets,
     /// Say for every stage whether it would run and why, and run nothing
@@ -84,6 +87,9 @@ impl Run {
     }
 
     fn run_once_or_on_changes(&self, globals: &Globals) -> Result<ExitCode, Failure> {
+        if let Some(word) = self.without_option.first() {
+            return Err(self.targets.without_option(word));
+        }
         let stop = Stop::default();
         if self.watch {
             return self.run_on_changes(globals, &stop);
