@@ -158,6 +158,20 @@ fn show_tells_how_a_run_was_made_and_what_came_out() {
 }
 
 #[test]
+fn verbs_are_known_by_the_names_that_other_tools_have() {
+    let lab = three_runs();
+    for (alias, verb) in [
+        ("ls", "runs"),
+        ("list", "runs"),
+        ("history --limit 1", "runs --limit 1"),
+        ("log 1 lora", "logs 1 lora"),
+        ("diff 1 2", "compare 1 2"),
+    ] {
+        assert_eq!(said(&lab, alias), said(&lab, verb));
+    }
+}
+
+#[test]
 fn the_command_and_what_was_set_can_be_pasted_into_a_shell() {
     let mut lab = Lab::new();
     let mut start = Lab::start("my pipeline.yaml");
