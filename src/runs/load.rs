@@ -57,6 +57,16 @@ pub struct LoadedStage {
     pub error: Option<String>,
     /// The execution whose results it has.
     pub execution: Option<Origin>,
+    /// The JSON that was hashed into its key, of one that began and gave no result.
+    #[serde(skip)]
+    pub begun: Option<Value>,
+}
+
+impl LoadedStage {
+    /// The JSON that was hashed into its key, where that is recorded.
+    pub fn hashed(&self) -> Option<&Value> {
+        self.execution.as_ref().map(|execution| &execution.hashed).or(self.begun.as_ref())
+    }
 }
 
 /// The execution that satisfies a stage.
@@ -182,7 +192,8 @@ fn stages(conn: &Connection, run: RunId) -> rusqlite::Result<Vec<LoadedStage>> {
                 coalesce(record.key, execution.key), record.outcome, record.reasons, record.started,
                 record.duration, record.exit_code, record.error, execution.id, execution.name, execution.run,
                 execution.stage, execution.started, execution.duration, execution.cpu, execution.peak_memory,
-                execution.device, execution.hashed
+                execution.device, execution.hashed,
+                (SELECT begun.hashed FROM execution AS begun WHERE begun.key = record.key LIMIT 1)
          FROM run
          JOIN stage_record AS record ON record.run = coalesce(run.repeats, run.id)
          JOIN definition ON definition.id = record.definition
@@ -218,6 +229,11 @@ fn stages(conn: &Connection, run: RunId) -> rusqlite::Result<Vec<LoadedStage>> {
             exit_code: row.get(10)?,
             error: row.get(11)?,
             execution: execution.transpose()?,
+            begun: if row.get_ref(22)?.as_str_or_null()?.is_some() {
+                Some(read::json(row, 22)?)
+            } else {
+                None
+            },
         })
     })?
     .collect()
