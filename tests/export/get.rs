@@ -28,7 +28,8 @@ const SORTED: &str = "apple\npear\nplum\n";
 fn words() -> Lab {
     let lab = Lab::new(PIPELINE);
     lab.write("text.txt", "pear\napple\nplum\n");
-    lab.run(&[]).success();
+    // Stages are listed as they ended.
+    lab.run(&["-j", "1"]).success();
     lab
 }
 
@@ -37,14 +38,14 @@ fn what_a_run_has_is_listed_with_what_is_no_longer_in_the_cache() {
     let lab = words();
     let listed = lab.pipe(&["get", "@last", "--json"]).success().stdout;
     let listed: Vec<Value> = serde_json::from_str(&listed).unwrap();
-    let path = listed[0]["path"].as_str().unwrap();
+    let path = listed[2]["path"].as_str().unwrap();
     assert_eq!(fs::read(path).unwrap(), [0, 1]);
     fs::remove_file(path).unwrap();
     insta::assert_snapshot!(lab.pipe(&["get", "@last"]).success().stdout, @"
     OUTPUT         TYPE      SIZE  HASH
-    program.bytes  anything   2 B  7b7015bb92cf  not in the cache
     sort.all       anything  16 B  d9f2e59ecd91
     sort.first     anything  16 B  d9f2e59ecd91
+    program.bytes  anything   2 B  7b7015bb92cf  not in the cache
     ");
     let said = lab.pipe(&["get", "@last", "program.bytes"]).ends_with_code(2);
     insta::assert_snapshot!(said.stderr, @"
