@@ -50,9 +50,7 @@ pub enum GitError {
 /// The commit and the uncommitted changes of the checkout around `root`; `None` where there is
 /// no checkout, no commit or no `git`.
 pub fn state(root: &Path) -> Option<GitState> {
-    // To start a program takes longer than all the rest of a run without work.
-    let is_checkout = |folder: &Path| folder.join(".git").exists();
-    if std::env::var_os("GIT_DIR").is_none() && !root.ancestors().any(is_checkout) {
+    if !may_be_in_checkout(root) {
         return None;
     }
     let commit = text(ask(root, &["rev-parse", "HEAD"]).ok()?);
@@ -60,6 +58,21 @@ pub fn state(root: &Path) -> Option<GitState> {
     let is_dirty = !patch.is_empty();
     patch.truncate(if patch.len() > LARGEST_PATCH { 0 } else { patch.len() });
     Some(GitState { commit, is_dirty, patch })
+}
+
+/// Whether `git add` would take the file called `name` in `folder`, which it does not know yet.
+pub fn would_add(folder: &Path, name: &str) -> bool {
+    let mut git = Command::new("git");
+    git.arg("-C").arg(folder).args(["check-ignore", "--quiet", "--", name]);
+    git.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // It ends with 0 for what is ignored, and with 128 where there is no checkout.
+    may_be_in_checkout(folder) && git.status().is_ok_and(|ended| ended.code() == Some(1))
+}
+
+/// Whether it makes sense to ask `git`: to start a program takes longer than all the rest of a run without work.
+fn may_be_in_checkout(folder: &Path) -> bool {
+    let is_checkout = |folder: &Path| folder.join(".git").exists();
+    std::env::var_os("GIT_DIR").is_some() || folder.ancestors().any(is_checkout)
 }
 
 /// The uncommitted changes, or more than the first [`LARGEST_PATCH`] bytes of them.

@@ -9,6 +9,9 @@ use std::{
 /// pipeline `file` (without one: above the working directory) that holds `pipelines/` or
 /// `runs.db`, else the working directory.
 ///
+/// The search does not leave a git work tree: what lies above it, such as a `runs.db` in the home folder, is
+/// another project's.
+///
 /// The path returned is absolute and free of symbolic links.
 ///
 /// # Errors
@@ -22,7 +25,9 @@ pub fn project_root(given: Option<&Path>, file: Option<&Path>) -> io::Result<Pat
     }
     let here = std::env::current_dir()?.canonicalize()?;
     let start = file.and_then(folder_of).unwrap_or_else(|| here.clone());
-    let found = start.ancestors().find(|dir| dir.join("pipelines").is_dir() || dir.join("runs.db").is_file());
+    let work_tree = start.ancestors().find(|dir| dir.join(".git").exists()).unwrap_or(Path::new("/"));
+    let mut inside = start.ancestors().take_while(|dir| dir.starts_with(work_tree));
+    let found = inside.find(|dir| dir.join("pipelines").is_dir() || dir.join("runs.db").is_file());
     named(found.map_or(here, Path::to_path_buf))
 }
 
@@ -68,5 +73,21 @@ mod tests {
         let file = relative_to_root(&lab.join("outer"), &lab.join("outer/inner/../pipelines/a.yaml"));
         assert_eq!(file, Path::new("pipelines/a.yaml"));
         assert!(project_root(Some(&lab.join("nowhere")), None).is_err());
+    }
+
+    #[test]
+    fn the_root_is_not_looked_for_outside_of_the_git_work_tree() {
+        let home = tempfile::tempdir().unwrap();
+        let home = home.path().canonicalize().unwrap();
+        std::fs::create_dir_all(home.join("repository/experiments")).unwrap();
+        std::fs::write(home.join("runs.db"), "").unwrap();
+        let file = home.join("repository/experiments/a.yaml");
+        let root = || project_root(None, Some(&file)).unwrap();
+        assert_eq!(root(), home);
+        // In a work tree besides the first it is a file.
+        std::fs::write(home.join("repository/.git"), "gitdir: elsewhere").unwrap();
+        assert_eq!(root(), std::env::current_dir().unwrap().canonicalize().unwrap());
+        std::fs::write(home.join("repository/runs.db"), "").unwrap();
+        assert_eq!(root(), home.join("repository"));
     }
 }

@@ -7,6 +7,7 @@
 //! manifests/ab/cdef…      which files a folder had that a result used, to say later which changed
 //! scratch/<key>/          lock, attempt-<id>/ (being written), checkpoint/ (survives a kill)
 //! verify/<id>/            the same for a result that is computed again to compare
+//! .gitignore              keeps all of it out of git
 //! lock                    held by runs together, or alone by who removes things
 //! ```
 //!
@@ -35,7 +36,8 @@ mod walk;
 
 use std::{
     collections::BTreeSet,
-    io,
+    fs::File,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -196,12 +198,20 @@ impl Cache {
         hold::alone(&self.folder)
     }
 
-    /// Makes the folders and an index that can be written, or says why that is not possible.
+    /// Makes the folders, which git leaves alone, and an index that can be written, or says why that is not
+    /// possible.
     pub fn make_writable(&self) -> Result<(), CacheError> {
         for part in ["objects", "results", "scratch"] {
             let path = self.folder.join(part);
             std::fs::create_dir_all(&path).map_err(CacheError::io("create", &path))?;
             tempfile::tempfile_in(&path).map_err(CacheError::io("write to", &path))?;
+        }
+        let ignoring = self.folder.join(".gitignore");
+        match File::create_new(&ignoring).and_then(|mut file| file.write_all(b"*\n")) {
+            Err(err) if err.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(CacheError::io("write", &ignoring)(err));
+            }
+            _ => {}
         }
         self.index.make_writable();
         Ok(())

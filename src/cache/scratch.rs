@@ -99,6 +99,11 @@ impl Scratch {
         }
     }
 
+    /// The folder of the attempt with this name: its log and events.
+    pub fn attempt(&self, attempt: &str) -> PathBuf {
+        folder_of(&self.folder, attempt)
+    }
+
     /// Whether a process works here.
     pub(super) fn is_held(&self) -> bool {
         let lock = File::open(self.folder.join("lock"));
@@ -120,7 +125,7 @@ impl Claim {
 
     /// The folder of this attempt: its log and events.
     pub fn folder(&self) -> PathBuf {
-        self.folder.join(format!("attempt-{}", self.attempt))
+        folder_of(&self.folder, &self.attempt)
     }
 
     /// The folder that outputs are written to.
@@ -191,6 +196,11 @@ impl Drop for Claim {
             self.remove_attempts();
         }
     }
+}
+
+/// The folder of an attempt, in that of its key.
+fn folder_of(folder: &Path, attempt: &str) -> PathBuf {
+    folder.join(format!("attempt-{attempt}"))
 }
 
 /// Removes a folder with all that is in it, also where a command has left folders that cannot be written

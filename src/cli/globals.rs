@@ -19,7 +19,8 @@ use crate::root::project_root;
 #[command(next_help_heading = "Options of every command")]
 pub struct Globals {
     /// Project folder that paths are relative to, and that holds `cache/` and `runs.db`
-    /// [default: the nearest folder at or above the pipeline file that has `pipelines/` or `runs.db`]
+    /// [default: the nearest folder at or above the pipeline file, up to its git work tree, that has
+    /// `pipelines/` or `runs.db`, else the working directory]
     #[arg(long, global = true, value_name = "DIR", env = "PIPE_ROOT", hide_env_values = true,
           value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub root: Option<PathBuf>,

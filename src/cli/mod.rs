@@ -28,6 +28,7 @@ mod lineage;
 mod lines;
 mod live;
 mod logs;
+mod new_history;
 mod note;
 mod out;
 mod pipeline_args;
@@ -99,6 +100,7 @@ pub struct Cli {
     verb: Verb,
 }
 
+/// What can be done; aliases are what other tools call it.
 #[derive(Debug, Subcommand)]
 enum Verb {
     Run(run::Run),
@@ -106,9 +108,12 @@ enum Verb {
     Check(check::Check),
     Dag(dag::Dag),
     Stages(stages::Stages),
+    #[command(aliases = ["ls", "list", "history"])]
     Runs(runs::Runs),
     Show(show::Show),
+    #[command(alias = "log")]
     Logs(logs::Logs),
+    #[command(alias = "diff")]
     Compare(compare::Compare),
     Report(report_file::Report),
     Plot(plot::Plot),

@@ -23,7 +23,7 @@ use super::{
     history,
     late::Late,
     line::{Line, bold},
-    lines,
+    lines, new_history,
     plan::{plan, plan_json, plan_lines},
     targets::{Targets, quoted},
     units,
@@ -52,6 +52,9 @@ use crate::{
 pub struct Run {
     #[command(flatten)]
     pipeline: PipelineArgs,
+    /// Stages without their option, which are told of it
+    #[arg(hide = true, value_name = "STAGE")]
+    without_option: Vec<String>,
     #[command(flatten)]
     targets: Targets,
     /// Say for every stage whether it would run and why, and run nothing
@@ -84,6 +87,9 @@ impl Run {
     }
 
     fn run_once_or_on_changes(&self, globals: &Globals) -> Result<ExitCode, Failure> {
+        if let Some(word) = self.without_option.first() {
+            return Err(self.targets.without_option(word));
+        }
         let stop = Stop::default();
         if self.watch {
             return self.run_on_changes(globals, &stop);
@@ -216,9 +222,14 @@ impl Run {
         let demanded = self.device.demanded()?;
         let _hold = join(cache, &|text| self.progress.remark(text))?;
         let devices = self.device.for_request(demanded, &mut request, &|request| plan(request, cache))?;
+        let is_new = !pipeline.root.join("runs.db").exists();
         let recording = begin(pipeline)?;
         let run = recording.begun.run;
         drop(starting);
+        if is_new {
+            let notes = new_history::notes(&pipeline.root, globals.named_root().is_some());
+            notes.iter().for_each(|note| self.progress.say(note));
+        }
         devices.told().iter().for_each(|line| self.progress.say(line));
         let again = self.again(globals, pipeline);
         let (summary, records) =

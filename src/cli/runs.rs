@@ -15,6 +15,7 @@ use super::{
     history::{self, json_text},
     report::table_width,
     table::{Columns, DIM, styled},
+    targets::quoted,
     units::{ago, duration, measured, shortened},
 };
 use crate::runs::{
@@ -232,12 +233,13 @@ fn comma_separated(runs: &[(RunInfo, Vec<Cell>)], names: &[&str]) -> String {
     text
 }
 
+/// The pipeline of `run` with what was laid over it, as words of a shell.
+pub(super) fn pipeline_words(run: &RunInfo) -> String {
+    let over = run.profiles.iter().chain(&run.sets).map(|word| quoted(word));
+    [run.pipeline.clone()].into_iter().chain(over).collect::<Vec<_>>().join(" ")
+}
+
 fn row(run: &RunInfo, now: Timestamp) -> Vec<String> {
-    let with: Vec<&str> = [run.pipeline.as_str()]
-        .into_iter()
-        .chain(run.profiles.iter().map(String::as_str))
-        .chain(run.sets.iter().map(String::as_str))
-        .collect();
     let mut labels = run.tags.join(" ");
     if let Some(note) = run.notes.last() {
         let space = if labels.is_empty() { "" } else { " " };
@@ -248,7 +250,7 @@ fn row(run: &RunInfo, now: Timestamp) -> Vec<String> {
         run.run.to_string(),
         run.state.word().into(),
         ago(run.started, now),
-        shortened(&with.join(" "), 60),
+        shortened(&pipeline_words(run), 60),
         run.outcomes.ran.to_string(),
         run.outcomes.cached.to_string(),
         run.seconds.map(duration).unwrap_or_default(),

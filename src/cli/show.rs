@@ -14,6 +14,7 @@ use super::{
     reasons,
     report::fitted,
     table::{BAD, BOLD, Columns, DIM, style_of, styled},
+    targets::quoted,
     units::{ago, counted, date_and_time, duration, measured, shortened, size, visible},
 };
 use crate::{
@@ -91,7 +92,8 @@ fn header(run: &RunInfo, now: Timestamp) -> String {
         let line = format!("{}{}", styled(DIM, &format!("{name:<10}")), visible(&value));
         writeln!(text, "{}", fitted(&line, "          ")).expect("a text grows");
     };
-    line("command", format!("pipe {}", run.command.join(" ")));
+    let words: Vec<String> = run.command.iter().map(|word| quoted(word)).collect();
+    line("command", format!("pipe {}", words.join(" ")));
     line("pipeline", format!("{} ({}), seed {}", run.pipeline, run.file.display(), run.seed));
     if !run.profiles.is_empty() {
         line("profiles", run.profiles.join(", "));

@@ -1,6 +1,6 @@
 //! The options that choose among the stages of a pipeline.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 use clap::Args;
 
@@ -49,6 +49,22 @@ impl Targets {
         })
     }
 
+    /// What is told to one who writes `word` behind the pipeline file.
+    pub fn without_option(&self, word: &str) -> Failure {
+        let is_file = is_yaml(word);
+        let word = quoted(word);
+        let help = if is_file {
+            "each file is a run of its own".to_owned()
+        } else if self.force.iter().any(String::is_empty) {
+            format!("write `--force={word}`: without `=` all that is selected is forced")
+        } else {
+            format!(
+                "`--until {word}` runs it with all it needs, `--only {word}` it alone, `--force={word}` it even if it has a result"
+            )
+        };
+        Failure::input(format!("`{word}` follows the pipeline file without an option")).help(help)
+    }
+
     fn selection(&self) -> Selection {
         let Self { only, from, until, .. } = self.clone();
         Selection { only, from, until }
@@ -71,6 +87,10 @@ impl Targets {
         };
         self.force.iter().map(word).collect()
     }
+}
+
+fn is_yaml(word: &str) -> bool {
+    Path::new(word).extension().is_some_and(|ending| ending == "yaml" || ending == "yml")
 }
 
 /// The command that computes `stages` of `pipeline` with all they need.

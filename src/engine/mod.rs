@@ -8,6 +8,7 @@
 //! The engine prints nothing and writes no database: it hands out [`RunEvent`]s, one stream
 //! from one thread, to whoever shows or records them.
 
+mod attempt_log;
 mod decide;
 mod loans;
 mod perform;
@@ -35,7 +36,8 @@ use crate::{
     record::{Execution, Outcome, Reason, RunStatus, StageRecord},
 };
 
-pub use perform::first_words;
+pub use attempt_log::AttemptLog;
+pub use perform::{LOG_KEPT, first_words};
 pub use plan::{PlanError, Planned, Verdict, plan};
 pub use repeat::{Found, Repeat};
 pub use reproduce::{changed, reproduced};

@@ -12,6 +12,7 @@ use pipe_stages::contract::{Device, Event, Job};
 
 use super::{
     Tools,
+    attempt_log::{self, EVENTS, OUTPUT},
     decide::Decided,
     loans::{self, Flawed, Loans},
 };
@@ -26,7 +27,7 @@ use crate::{
 /// How often a key that another process holds is asked for again.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// How much of a log is kept, bytes.
-const LOG_KEPT: usize = 64 * 1024;
+pub const LOG_KEPT: usize = 64 * 1024;
 
 /// A disk with less room than this, bytes, is full.
 const FULL: u64 = 64 * 1024;
@@ -190,7 +191,7 @@ fn execute(
     let launch = Launch {
         job,
         root: tools.root,
-        output: claim.folder().join("output"),
+        output: claim.folder().join(OUTPUT),
         lock: claim.lock(),
         timeout: task.spec.attempts.timeout.map(|limit| limit.0),
         gpus: &task.gpus,
@@ -271,7 +272,7 @@ fn job(task: &Task<'_>, tools: &Tools<'_>, claim: &Claim) -> Result<Job, CacheEr
         seed: task.spec.seed.unwrap_or(0),
         inputs,
         outputs: outputs.map(|port| (port.name.clone(), claim.outputs().join(&port.name))).collect(),
-        events: claim.folder().join("events.jsonl"),
+        events: claim.folder().join(EVENTS),
         checkpoint: claim.checkpoint(),
         device: task.device,
         threads: task.threads,
@@ -286,7 +287,7 @@ pub(super) fn note(execution: &mut Execution, event: &Event, log: &mut Log, fail
             execution.histograms.push(Histogram { name, step, edges, counts });
         }
         Event::Device { name } => execution.device = Some(name),
-        Event::Log { at, text } => log.append(&format!("{at:9.3}  {text}\n")),
+        Event::Log { at, text } => log.append(&attempt_log::line(at, &text)),
         Event::Failed { message, causes, help } => *failure = Some(told(&message, &causes, help.as_deref())),
         Event::Progress { .. } => {}
     }

@@ -19,6 +19,7 @@ use pipe_stages::{
 
 use super::{
     Tools,
+    attempt_log::{EVENTS, OUTPUT},
     decide::look_outside,
     loans::{self, Loans},
     perform::{Ending, Log, attempt_id, exit_failure, note, told_error},
@@ -233,7 +234,7 @@ fn compute(
     let launch = Launch {
         job: &job,
         root: tools.root,
-        output: claim.folder().join("output"),
+        output: claim.folder().join(OUTPUT),
         lock: claim.lock(),
         timeout: None,
         gpus: &gpus,
@@ -311,7 +312,7 @@ fn job(
         seed: ready.fingerprint.seed.unwrap_or(0),
         inputs,
         outputs: outputs.map(|output| (output.port.clone(), claim.outputs().join(&output.port))).collect(),
-        events: claim.folder().join("events.jsonl"),
+        events: claim.folder().join(EVENTS),
         checkpoint: claim.checkpoint(),
         device: ready.device(how),
         threads: how.threads,

@@ -108,7 +108,7 @@ fn inputs(
     pair: &Pair<'_>,
     add: &mut impl FnMut(What, &str, Vec<Option<Value>>),
 ) {
-    if pair.stages.iter().flatten().any(|stage| stage.execution.is_none()) {
+    if pair.stages.iter().flatten().any(|stage| stage.hashed().is_none()) {
         return;
     }
     let digests: Vec<BTreeMap<&str, &Value>> =
@@ -138,8 +138,7 @@ fn inputs(
 
 /// The digests of a stage's inputs, from the JSON of its [`crate::fingerprint::Fingerprint`].
 fn input_digests(stage: Option<&LoadedStage>) -> BTreeMap<&str, &Value> {
-    let hashed = stage.and_then(|stage| stage.execution.as_ref()).map(|execution| &execution.hashed);
-    let inputs = hashed.and_then(|hashed| hashed.get("in")).and_then(Value::as_object);
+    let inputs = stage.and_then(|stage| stage.hashed()?.get("in")?.as_object());
     inputs.into_iter().flatten().map(|(port, digest)| (port.as_str(), digest)).collect()
 }
 

@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use pipe_stages::nearest;
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::{RunInfo, RunsDb, RunsError, packed, read, words::outcome_from};
+use super::{RunInfo, RunsDb, RunsError, State, packed, read, words::outcome_from};
 use crate::{
     digest::ActionKey,
     names::RunId,
@@ -57,6 +57,16 @@ pub struct LoadedStage {
     pub error: Option<String>,
     /// The execution whose results it has.
     pub execution: Option<Origin>,
+    /// The JSON that was hashed into its key, of one that began and gave no result.
+    #[serde(skip)]
+    pub begun: Option<Value>,
+}
+
+impl LoadedStage {
+    /// The JSON that was hashed into its key, where that is recorded.
+    pub fn hashed(&self) -> Option<&Value> {
+        self.execution.as_ref().map(|execution| &execution.hashed).or(self.begun.as_ref())
+    }
 }
 
 /// The execution that satisfies a stage.
@@ -97,6 +107,15 @@ pub struct StageLog {
     pub from: Option<(RunId, String)>,
 }
 
+/// One start of a stage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// Its name, 32 hexadecimal digits.
+    pub id: String,
+    /// The key that it computes.
+    pub key: ActionKey,
+}
+
 impl RunsDb {
     /// Everything known of `run` but its logs and values at steps.
     pub fn load(&self, run: RunId) -> Result<LoadedRun, RunsError> {
@@ -115,19 +134,53 @@ impl RunsDb {
         }
     }
 
-    fn unknown_stage(&self, run: RunId, stage: &str) -> Result<RunsError, RunsError> {
-        let names = self.read(|conn| {
+    /// The latest attempt at `stage` that `run` has begun.
+    pub fn latest_attempt(&self, run: RunId, stage: &str) -> Result<Option<Attempt>, RunsError> {
+        self.read(|conn| {
+            conn.prepare_cached(
+                "SELECT name, key FROM execution WHERE run = ? AND stage = ? ORDER BY started DESC LIMIT 1",
+            )?
+            .query_row((run.0, stage), |row| {
+                let key = row.get::<_, String>(1)?.parse().map_err(read::damaged)?;
+                Ok(Attempt { id: row.get(0)?, key })
+            })
+            .optional()
+        })
+    }
+
+    /// The names of the stages of `run`: those that it has recorded, and of one that has not said how it
+    /// ended all others of its pipeline.
+    pub fn stage_names(&self, run: RunId) -> Result<Vec<String>, RunsError> {
+        let mut names = self.read(|conn| {
             conn.prepare_cached("SELECT stage FROM stage WHERE run = ? ORDER BY position")?
                 .query_map([run.0], |row| row.get(0))?
                 .collect::<Result<Vec<String>, _>>()
         })?;
+        if matches!(self.run(run)?.state, State::Running | State::Killed) {
+            let resolved = self.resolved(run)?;
+            let all = resolved.get("stages").and_then(Value::as_object).into_iter().flat_map(Map::keys);
+            let others: Vec<String> = all.filter(|name| !names.contains(name)).cloned().collect();
+            names.extend(others);
+        }
+        Ok(names)
+    }
+
+    fn unknown_stage(&self, run: RunId, stage: &str) -> Result<RunsError, RunsError> {
+        let names = self.stage_names(run)?;
         let help = match nearest(stage, names.iter().map(String::as_str)) {
             Some(name) => format!("did you mean `{name}`?"),
-            None if names.is_empty() => format!("{run} recorded no stage"),
-            None if names.len() > 20 => format!("`pipe show {run}` lists its {} stages", names.len()),
-            None => format!("it has {}", names.join(", ")),
+            None => stages_in_words(run, &names),
         };
         Ok(RunsError::UnknownStage { run, stage: stage.into(), help })
+    }
+}
+
+/// The `names` of the stages of `run` in a few words.
+pub fn stages_in_words(run: RunId, names: &[String]) -> String {
+    match names {
+        [] => format!("{run} recorded no stage"),
+        names if names.len() > 20 => format!("`pipe show {run}` lists its {} stages", names.len()),
+        names => format!("it has {}", names.join(", ")),
     }
 }
 
@@ -139,7 +192,8 @@ fn stages(conn: &Connection, run: RunId) -> rusqlite::Result<Vec<LoadedStage>> {
                 coalesce(record.key, execution.key), record.outcome, record.reasons, record.started,
                 record.duration, record.exit_code, record.error, execution.id, execution.name, execution.run,
                 execution.stage, execution.started, execution.duration, execution.cpu, execution.peak_memory,
-                execution.device, execution.hashed
+                execution.device, execution.hashed,
+                (SELECT begun.hashed FROM execution AS begun WHERE begun.key = record.key LIMIT 1)
          FROM run
          JOIN stage_record AS record ON record.run = coalesce(run.repeats, run.id)
          JOIN definition ON definition.id = record.definition
@@ -175,6 +229,11 @@ fn stages(conn: &Connection, run: RunId) -> rusqlite::Result<Vec<LoadedStage>> {
             exit_code: row.get(10)?,
             error: row.get(11)?,
             execution: execution.transpose()?,
+            begun: if row.get_ref(22)?.as_str_or_null()?.is_some() {
+                Some(read::json(row, 22)?)
+            } else {
+                None
+            },
         })
     })?
     .collect()

@@ -38,7 +38,7 @@ mod words;
 mod write;
 
 pub use error::RunsError;
-pub use load::{LoadedRun, LoadedStage, Origin, StageLog};
+pub use load::{Attempt, LoadedRun, LoadedStage, Origin, StageLog, stages_in_words};
 pub use read::{Git, Outcomes, Previous, RunInfo, State};
 pub use salvage::Salvaged;
 pub use select::{Cell, Selection};

@@ -5,6 +5,8 @@ mod lab;
 
 mod attempts;
 mod failing;
+mod logs;
+mod projects;
 mod repeats;
 mod stopping;
 mod targets;

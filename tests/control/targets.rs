@@ -159,3 +159,22 @@ fn files_of_stages_that_are_not_needed_may_be_missing() {
     lab.write("later.txt", "2");
     lab.run(&[]).success();
 }
+
+#[test]
+fn a_stage_without_its_option_is_told_which_there_are() {
+    let lab = diamond();
+    insta::assert_snapshot!(lab.run(&["left"]).ends_with_code(2).stderr, @"
+    x `left` follows the pipeline file without an option
+    help: `--until left` runs it with all it needs, `--only left` it alone, `--force=left` it even
+          if it has a result
+    ");
+    insta::assert_snapshot!(lab.run(&["--force", "left"]).ends_with_code(2).stderr, @"
+    x `left` follows the pipeline file without an option
+    help: write `--force=left`: without `=` all that is selected is forced
+    ");
+    insta::assert_snapshot!(lab.run(&["pipelines/q.yaml"]).ends_with_code(2).stderr, @"
+    x `pipelines/q.yaml` follows the pipeline file without an option
+    help: each file is a run of its own
+    ");
+    assert!(!lab.path("runs.db").exists(), "no run was begun");
+}

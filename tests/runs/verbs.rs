@@ -158,6 +158,38 @@ fn show_tells_how_a_run_was_made_and_what_came_out() {
 }
 
 #[test]
+fn verbs_are_known_by_the_names_that_other_tools_have() {
+    let lab = three_runs();
+    for (alias, verb) in [
+        ("ls", "runs"),
+        ("list", "runs"),
+        ("history --limit 1", "runs --limit 1"),
+        ("log 1 lora", "logs 1 lora"),
+        ("diff 1 2", "compare 1 2"),
+    ] {
+        assert_eq!(said(&lab, alias), said(&lab, verb));
+    }
+}
+
+#[test]
+fn the_command_and_what_was_set_can_be_pasted_into_a_shell() {
+    let mut lab = Lab::new();
+    let mut start = Lab::start("my pipeline.yaml");
+    start.sets = vec!["lora.targets=[q, v]".into(), "name=it's".into()];
+    let sets = start.sets.iter().flat_map(|set| ["--set".into(), set.clone()]);
+    start.invocation.command = ["run".into(), "my pipeline.yaml".into()].into_iter().chain(sets).collect();
+    lab.run_as(start.clone(), &[]);
+    lab.run_as(start, &[]);
+    let shown = said(&lab, "show");
+    let command = r"pipe run 'my pipeline.yaml' --set 'lora.targets=[q, v]' --set 'name=it'\''s'";
+    assert!(shown.contains(&format!("command   {command}\n")), "{shown}");
+    let runs = said(&lab, "runs");
+    assert!(runs.contains(r"  toy 'lora.targets=[q, v]' 'name=it'\''s'  "), "{runs}");
+    let compared = said(&lab, "compare 1 2");
+    assert!(compared.contains(r" 'name=it'\''s'"), "{compared}");
+}
+
+#[test]
 fn a_cached_stage_under_another_name_says_whose_result_it_has() {
     let mut lab = Lab::new();
     lab.run(&[stage("train", "sgd", json!({}))]);
@@ -185,6 +217,32 @@ fn logs_prints_the_end_of_what_a_stage_said() {
     assert_eq!(logs("logs 2 reviews --tail 1"), ["line 2 of reviews\n", cached]);
     let skipped = "`eval` did not run in run_3: a stage that it needs failed\n";
     assert_eq!(logs("logs 3 eval"), ["", skipped]);
+    insta::assert_snapshot!(refused(&lab, "logs 2"), @"
+    x name a stage of run_2 to see its log
+    help: it has reviews, lora, eval: `pipe logs run_2 reviews`
+    ");
+    insta::assert_snapshot!(refused(&lab, "logs lora"), @"
+    x there is no run `lora`
+    help: it is a stage of run_3: `pipe logs run_3 lora`
+    ");
+}
+
+#[test]
+fn a_log_of_which_only_the_end_was_kept_says_so() {
+    let mut lab = Lab::new();
+    let run = lab.run(&[]);
+    let train = stage("train", "sgd", json!({}));
+    let mut failed = record(&train, &execution(run, &train, after(run, 1)), false, after(run, 1));
+    (failed.outcome, failed.execution) = (Outcome::Failed, None);
+    let remark = "it begins in the middle: of a log the last 66 kB are kept\n";
+    // Where a character was cut, a byte or two are missing.
+    for (bytes, said) in [(65_536, remark), (65_534, remark), (65_000, "")] {
+        failed.log = format!("{}\nends", "x".repeat(bytes - 5));
+        lab.db.record_stages(run, std::slice::from_ref(&failed)).unwrap();
+        let output = pipe(&lab, "logs 1 train");
+        assert_eq!((output.stdout.len(), output.stderr.as_slice()), (bytes, said.as_bytes()));
+        assert_eq!(pipe(&lab, "logs 1 train --tail 1").stderr, b"");
+    }
 }
 
 #[test]

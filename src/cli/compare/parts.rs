@@ -12,6 +12,7 @@ use crate::{
     cli::{
         Globals, expected,
         metrics::{arrow, is_detail},
+        runs::pipeline_words,
         units::{ago, counted, difference, measured, shortened},
     },
     contrast,
@@ -75,13 +76,11 @@ pub(super) fn sheet(runs: &[LoadedRun], comparison: &Comparison, wanted: &Wanted
 
 fn heads(runs: &[LoadedRun], now: Timestamp) -> Table {
     let row = |LoadedRun { info, .. }: &LoadedRun| {
-        let with = [&info.pipeline].into_iter().chain(&info.profiles).chain(&info.sets);
-        let with: Vec<&str> = with.map(String::as_str).collect();
         vec![
             info.run.to_string(),
             info.state.word().into(),
             ago(info.started, now),
-            shortened(&with.join(" "), 32),
+            shortened(&pipeline_words(info), 32),
             shortened(&info.tags.join(" "), 16),
         ]
     };
