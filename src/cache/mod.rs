@@ -5,7 +5,8 @@
 //! results/ab/<key>.json   the truth: one Execution, written once, last
 //! index.db                an accelerator over results/ and stats; rebuilt when missing or damaged
 //! manifests/ab/cdef…      which files a folder had that a result used, to say later which changed
-//! scratch/<key>/          lock, attempt-<id>/ (being written), checkpoint/ (survives a kill)
+//! scratch/<key>/          lock, attempt-<id>/ (being written), checkpoint/ (survives a kill),
+//!                         left/ (outputs that could not be taken)
 //! verify/<id>/            the same for a result that is computed again to compare
 //! .gitignore              keeps all of it out of git
 //! lock                    held by runs together, or alone by who removes things

@@ -78,6 +78,7 @@ impl Scratch {
             let (folder, attempt) = (self.folder.clone(), attempt.to_owned());
             let claim = Claim { folder, lock, attempt, is_finished: false };
             claim.remove_attempts();
+            let _ = remove_folder(&claim.left());
             for folder in [claim.outputs(), claim.checkpoint()] {
                 fs::create_dir_all(&folder).map_err(CacheError::io("create", &folder))?;
             }
@@ -165,6 +166,18 @@ impl Claim {
     /// The folder that survives a kill.
     pub fn checkpoint(&self) -> PathBuf {
         self.folder.join("checkpoint")
+    }
+
+    /// Where that is kept which an attempt wrote and the cache could not take.
+    fn left(&self) -> PathBuf {
+        self.folder.join("left")
+    }
+
+    /// Keeps the outputs of this attempt beside it, for a person to look at; `None` if there are none, or they
+    /// cannot be kept. The next claim removes them.
+    pub fn leave(&self) -> Option<PathBuf> {
+        let is_empty = fs::read_dir(self.outputs()).ok()?.next().is_none();
+        (!is_empty && fs::rename(self.outputs(), self.left()).is_ok()).then(|| self.left())
     }
 
     /// Removes everything: the result is kept, no checkpoint is needed any more.

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     error::Error,
     panic::{self, AssertUnwindSafe},
+    path::Path,
     time::Duration,
 };
 
@@ -209,6 +210,7 @@ fn execute(
     execution.peak_memory = finished.peak_memory;
     let failure = match finished.exit {
         Exit::Code(0) => return Ok(None),
+        Exit::Unusable => with_left(exit_failure(Exit::Unusable, failure, &memory), claim, tools.root),
         Exit::Stopped => return Ok(Some(Ending::Interrupted)),
         Exit::TimedOut => Ending::Failed { exit_code: None, error: out_of_time(task), may_retry: true },
         exit => exit_failure(exit, failure, &memory),
@@ -347,6 +349,19 @@ fn out_of_time(task: &Task<'_>) -> String {
     let place = task.places.timeout(&task.spec.name).map(|place| format!(" ({place})"));
     let help = format!("raise or remove its `timeout`{}", place.unwrap_or_default());
     told(&format!("it was stopped since it took longer than its time limit of {limit}"), &[], Some(&help))
+}
+
+/// Adds where the outputs are of a command that ended well and of which something cannot be used, such as its
+/// metrics: they may be the work of hours.
+fn with_left(ending: Ending, claim: &Claim, root: &Path) -> Ending {
+    match ending {
+        Ending::Failed { exit_code, error, may_retry } if let Some(left) = claim.leave() => {
+            let left = left.strip_prefix(root).unwrap_or(&left).display();
+            let error = format!("{error}\nits outputs are in `{left}` until it is tried again or `pipe gc`");
+            Ending::Failed { exit_code, error, may_retry }
+        }
+        other => other,
+    }
 }
 
 /// Adds that the disk is full, which a program often cannot say itself: what it prints needs room too.

@@ -52,11 +52,12 @@ fn lab_of(with: &str) -> Lab {
     Lab::new(&format!("stages:\n  s: {{ kind: shell, with: {{ {with} }} }}\n"))
 }
 
-/// Why its stage fails.
+/// Why its stage fails; not where its outputs are kept.
 fn failure(with: &str) -> String {
     let said = lab_of(with).run(&["--progress", "plain"]).ends_with_code(1);
     let lines = said.stderr.lines().skip_while(|line| !line.trim_start().starts_with("failed s")).skip(1);
-    lines.map(str::trim).take_while(|line| !line.starts_with("at ")).collect::<Vec<_>>().join("\n")
+    let lines = lines.map(str::trim).take_while(|line| !line.starts_with("at "));
+    lines.filter(|line| !line.starts_with("its outputs are in ")).collect::<Vec<_>>().join("\n")
 }
 
 /// What `pipe check` says is wrong.

@@ -176,3 +176,20 @@ fn a_metric_that_two_files_give_is_an_error() {
     assert!(told.contains("`curve.csv` and `m.json` are no outputs, and `{metrics}` is one file"), "{told}");
     assert!(told.contains("p.yaml:8:"), "{told}");
 }
+
+#[test]
+fn outputs_are_kept_where_metrics_cannot_be_read() {
+    let lab = two_files("epoch,loss\n1,oops\n", "{}");
+    let failed = lab.run(&[]).ends_with_code(1).stderr;
+    let (_, said) = failed.split_once("its outputs are in `").expect(&failed);
+    let (left, until) = said.split_once('`').unwrap();
+    assert!(until.starts_with(" until it is tried again or `pipe gc`"), "{failed}");
+    let kept = lab.path(left).join("curve.csv");
+    assert_eq!(std::fs::read_to_string(&kept).unwrap(), "epoch,loss\n1,oops\n");
+    lab.pipe(&["gc", "--keep", "10"]).success();
+    assert!(!kept.exists());
+    lab.run(&[]).ends_with_code(1);
+    assert!(kept.exists());
+    lab.write("curve", "epoch,loss\n1,2\n");
+    lab.run(&[]).success();
+}
