@@ -58,7 +58,6 @@ fn runs_that_differ_in_seeds_alone_are_one_configuration() {
     train.accuracy     -0.32267 … -0.27733  3.3e-6
 
     ± is the standard deviation over seeds; 95 % and p: Welch's t-test
-    review by review: `pipe compare run_1 run_4`
     ");
 }
 

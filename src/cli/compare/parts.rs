@@ -1,7 +1,7 @@
 //! What a comparison says, as tables and sentences.
 
 use jiff::Timestamp;
-use pipe_stages::contract::Better;
+use pipe_stages::contract::{Better, PortType};
 
 use super::{
     bins,
@@ -17,7 +17,7 @@ use crate::{
     },
     contrast,
     runs::{
-        LoadedRun,
+        LoadedRun, LoadedStage,
         compare::{Comparison, Difference, MetricRow, Verdict, What},
         expected::Expected,
         seeds::{GroupRow, Spread},
@@ -67,7 +67,7 @@ pub(super) fn sheet(runs: &[LoadedRun], comparison: &Comparison, wanted: &Wanted
         sheet.push(Part::Findings(findings.collect()));
     }
     sheet.extend(published(comparison).map(Part::Table));
-    let remarks = remarks(comparison, &chosen, wanted);
+    let remarks = remarks(runs, comparison, &chosen, wanted);
     if !remarks.is_empty() {
         sheet.push(Part::Remarks(remarks));
     }
@@ -169,7 +169,21 @@ impl<'a> Chosen<'a> {
     }
 }
 
-fn remarks(comparison: &Comparison, chosen: &Chosen<'_>, wanted: &Wanted<'_>) -> Vec<String> {
+/// Whether stages of `run` made or measured predictions, so that it can be asked review by review.
+fn has_predictions(run: &LoadedRun) -> bool {
+    let made = |stage: &LoadedStage| {
+        let outputs = stage.execution.iter().flat_map(|made| &made.outputs);
+        outputs.into_iter().any(|output| output.port_type == PortType::Predictions)
+    };
+    run.stages.iter().any(|stage| stage.kind == "evaluate" || made(stage))
+}
+
+fn remarks(
+    runs: &[LoadedRun],
+    comparison: &Comparison,
+    chosen: &Chosen<'_>,
+    wanted: &Wanted<'_>,
+) -> Vec<String> {
     let mut remarks = Vec::new();
     if let Some(first) = comparison.evidence.first() {
         remarks.push(format!(
@@ -183,10 +197,12 @@ fn remarks(comparison: &Comparison, chosen: &Chosen<'_>, wanted: &Wanted<'_>) ->
     }
     if comparison.groups.len() > 1 {
         remarks.push("± is the standard deviation over seeds; 95 % and p: Welch's t-test".into());
-        let pair: Vec<String> =
-            comparison.groups.iter().take(2).map(|group| group.runs[0].to_string()).collect();
-        let command = wanted.globals.rooted(&format!("`pipe compare {}`", pair.join(" ")));
-        remarks.push(format!("review by review: {command}"));
+        if runs.iter().any(has_predictions) {
+            let pair: Vec<String> =
+                comparison.groups.iter().take(2).map(|group| group.runs[0].to_string()).collect();
+            let command = wanted.globals.rooted(&format!("`pipe compare {}`", pair.join(" ")));
+            remarks.push(format!("review by review: {command}"));
+        }
     }
     let all: Vec<Expected> = comparison.expected.iter().flatten().cloned().collect();
     remarks.extend(expected::sources(&all).into_iter().map(|source| format!("values: {source}")));
