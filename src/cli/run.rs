@@ -1,6 +1,7 @@
 //! `pipe run`: executes what has changed, records the run, prints what came out.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -293,15 +294,18 @@ impl Run {
     ) -> Result<(), Failure> {
         let speaks_of_metrics = pipeline.resolved.get("expect").is_some()
             || pipeline.stages.values().any(|spec| directed(spec.kind.name, &spec.params).next().is_some());
-        let expected = if speaks_of_metrics {
-            let loaded = RunsDb::open_existing(&pipeline.root.join("runs.db"))?.load(run)?;
-            unmeasured(&loaded).iter().for_each(|metric| self.progress.say(&without_value(metric)));
-            expected(&loaded)
-        } else {
-            Vec::new()
-        };
+        let load = || RunsDb::open_existing(&pipeline.root.join("runs.db"))?.load(run);
+        let loaded = (speaks_of_metrics || self.json).then(load).transpose()?;
+        let missing = loaded.iter().flat_map(unmeasured);
+        missing.for_each(|metric| self.progress.say(&without_value(&metric)));
+        let expected = loaded.as_ref().map(expected).unwrap_or_default();
         if self.json {
-            let stages: Vec<_> = records.iter().map(record_json).collect();
+            let made = loaded.iter().flat_map(|run| &run.stages);
+            let made = made.filter_map(|stage| Some((&stage.stage, &stage.execution.as_ref()?.metrics)));
+            let metrics: BTreeMap<_, _> = made.collect();
+            let stages =
+                records.iter().map(|record| record_json(record, metrics.get(&record.stage).copied()));
+            let stages: Vec<_> = stages.collect();
             let document =
                 json!({"run": run, "status": summary.status, "stages": stages, "expected": expected});
             return globals.print(format_args!("{document:#}\n"));
@@ -340,7 +344,8 @@ fn changed(files: &[PathBuf]) -> String {
     format!("{}{more}", names.join(", "))
 }
 
-fn record_json(record: &StageRecord) -> Value {
+/// A stage of a run, with its final metrics if it has a result.
+fn record_json(record: &StageRecord, metrics: Option<&BTreeMap<String, Option<f64>>>) -> Value {
     json!({
         "stage": record.stage,
         "kind": record.kind,
@@ -348,6 +353,7 @@ fn record_json(record: &StageRecord) -> Value {
         "key": record.key,
         "reasons": record.reasons,
         "seconds": record.duration,
+        "metrics": metrics,
         "error": record.error,
         "log": if record.outcome == Outcome::Failed { Some(&record.log) } else { None },
     })

@@ -193,3 +193,14 @@ fn outputs_are_kept_where_metrics_cannot_be_read() {
     lab.write("curve", "epoch,loss\n1,2\n");
     lab.run(&[]).success();
 }
+
+#[test]
+fn the_document_of_a_run_has_the_final_metrics_of_its_stages() {
+    let lab = lab("m.json", "{\"loss\": [3, 2], \"auc\": null}");
+    // Those of a cached stage, too.
+    for _ in 0..2 {
+        let document: serde_json::Value =
+            serde_json::from_str(&lab.run(&["--json"]).success().stdout).unwrap();
+        assert_eq!(document["stages"][0]["metrics"], serde_json::json!({ "auc": null, "loss": 2.0 }));
+    }
+}
