@@ -188,10 +188,10 @@ fn python_takes_modules_from_an_input_without_changing_it() {
 }
 
 #[test]
-fn the_variable_that_keeps_python_from_writing_is_the_users_where_it_is_declared() {
+fn the_variables_that_are_set_for_python_are_the_users_where_they_are_declared() {
     let lab = Lab::new(
         "stages:
-  a: { kind: shell, with: { command: 'echo \"<$PYTHONDONTWRITEBYTECODE>\" > {out.o}', outputs: [o] } }
+  a: { kind: shell, with: { command: 'echo \"<$PYTHONDONTWRITEBYTECODE $PYTHONUNBUFFERED>\" > {out.o}', outputs: [o] } }
   b: { kind: shell, with: { command: 'echo \"b<$PYTHONDONTWRITEBYTECODE>\" > {out.o}', outputs: [o], env: [PYTHONDONTWRITEBYTECODE] } }
 ",
     );
@@ -200,7 +200,7 @@ fn the_variable_that_keeps_python_from_writing_is_the_users_where_it_is_declared
     assert!(run.status.success());
     let mut kept = contents(&lab);
     kept.sort();
-    assert_eq!(kept, ["<1>\n", "b<>\n"]);
+    assert_eq!(kept, ["<1 1>\n", "b<>\n"]);
 }
 
 #[test]

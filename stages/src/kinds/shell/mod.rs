@@ -45,8 +45,9 @@ pub const PASSED_ON: [&str; 14] = [
 
 /// Variables that every command has with these values, unless `env` names them; they are not part of the key.
 ///
-/// Python would write `__pycache__` into an input that is a folder, which is to change an input.
-pub const SET: [(&str, &str); 1] = [("PYTHONDONTWRITEBYTECODE", "1")];
+/// Python would write `__pycache__` into an input that is a folder, which is to change an input; and it would
+/// keep what it prints to itself until there is much of it, so that a killed stage had said nothing.
+pub const SET: [(&str, &str); 2] = [("PYTHONDONTWRITEBYTECODE", "1"), ("PYTHONUNBUFFERED", "1")];
 
 /// Runs a command.
 pub struct Shell;
@@ -75,8 +76,8 @@ pub struct Params {
     /// TERM, LANG, `LC_ALL`, `LC_CTYPE`, TZ, TMPDIR, `LD_LIBRARY_PATH`, `VIRTUAL_ENV` and
     /// `CONDA_PREFIX`.
     /// The values of those named here decide a rerun and are recorded; others are not passed on.
-    /// `PYTHONDONTWRITEBYTECODE` is 1, so that Python changes no folder it takes modules from, unless
-    /// it is named here.
+    /// `PYTHONDONTWRITEBYTECODE` is 1, so that Python changes no folder it takes modules from, and so is
+    /// `PYTHONUNBUFFERED`, so that the log has what it prints at once, unless they are named here.
     #[serde(default)]
     pub env: Vec<String>,
     /// Environment variables that the command is given too, such as tokens: their values are recorded
