@@ -16,17 +16,13 @@ pub(super) fn notes(root: &Path, is_named: bool) -> Vec<Line> {
     // One that was found has the folder: it had no `runs.db`.
     if !is_named && !root.join("pipelines").is_dir() {
         let root = root.display();
-        notes.push(format!(
-            "`{root}` is a project now, with `cache/` and `runs.db`; `--root DIR` names another"
-        ));
+        notes.push(format!("`{root}` is a project now; `--root DIR` names another"));
     }
     if git::would_add(root, "runs.db") {
         let here = std::env::current_dir().and_then(|here| here.canonicalize()).unwrap_or_default();
         let file = root.join(".gitignore");
         let file = quoted(&file.strip_prefix(here).unwrap_or(&file).display().to_string());
-        notes.push(format!(
-            "`runs.db` is the history of this machine and best left out of git: `echo 'runs.db*' >> {file}`"
-        ));
+        notes.push(format!("keep `runs.db` out of git: `echo 'runs.db*' >> {file}`"));
     }
     notes.into_iter().map(|text| Line::new("note", bold(AnsiColor::Yellow)).say(text).whole()).collect()
 }

@@ -23,8 +23,7 @@ fn git_leaves_the_cache_alone_and_the_first_run_says_how_it_leaves_the_history_a
     let lab = Lab::new(ONE);
     git(&lab.path("."), &["init", "--quiet"]);
     let said = lab.run(&[]).success();
-    let note =
-        "`runs.db` is the history of this machine and best left out of git: `echo 'runs.db*' >> .gitignore`";
+    let note = "keep `runs.db` out of git: `echo 'runs.db*' >> .gitignore`";
     assert_eq!(notes(&said), [note]);
     assert_eq!(git(&lab.path("."), &["status", "--short", "-uall"]), "?? pipelines/p.yaml\n?? runs.db\n");
     assert_eq!(notes(&lab.run(&["--force"]).success()), [""; 0]);
@@ -52,10 +51,7 @@ fn a_history_above_the_git_work_tree_is_another_projects() {
     };
     let [_, talk] = pipe(&repository, &["run", "deep/p.yaml"]);
     let root = repository.canonicalize().unwrap();
-    let note = format!(
-        "note `{}` is a project now, with `cache/` and `runs.db`; `--root DIR` names another",
-        root.display()
-    );
+    let note = format!("note `{}` is a project now; `--root DIR` names another", root.display());
     assert!(talk.contains(&note), "{talk}");
     assert!(repository.join("runs.db").exists());
     let [runs, _] = pipe(&repository.join("deep"), &["runs"]);
