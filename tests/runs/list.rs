@@ -130,6 +130,8 @@ fn metrics_and_parameters_that_no_run_has_are_refused_with_what_was_meant() {
         (["--where", "lora.rnk = 3"], ["no run has `lora.rnk`", "did you mean `lora.rank`?"]),
         (["--sort", "-eval.acuracy"], ["no run has `eval.acuracy`", "did you mean `eval.accuracy`?"]),
         (["--columns", "lra.rank"], ["no run has `lra.rank`", "did you mean `lora.rank`?"]),
+        (["--columns", "vars.rank"], ["no run has `vars.rank`", "did you mean `lora.rank`?"]),
+        (["--columns", "deep.er"], ["no run has `deep.er`", "did you mean `lora.deep.er`?"]),
         (["--columns", "lora.deep.r"], ["no run has `lora.deep.r`", "did you mean `lora.deep.er`?"]),
         (["--where", "status = don"], ["no run can have the status `don`", "did you mean `done`?"]),
         (["--where", "status != x"], ["the status `x`", "running, done, failed, interrupted, killed"]),
