@@ -207,13 +207,9 @@ impl Cache {
             std::fs::create_dir_all(&path).map_err(CacheError::io("create", &path))?;
             tempfile::tempfile_in(&path).map_err(CacheError::io("write to", &path))?;
         }
-        let ignoring = self.folder.join(".gitignore");
-        match File::create_new(&ignoring).and_then(|mut file| file.write_all(b"*\n")) {
-            Err(err) if err.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(CacheError::io("write", &ignoring)(err));
-            }
-            _ => {}
-        }
+        // Without it everything works as well.
+        let ignoring = File::create_new(self.folder.join(".gitignore"));
+        let _ = ignoring.and_then(|mut file| file.write_all(b"*\n"));
         self.index.make_writable();
         Ok(())
     }

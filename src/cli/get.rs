@@ -20,7 +20,7 @@ use super::{
     Failure, Globals,
     execute::join,
     history::{self, json_text},
-    out::cannot_write,
+    out::{cannot_write, folder_of},
     table::Columns,
     units::{counted, size},
 };
@@ -263,11 +263,4 @@ fn copy_folder(object: &Path, to: &Path) -> io::Result<()> {
     let whole = unfinished.path().join("whole");
     unpack(object, &whole, false)?;
     fs::rename(whole, to)
-}
-
-/// The folder in which `path` lies, made if it is not there.
-fn folder_of(path: &Path) -> io::Result<&Path> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    Ok(folder)
 }

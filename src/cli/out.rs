@@ -6,9 +6,14 @@ use super::Failure;
 
 /// Writes a file, and makes the folder that it is in.
 pub(super) fn write(path: &Path, bytes: impl AsRef<[u8]>) -> Result<(), Failure> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let made = folder.map_or(Ok(()), fs::create_dir_all);
-    made.and_then(|()| fs::write(path, bytes)).map_err(|err| cannot_write(path, &err))
+    folder_of(path).and_then(|_| fs::write(path, bytes)).map_err(|err| cannot_write(path, &err))
+}
+
+/// The folder in which `path` lies, made if it is not there.
+pub(super) fn folder_of(path: &Path) -> io::Result<&Path> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    Ok(folder)
 }
 
 /// Why nothing can be written to `path`: a place where none can be is input that cannot be used.

@@ -193,7 +193,8 @@ fn stages(conn: &Connection, run: RunId) -> rusqlite::Result<Vec<LoadedStage>> {
                 record.duration, record.exit_code, record.error, execution.id, execution.name, execution.run,
                 execution.stage, execution.started, execution.duration, execution.cpu, execution.peak_memory,
                 execution.device, execution.hashed,
-                (SELECT begun.hashed FROM execution AS begun WHERE begun.key = record.key LIMIT 1)
+                CASE WHEN record.execution IS NULL
+                  THEN (SELECT begun.hashed FROM execution AS begun WHERE begun.key = record.key LIMIT 1) END
          FROM run
          JOIN stage_record AS record ON record.run = coalesce(run.repeats, run.id)
          JOIN definition ON definition.id = record.definition
