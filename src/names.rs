@@ -42,6 +42,62 @@ impl From<RunId> for String {
     }
 }
 
+/// A stage's name, taken apart: `lora[rank=8,seed=1]` is `lora` where `rank` is 8 and `seed` is 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance<'a> {
+    /// What the pipeline file calls the stage.
+    pub stage: &'a str,
+    /// Its place on each axis of its `matrix`, in order; none for a stage without one.
+    pub at: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Instance<'a> {
+    /// Takes `name` apart; `None` for a text with brackets that no stage is called like.
+    pub fn parse(name: &'a str) -> Option<Self> {
+        let Some((stage, rest)) = name.split_once('[') else {
+            return Some(Self { stage: name, at: Vec::new() });
+        };
+        let axes = rest.strip_suffix(']')?.split(',');
+        let at = axes.map(|axis| axis.split_once('=')).collect::<Option<Vec<_>>>()?;
+        let is_plain = |text: &str| !text.is_empty() && !text.contains(['[', ']', '=']);
+        at.iter().all(|(axis, value)| is_plain(axis) && is_plain(value)).then_some(Self { stage, at })
+    }
+
+    /// Where it is on `axis`.
+    pub fn value(&self, axis: &str) -> Option<&'a str> {
+        self.at.iter().find(|(known, _)| *known == axis).map(|(_, value)| *value)
+    }
+}
+
+impl fmt::Display for Instance<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.stage)?;
+        for (place, (axis, value)) in self.at.iter().enumerate() {
+            write!(f, "{}{axis}={value}", if place == 0 { '[' } else { ',' })?;
+        }
+        if self.at.is_empty() { Ok(()) } else { f.write_str("]") }
+    }
+}
+
+/// What the pipeline file calls the stage or input `name`: `lora[rank=8]` is one of `lora`.
+pub fn base(name: &str) -> &str {
+    name.split('[').next().unwrap_or(name)
+}
+
+/// The stage that a dotted path begins with, and the rest: `lora[lr=0.1].loss` is `loss` of `lora[lr=0.1]`.
+pub fn split_stage(path: &str) -> (&str, Option<&str>) {
+    let mut is_open = false;
+    let dot = path.find(|letter| {
+        match letter {
+            '[' => is_open = true,
+            ']' => is_open = false,
+            _ => {}
+        }
+        letter == '.' && !is_open
+    });
+    dot.map_or((path, None), |dot| (&path[..dot], Some(&path[dot + 1..])))
+}
+
 /// Where something was written: `pipelines/all_three.yaml:12:5`, or `--set lora.rank=16`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Place {
@@ -67,5 +123,32 @@ impl fmt::Display for Place {
         // `--set vars.n=3` names it.
         let named = |name: &&String| self.line > 0 || !option.starts_with(&format!("--set vars.{name}="));
         self.variables.iter().filter(named).try_for_each(|name| write!(f, ", vars.{name}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_taken_apart_and_put_together() {
+        for name in ["lora", "lora[rank=8]", "lora[lr=1e-05,seed=1]"] {
+            assert_eq!(Instance::parse(name).unwrap().to_string(), name);
+        }
+        let of_two = Instance::parse("lora[lr=0.1,seed=1]").unwrap();
+        assert_eq!((of_two.stage, of_two.value("seed"), of_two.value("rank")), ("lora", Some("1"), None));
+        for other in
+            ["lora[", "lora[]", "lora[rank]", "lora[rank=]", "lora[rank=8", "lora[rank=8]]", "a[b=c][d=e]"]
+        {
+            assert_eq!(Instance::parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn dots_within_brackets_do_not_end_a_stage() {
+        assert_eq!(split_stage("lora[lr=0.1].bin.8"), ("lora[lr=0.1]", Some("bin.8")));
+        assert_eq!(split_stage("lora[lr=0.1]"), ("lora[lr=0.1]", None));
+        assert_eq!(split_stage("lora.rank"), ("lora", Some("rank")));
+        assert_eq!(split_stage("lora[lr=0.1"), ("lora[lr=0.1", None));
     }
 }

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use globset::Glob;
+use globset::{Glob, GlobMatcher};
 use miette::Diagnostic;
 use thiserror::Error;
 
-use crate::pipeline::{Pipeline, Suggestions};
+use crate::{
+    names::Instance,
+    pipeline::{Pipeline, Suggestions},
+};
 
 /// What was asked for, as patterns of stages' names; each sort is a union, and what lies in
 /// every sort that is given is selected.
@@ -117,6 +120,32 @@ impl Selection {
     }
 }
 
+/// A pattern of stages' names: `lora*`, or `lora[rank=8]` for those of a matrix where `rank` is 8, whatever
+/// other axes say.
+struct Wanted<'p> {
+    stage: GlobMatcher,
+    at: Vec<(&'p str, GlobMatcher)>,
+}
+
+impl<'p> Wanted<'p> {
+    fn parse(pattern: &'p str) -> Result<Self, globset::Error> {
+        let matcher = |text| Ok(Glob::new(text)?.compile_matcher());
+        let Some(instance) = Instance::parse(pattern) else {
+            return Ok(Self { stage: matcher(pattern)?, at: Vec::new() });
+        };
+        let at = instance.at.iter().map(|(axis, value)| Ok((*axis, matcher(value)?)));
+        Ok(Self { stage: matcher(instance.stage)?, at: at.collect::<Result<_, globset::Error>>()? })
+    }
+
+    fn names(&self, stage: &str) -> bool {
+        let Some(instance) = Instance::parse(stage) else { return false };
+        let is_at = |(axis, wanted): &(&str, GlobMatcher)| {
+            instance.value(axis).is_some_and(|value| wanted.is_match(value))
+        };
+        self.stage.is_match(instance.stage) && self.at.iter().all(is_at)
+    }
+}
+
 /// The stages that the names and patterns given with `option` mean; each must mean at least one.
 fn matching(
     pipeline: &Pipeline,
@@ -130,12 +159,11 @@ fn matching(
             found.insert(pattern.clone());
             continue;
         }
-        let glob = Glob::new(pattern).map_err(|source| {
+        let wanted = Wanted::parse(pattern).map_err(|source| {
             let pattern = pattern.clone();
             SelectionError::Malformed { option, pattern, source }
         })?;
-        let matcher = glob.compile_matcher();
-        let mut matched = pipeline.stages.keys().filter(|name| matcher.is_match(name)).peekable();
+        let mut matched = pipeline.stages.keys().filter(|name| wanted.names(name)).peekable();
         if matched.peek().is_none() {
             let names = pipeline.stages.keys().map(String::as_str);
             return Err(SelectionError::NoMatch {

@@ -29,7 +29,7 @@ use crate::{
     digest::{ActionKey, Digest},
     exec::{ExecError, Exit, Launch, OutOfMemory},
     fingerprint::{Fingerprint, changes},
-    names::RunId,
+    names::{RunId, split_stage},
     pipeline::Source,
     record::{Artifact, Execution, Metric, Reason},
     runs::{LoadedRun, LoadedStage, Origin},
@@ -193,7 +193,7 @@ pub fn prepare<'a>(
 fn is_folder(run: &LoadedRun, kinds: &[StageKind], stage: &str, port: &str) -> bool {
     let stages = &run.resolved["stages"];
     let Some(written) = stages[stage]["in"][port].as_str() else { return false };
-    let (from, output) = written.split_once('.').map_or((written, None), |(from, it)| (from, Some(it)));
+    let (from, output) = split_stage(written);
     let kind = kinds.iter().find(|kind| stages[from]["kind"] == kind.name);
     let ports = kind.and_then(|kind| kind.ports(stages[from]["with"].clone()));
     ports.is_some_and(|ports| {

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     attempts::{Attempts, TimeLimit},
+    names::{Instance, base},
     resources::{Bytes, NotBytes, Resources},
 };
 
@@ -46,13 +47,13 @@ pub(super) struct Draft<'d> {
 
 /// Fields of a document, and words that people write instead.
 const DOCUMENT_FIELDS: [&str; 6] = ["name", "seed", "vars", "stages", "expect", "profiles"];
-const STAGE_FIELDS: [&str; 7] = ["kind", "in", "with", "seed", "resources", "retry", "timeout"];
+const STAGE_FIELDS: [&str; 8] = ["kind", "matrix", "in", "with", "seed", "resources", "retry", "timeout"];
 const RESOURCE_FIELDS: [&str; 3] = ["cpus", "memory", "gpus"];
 /// Longest name of a stage or an input, in bytes: files are called by them.
 const LONGEST_NAME: usize = 200;
 /// The most that `retry` and the like can be.
 const MOST: u64 = 1 << 20;
-const OTHER_WORDS: [(&str, &str); 19] = [
+const OTHER_WORDS: [(&str, &str); 22] = [
     ("inputs", "in"),
     ("input", "in"),
     ("from", "in"),
@@ -72,6 +73,9 @@ const OTHER_WORDS: [(&str, &str); 19] = [
     ("uses", "kind"),
     ("variables", "vars"),
     ("steps", "stages"),
+    ("foreach", "matrix"),
+    ("sweep", "matrix"),
+    ("grid", "matrix"),
 ];
 
 impl Draft<'_> {
@@ -291,8 +295,8 @@ impl Checker<'_> {
         let Some(kind) = kind else {
             let found = Finding::new("missing_kind", format!("stage `{stage}` has no `kind`"));
             // What only a profile or a setting speaks of may be meant for a stage that is there.
-            let others = stages.keys().map(String::as_str).filter(|name| self.written.contains(*name));
-            let is_laid_over = !self.written.contains(stage);
+            let others = stages.keys().map(|name| base(name)).filter(|name| self.written.contains(*name));
+            let is_laid_over = !self.written.contains(base(stage));
             let near = self.suggestions.nearest(stage, others.filter(|_| is_laid_over));
             let near = near.map(|name| format!("did you mean stage `{name}`?"));
             let help = near.or_else(|| Some("`pipe stages` lists the kinds".to_owned()));
@@ -440,7 +444,8 @@ impl Checker<'_> {
             self.findings.push(Finding::new("bad_name", message).at(spot));
             return;
         }
-        let mut chars = name.chars();
+        // A matrix has checked what stands in brackets.
+        let mut chars = Instance::parse(name).map_or(name, |instance| instance.stage).chars();
         let right = chars.next().is_some_and(|c| c.is_ascii_lowercase())
             && chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
         if !right {

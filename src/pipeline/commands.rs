@@ -13,6 +13,7 @@ use super::{
     problem::Finding,
     suggest::Suggestions,
 };
+use crate::names::base;
 
 /// What settings have put where the file has nothing: dotted paths, each with the layer that did.
 pub(super) type Added<'a> = Vec<(Vec<String>, &'a Layer)>;
@@ -61,7 +62,16 @@ fn unused(stage: &StageSpec, added: &Added<'_>, suggestions: &Suggestions) -> (V
     let unused = unused_params(&stage.params);
     for name in &unused {
         let spot = Spot::key(&["stages", &stage.name, "with", "params"]).below(name);
-        let setting = added.iter().find(|(path, _)| *path == spot.path);
+        let is_here = |path: &[String]| {
+            // Settings speak of all instances of a matrix at once.
+            path.len() == spot.path.len()
+                && path
+                    .iter()
+                    .zip(&spot.path)
+                    .enumerate()
+                    .all(|(at, (told, here))| told == here || (at == 1 && told == base(here)))
+        };
+        let setting = added.iter().find(|(path, _)| is_here(path));
         let Some((_, Layer { text, written: Written::Setting { value, .. } })) = setting else {
             let message = format!(
                 "the command of stage `{}` takes no `{{params.{name}}}`: the parameter decides reruns alone",

@@ -12,6 +12,7 @@ use super::{
     places::Spot,
     problem::Finding,
 };
+use crate::names::split_stage;
 
 const FIELDS: [&str; 3] = ["value", "tolerance", "source"];
 
@@ -69,7 +70,8 @@ fn unknown(metric: &str, drafts: &IndexMap<String, Draft>, checker: &Checker<'_>
     let wrong = |message: String, help: Option<String>| {
         Some(Finding::new("unknown_metric", message).at(spot()).help(help))
     };
-    let (stage, name) = metric.split_once('.').unwrap_or((metric, ""));
+    let (stage, name) = split_stage(metric);
+    let name = name.unwrap_or_default();
     let Some(draft) = drafts.get(stage) else {
         let help = checker.suggestions.help(stage, "stages are", drafts.keys().map(String::as_str));
         return wrong(format!("`{metric}` is of stage `{stage}`, which is not in the pipeline"), help);
@@ -103,7 +105,7 @@ fn unknown_input(
     checker: &Checker<'_>,
 ) -> Option<(String, Option<String>)> {
     let ports = &draft.resolved.as_ref()?.ports;
-    let first = name.split('.').next().unwrap_or(name);
+    let first = split_stage(name).0;
     let names_an_input = matches!(ports.inputs, Inputs::Named { .. }) && doc.name.starts_with("*.");
     if !names_an_input || draft.wanted.contains_key(first) {
         return None;

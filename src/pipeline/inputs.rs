@@ -17,6 +17,7 @@ use super::{
     places::Spot,
     problem::Finding,
 };
+use crate::names::{base, split_stage};
 
 /// Most places that are drawn of one cycle.
 const DRAWN_EDGES: usize = 12;
@@ -46,19 +47,8 @@ pub(super) fn read(stage: &str, node: &Node, checker: &mut Checker<'_>) -> BTree
 fn read_source(stage: &str, port: &str, node: &Node, checker: &mut Checker<'_>) -> Wanted {
     let path = ["stages", stage, "in", port];
     match node {
-        Node::Text(text) => {
-            let (from, output) = match text.split_once('.') {
-                Some((from, output)) => (from, Some(output.to_owned())),
-                None => (text.as_str(), None),
-            };
-            if text.contains(['/', '*']) || from.is_empty() {
-                let message = format!("`{text}` is not a stage");
-                let help = "a file from outside is written `{ file: PATH }`".to_owned();
-                checker.findings.push(Finding::new("not_a_stage", message).at(Spot::value(&path)).help(help));
-                return Wanted::Wrong;
-            }
-            Wanted::Stage { stage: from.to_owned(), port: output }
-        }
+        Node::Text(text) => read_stage(text, &path, checker),
+        Node::Map(map) if map.contains_key("gather") => read_gather(map, &path, checker),
         Node::Map(map) if map.len() == 1 => {
             let (what, given) = map.first().expect("one entry");
             let at = [path[0], path[1], path[2], path[3], what];
@@ -75,14 +65,48 @@ fn read_source(stage: &str, port: &str, node: &Node, checker: &mut Checker<'_>) 
                 "dir" => Wanted::Outside(Source::Dir(PathBuf::from(text))),
                 "glob" => Wanted::Outside(Source::Glob(text.clone())),
                 _ => {
-                    checker.known_fields(map.keys(), &["file", "dir", "glob"], "an input", &path);
+                    checker.known_fields(map.keys(), &["file", "dir", "glob", "gather"], "an input", &path);
                     Wanted::Wrong
                 }
             }
         }
         other => {
-            let wanted = "`STAGE`, `STAGE.OUTPUT`, `{ file: PATH }`, `{ dir: PATH }` or `{ glob: PATTERN }`";
+            let wanted = "`STAGE`, `STAGE.OUTPUT`, `{ file: PATH }`, `{ dir: PATH }`, `{ glob: PATTERN }` or \
+                          `{ gather: STAGE }`";
             checker.wrong_type(port, other, wanted, &path);
+            Wanted::Wrong
+        }
+    }
+}
+
+/// Reads `stage` or `stage.output`.
+fn read_stage(text: &str, path: &[&str], checker: &mut Checker<'_>) -> Wanted {
+    let (stage, output) = split_stage(text);
+    if text.contains(['/', '*']) || stage.is_empty() {
+        let message = format!("`{text}` is not a stage");
+        let help = "a file from outside is written `{ file: PATH }`".to_owned();
+        checker.findings.push(Finding::new("not_a_stage", message).at(Spot::value(path)).help(help));
+        return Wanted::Wrong;
+    }
+    Wanted::Stage { stage: stage.to_owned(), port: output.map(str::to_owned) }
+}
+
+/// Reads `{ gather: … }` where it gathers nothing: something is wrong with it or its stage.
+fn read_gather(map: &IndexMap<String, Node>, path: &[&str; 4], checker: &mut Checker<'_>) -> Wanted {
+    checker.known_fields(map.keys(), &["gather", "over"], "an input that gathers", path);
+    let at = |field| [path[0], path[1], path[2], path[3], field];
+    let is_axes = |node: &Node| match node {
+        Node::Text(_) => true,
+        Node::List(axes) => axes.iter().all(|axis| axis.as_text().is_some()),
+        _ => false,
+    };
+    if let Some(over) = map.get("over").filter(|over| !is_axes(over)) {
+        checker.wrong_type("over", over, "an axis or a list of axes", &at("over"));
+    }
+    match &map["gather"] {
+        Node::Text(text) => read_stage(text, path, checker),
+        other => {
+            checker.wrong_type("gather", other, "`STAGE` or `STAGE.OUTPUT`", &at("gather"));
             Wanted::Wrong
         }
     }
@@ -173,7 +197,11 @@ fn source(
     let spot = Spot::value(&["stages", name, "in", port]);
     let Some(upstream) = drafts.get(from) else {
         let names = drafts.keys().map(String::as_str).filter(|other| *other != name);
-        let help = checker.suggestions.help(from, "stages are", names);
+        let instance = names.clone().find(|other| base(other) == from);
+        let help = match instance {
+            Some(instance) => Some(format!("it has a matrix: name one of it, such as `{instance}`")),
+            None => checker.suggestions.help(from, "stages are", names),
+        };
         let message = format!("stage `{name}` takes from unknown stage `{from}`");
         checker.findings.push(Finding::new("unknown_stage", message).at(spot).help(help));
         return None;
@@ -242,6 +270,12 @@ fn unknown_input(name: &str, port: &str, draft: &Draft<'_>, checker: &Checker<'_
         _ => Vec::new(),
     };
     let spot = Spot::key(&["stages", name, "in", port]);
+    if names.contains(&base(port)) {
+        let message =
+            format!("input `{}` of kind `{}` takes one, not all of a matrix", base(port), kind.name);
+        let help = "inputs that the file names gather: those of `evaluate` and `shell`".to_owned();
+        return Finding::new("wrong_input", message).at(spot).help(help);
+    }
     if let Some((parameter, value)) = taken_without(kind, &draft.with(), port) {
         let message = format!("stage `{name}` takes no input `{port}` because `{parameter}` is {value}");
         return Finding::new("unknown_port", message)
@@ -293,7 +327,7 @@ fn missing(name: &str, draft: &Draft<'_>, drafts: &IndexMap<String, Draft<'_>>, 
         Inputs::Named { .. } => {}
         Inputs::Free { needed, .. } => {
             for Needed { input, by, part } in
-                needed.iter().filter(|need| !draft.wanted.contains_key(&need.input))
+                needed.iter().filter(|need| !draft.wanted.keys().any(|port| base(port) == need.input))
             {
                 let message = format!("`{by}` speaks of input `{input}`, which stage `{name}` does not have");
                 let names = draft.wanted.keys().map(String::as_str);

@@ -14,12 +14,12 @@ use super::{
     check::{Checked, Checker},
     commands::{self, Added},
     document::{self, Node},
-    file, outside, overlay,
+    file, matrix, outside, overlay,
     places::{Layer, Part, Places, Spot, Text, Written},
     problem::{At, Finding, PipelineErrors, Problem, locate},
     profiles,
     suggest::Suggestions,
-    variables::{self, Used},
+    variables::{self, Given, Scopes, Used},
 };
 use crate::{
     digest::Digest,
@@ -108,7 +108,10 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
         }
     }
 
-    let (used, wrong) = variables::substitute(&mut document, &suggestions);
+    let scopes = instances(&mut document, &suggestions);
+    places.has_instances = true;
+    let scopes = scopes.map_err(|found| fail(findings.iter().cloned().chain(found).collect(), &places))?;
+    let (used, wrong) = variables::substitute(&mut document, Some(&scopes), &suggestions);
     let added = added.into_iter().map(|(path, layer)| (path, &places.layers[layer])).collect();
     let laid = Laid { written: &written, added };
     let looks = Looks { root: &root, is_thorough: options.looks_into_folders };
@@ -136,6 +139,22 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
         lacking: lacking(missing, &places),
         places: Places { used, ..places },
     })
+}
+
+/// Puts instances in the place of stages with a matrix, and returns what its axes mean in each.
+fn instances(document: &mut Node, suggestions: &Suggestions) -> Result<Scopes, Vec<Finding>> {
+    let mut findings = matrix::written_names(document);
+    if matrix::is_needed(document) && findings.is_empty() {
+        let mut filled = document.clone();
+        let (_, wrong) = variables::substitute(&mut filled, None, suggestions);
+        let is_of_matrix =
+            |found: &Finding| path_of(found).is_some_and(|path| path.get(2).is_some_and(|it| it == "matrix"));
+        findings.extend(wrong.into_iter().filter(is_of_matrix));
+        if findings.is_empty() {
+            return Ok(matrix::plan(&filled, suggestions)?.carry_out(document, &filled));
+        }
+    }
+    if findings.is_empty() { Ok(Scopes::new()) } else { Err(findings) }
 }
 
 /// What is wrong with a file that is no map.
@@ -316,12 +335,12 @@ fn without_echoes(mut findings: Vec<Finding>, wrong: &[&Finding], used: &Used) -
     if failed.is_empty() {
         return findings;
     }
-    let has_failed = |variable: &String| failed.contains(["vars".to_owned(), variable.clone()].as_slice());
+    let has_failed = |given: &Given| failed.contains(given.path.as_slice());
     findings.retain(|found| {
         let Some(path) = path_of(found) else { return true };
-        let variables = used.get(path).map(|filled| filled.names.as_slice()).unwrap_or_default();
+        let values = used.get(path).map(|filled| filled.values.as_slice()).unwrap_or_default();
         let is_echo = (0..=path.len()).any(|length| failed.contains(&path[..length]));
-        !is_echo && !variables.iter().any(has_failed)
+        !is_echo && !values.iter().any(has_failed)
     });
     findings
 }
@@ -339,12 +358,12 @@ fn name_variables(findings: &mut [Finding], used: &Used) {
     for found in findings {
         if let Some((At::Spot(spot), _)) = found.at.first()
             && spot.part == Part::Value
-            && found.code != "unknown_variable"
+            && !matches!(found.code, "unknown_variable" | "unknown_axis")
             && let Some(filled) = used.get(&spot.path)
         {
-            for variable in &filled.names {
-                let spot = Spot::value(&["vars", variable]);
-                found.at.push((At::Spot(spot), Some(format!("the value of `{variable}` is written here"))));
+            for Given { name, path, .. } in &filled.values {
+                let label = format!("the value of `{name}` is written here");
+                found.at.push((At::Spot(Spot::of_value(path)), Some(label)));
             }
         }
     }

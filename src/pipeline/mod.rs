@@ -1,7 +1,7 @@
 //! From a YAML file to a checked [`Pipeline`] and its [`Dag`].
 //!
 //! ```text
-//! text ─document─► Node ─overlay─► one Node ─variables─► values ─check, inputs─► Pipeline ─► Dag
+//! text ─document─► Node ─overlay─► one Node ─matrix, variables─► values ─check, inputs─► Pipeline ─► Dag
 //! ```
 //!
 //! Nothing here executes anything. Every problem of a file is reported at once; `places` finds
@@ -16,6 +16,7 @@ mod file;
 mod inputs;
 mod load;
 mod marks;
+mod matrix;
 mod outside;
 mod overlay;
 mod places;

@@ -17,7 +17,7 @@ use super::{
 /// Words that `--set` reads as parts of the document; no stage can be called so.
 pub(super) const RESERVED: [&str; 6] = ["name", "seed", "vars", "stages", "expect", "profiles"];
 /// What a stage can say besides its parameters.
-const STAGE_FIELDS: [&str; 6] = ["kind", "in", "with", "resources", "retry", "timeout"];
+const STAGE_FIELDS: [&str; 7] = ["kind", "matrix", "in", "with", "resources", "retry", "timeout"];
 
 /// Lays `over` over the whole document `base`.
 pub(super) fn lay(base: &mut Node, over: Node) {

@@ -82,6 +82,11 @@ impl Spot {
         Self { part: Part::Value, ..Self::key(path) }
     }
 
+    /// The value at `path`.
+    pub fn of_value(path: &[String]) -> Self {
+        Self { path: path.to_vec(), part: Part::Value }
+    }
+
     /// The spot below this one at a dotted `path`, or this one if that is empty.
     pub fn below(mut self, path: &str) -> Self {
         self.path.extend(path.split('.').filter(|segment| !segment.is_empty()).map(str::to_owned));
@@ -146,6 +151,8 @@ impl Layer {
 pub struct Places {
     pub(super) layers: Vec<Layer>,
     pub(super) used: Used,
+    /// Whether stages and inputs may be instances of what the layers have: `lora[rank=8]` of `lora`.
+    pub(super) has_instances: bool,
 }
 
 impl Places {
@@ -184,22 +191,42 @@ impl Places {
     fn value(&self, spot: &Spot) -> Option<Place> {
         let own = self.exact(spot)?;
         let place = match self.used.get(&spot.path) {
-            Some(Filled { names, is_whole: true }) => {
-                let of_variable = names.first().and_then(|name| self.exact(&Spot::key(&["vars", name])));
-                of_variable.unwrap_or(own)
+            Some(Filled { values, is_whole: true }) => {
+                let given = values.first().and_then(|given| self.exact(&Spot::of_value(&given.path)));
+                given.unwrap_or(own)
             }
             _ => own,
         };
         // A list or map holds what is put into it.
         let from = self.used.range(spot.path.clone()..);
         let inside = from.take_while(|(path, _)| path.starts_with(&spot.path));
-        let mut variables: Vec<String> = inside.flat_map(|(_, filled)| filled.names.clone()).collect();
+        let mut variables: Vec<String> =
+            inside.flat_map(|(_, filled)| filled.variables().map(str::to_owned)).collect();
         variables.sort_unstable();
         variables.dedup();
         Some(Place { variables, ..place })
     }
 
+    /// The spot of the layers that `spot` comes from.
+    fn written(&self, spot: &Spot) -> Spot {
+        let mut spot = spot.clone();
+        if self.has_instances
+            && let [stages, stage, rest @ ..] = spot.path.as_mut_slice()
+            && stages == "stages"
+        {
+            let base = |name: &mut String| name.truncate(name.find('[').unwrap_or(name.len()));
+            base(stage);
+            if let [field, port, ..] = rest
+                && field == "in"
+            {
+                base(port);
+            }
+        }
+        spot
+    }
+
     fn exact(&self, spot: &Spot) -> Option<Place> {
+        let spot = &self.written(spot);
         let found = self.layers.iter().rev().find_map(|layer| Some((layer, layer.find(spot)?)));
         found.map(|(layer, range)| layer.text.place(range.start))
     }
@@ -207,13 +234,14 @@ impl Places {
     /// Where `part` of the text at `spot`, or of a variable in it, was written, if it stands there letter by
     /// letter: behind an alias or an escape it does not.
     pub(super) fn find_part(&self, spot: &Spot, part: &str) -> Option<(Arc<Text>, Range<usize>)> {
-        let variables = self.used.get(&spot.path).into_iter().flat_map(|filled| &filled.names);
-        let spots = variables.map(|name| Spot::value(&["vars", name]));
+        let values = self.used.get(&spot.path).into_iter().flat_map(|filled| &filled.values);
+        let spots = values.map(|given| Spot::of_value(&given.path));
         std::iter::once(spot.clone()).chain(spots).find_map(|spot| self.part_of(&spot, part))
     }
 
     fn part_of(&self, spot: &Spot, part: &str) -> Option<(Arc<Text>, Range<usize>)> {
-        let found = self.layers.iter().rev().find_map(|layer| Some((layer, layer.entry(spot)?.1)));
+        let spot = self.written(spot);
+        let found = self.layers.iter().rev().find_map(|layer| Some((layer, layer.entry(&spot)?.1)));
         let (layer, value) = found?;
         let text = layer.text.content.get(value.clone())?;
         // `{{name}}` stands for a text, and `${name}` is the shell's.
@@ -224,6 +252,7 @@ impl Places {
 
     /// The text and the bytes in it at which `spot`, or the nearest thing above it, was written.
     pub(super) fn find(&self, spot: &Spot) -> Option<(Arc<Text>, Range<usize>)> {
+        let spot = &self.written(spot);
         if let [stages, stage] = spot.path.as_slice()
             && stages == "stages"
         {

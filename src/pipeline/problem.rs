@@ -203,14 +203,31 @@ impl Located {
 }
 
 /// Looks up all places and puts the problems into their order; of several that say the same of
-/// the same place, the first stays. Returns the first [`MOST_PROBLEMS`] and how many there are.
+/// the same place, be it of instances of one stage, the first stays. Returns the first [`MOST_PROBLEMS`] and how many there are.
 pub(super) fn locate(findings: Vec<Finding>, places: &Places) -> (Vec<Problem>, usize) {
     let mut seen = HashSet::new();
     let mut located: Vec<Located> = findings.into_iter().map(|finding| finding.locate(places)).collect();
-    located.retain(|found| seen.insert((found.message.clone(), found.order())));
+    located.retain(|found| seen.insert((without_instances(&found.message), found.order())));
     located.sort_by_key(Located::order);
     let total = located.len();
     (located.into_iter().take(MOST_PROBLEMS).map(Located::into_problem).collect(), total)
+}
+
+/// `message` with the stages of a matrix called as the file calls them: what is wrong with all is told of one.
+fn without_instances(message: &str) -> String {
+    let mut short = String::with_capacity(message.len());
+    let mut rest = message;
+    while let Some((before, after)) = rest.split_once('[') {
+        short.push_str(before);
+        match after.split_once(']') {
+            Some((at, after)) if at.contains('=') => rest = after,
+            _ => {
+                short.push('[');
+                rest = after;
+            }
+        }
+    }
+    short + rest
 }
 
 /// The text that a problem is drawn with; of very long lines only the part around the problem.

@@ -102,10 +102,10 @@ enum Memory {
     Text(String),
 }
 
-/// `${vars.NAME}`
+/// `${vars.NAME}` or `${matrix.AXIS}`
 #[derive(JsonSchema)]
 #[allow(dead_code, reason = "only its schema is used")]
-struct Variable(#[schemars(regex(pattern = r"^\$\{vars\.[A-Za-z0-9_-]+\}$"))] String);
+struct Variable(#[schemars(regex(pattern = r"^\$\{(vars\.[A-Za-z0-9_-]+|matrix\.[a-z0-9_.+-]+)\}$"))] String);
 
 /// The JSON Schema (draft 2020-12) of a pipeline file whose stages are of `kinds`.
 pub fn schema(kinds: &[StageKind]) -> Value {
@@ -114,6 +114,7 @@ pub fn schema(kinds: &[StageKind]) -> Value {
     let resources = definition(schema_for!(Resources).to_value(), &mut definitions, "");
     definitions.insert("Resources".into(), resources);
     definitions.insert("Source".into(), source());
+    definitions.insert("Axis".into(), axis());
     let names: Vec<&str> = kinds.iter().map(|kind| kind.name).collect();
     let mut branches = Vec::new();
     for kind in kinds {
@@ -143,6 +144,12 @@ pub fn schema(kinds: &[StageKind]) -> Value {
         "required": ["kind"],
         "properties": {
             "kind": { "description": "What the stage does.", "enum": names },
+            "matrix": {
+                "description": "Axes and their values: there is a stage for each combination, called `lora[rank=8]`, in which `${matrix.rank}` is its value. Stages that take from it have the same axes, unless they `gather`.",
+                "type": ["object", "null"],
+                "propertyNames": { "pattern": "^[a-z][a-z0-9_]*$" },
+                "additionalProperties": { "$ref": "#/$defs/Axis" },
+            },
             "in": {
                 "description": "Where each input comes from.",
                 "type": ["object", "null"],
@@ -171,6 +178,17 @@ pub fn schema(kinds: &[StageKind]) -> Value {
     root
 }
 
+fn axis() -> Value {
+    json!({
+        "description": "The values of an axis: a list, or a map of names and values where a value is longer than a word.",
+        "anyOf": [
+            { "type": "array", "minItems": 1, "uniqueItems": true, "items": { "type": ["string", "number", "boolean"] } },
+            { "type": "object", "minProperties": 1 },
+            { "$ref": "#/$defs/Variable" },
+        ],
+    })
+}
+
 fn source() -> Value {
     let outside = |key: &str, doc: &str| {
         json!({
@@ -187,6 +205,15 @@ fn source() -> Value {
             outside("file", "A file."),
             outside("dir", "A folder."),
             outside("glob", "Files that match a pattern such as `reviews/*.jsonl`."),
+            {
+                "type": "object",
+                "additionalProperties": false,
+                "required": ["gather"],
+                "properties": {
+                    "gather": { "type": "string", "minLength": 1, "description": "A stage with a matrix, or one of its outputs: all of them at once, as inputs `NAME[rank=8]`." },
+                    "over": { "description": "The axes that are gathered, all unless given; the stage has the others.", "type": ["string", "array"], "items": { "type": "string" } },
+                },
+            },
         ],
     })
 }
@@ -237,7 +264,7 @@ fn allow_variables(schema: &mut Value) {
             }
         }
         let own = std::mem::take(property);
-        outer.insert("anyOf".into(), json!([own, { "type": "string", "pattern": r"\$\{vars\." }]));
+        outer.insert("anyOf".into(), json!([own, { "type": "string", "pattern": r"\$\{(vars|matrix)\." }]));
         *property = Value::Object(outer);
     }
 }

@@ -1,6 +1,6 @@
-//! Puts the values of `vars` where `${vars.x}` stands.
+//! Puts the values of `vars` where `${vars.x}` stands, and those of a stage's axes where `${matrix.x}` does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use indexmap::IndexMap;
 
@@ -14,21 +14,47 @@ use super::{
 /// The paths at which variables were put in, and which.
 pub(super) type Used = BTreeMap<Vec<String>, Filled>;
 
-/// The variables that were put into one value.
+/// What was put into one value.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Filled {
-    /// Their names, in order; one at least.
-    pub names: Vec<String>,
-    /// Whether the value is that of the variable, and no longer text.
+    /// The values, in order; one at least.
+    pub values: Vec<Given>,
+    /// Whether it is what was put in as a whole, and no longer text.
     pub is_whole: bool,
 }
 
-/// Replaces every `${vars.x}` outside of `vars` in the merged document.
+impl Filled {
+    /// The names of variables among the values.
+    pub fn variables(&self) -> impl Iterator<Item = &str> {
+        self.values.iter().filter(|given| given.path[0] == "vars").map(|given| given.name.as_str())
+    }
+}
+
+/// A value that can be put in.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Given {
+    /// What people call it: the name of a variable, or `matrix.AXIS`.
+    pub name: String,
+    /// Where it stands in the document.
+    pub path: Vec<String>,
+    pub value: Node,
+}
+
+/// What `${matrix.AXIS}` means in each stage that has axes.
+pub(super) type Scopes = HashMap<String, IndexMap<String, Given>>;
+
+/// Replaces every `${vars.x}` outside of `vars` in the merged document, and every `${matrix.x}` by what it
+/// means in its stage; without `scopes` those stay.
 ///
 /// As a whole value it keeps its type; inside a longer text it becomes text. `$${` stands for
 /// `${`, and `${HOME}` and the like stay as they are.
-pub(super) fn substitute(document: &mut Node, suggestions: &Suggestions) -> (Used, Vec<Finding>) {
-    let mut work = Work { vars: IndexMap::new(), suggestions, used: Used::new(), findings: Vec::new() };
+pub(super) fn substitute(
+    document: &mut Node,
+    scopes: Option<&Scopes>,
+    suggestions: &Suggestions,
+) -> (Used, Vec<Finding>) {
+    let mut work =
+        Work { vars: IndexMap::new(), scopes, suggestions, used: Used::new(), findings: Vec::new() };
     let Node::Map(map) = document else { return (work.used, work.findings) };
     match map.get("vars") {
         None | Some(Node::Null) => {}
@@ -54,7 +80,7 @@ pub(super) fn substitute(document: &mut Node, suggestions: &Suggestions) -> (Use
 
 /// What stands between `${` and `}`.
 enum Reference {
-    Variable(String),
+    Value(Node),
     /// Something that is not ours, such as `HOME`.
     Other,
 }
@@ -64,6 +90,7 @@ struct Reported;
 
 struct Work<'a> {
     vars: IndexMap<String, Node>,
+    scopes: Option<&'a Scopes>,
     suggestions: &'a Suggestions,
     used: Used,
     findings: Vec<Finding>,
@@ -114,9 +141,9 @@ impl Work<'_> {
     fn fill(&mut self, text: &str, path: &[String]) -> Option<Node> {
         let whole = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
         if let Some(reference) = whole.filter(|reference| !reference.contains(['$', '}']))
-            && let Reference::Variable(name) = self.variable(reference, true, path).ok()?
+            && let Reference::Value(value) = self.value(reference, true, path).ok()?
         {
-            return Some(self.vars[&name].clone());
+            return Some(value);
         }
         let mut filled = String::with_capacity(text.len());
         let mut rest = text;
@@ -143,13 +170,14 @@ impl Work<'_> {
                 rest = from;
                 break;
             };
-            match self.variable(&from[2..end], false, path).ok()? {
+            match self.value(&from[2..end], false, path).ok()? {
                 Reference::Other => filled.push_str(&from[..=end]),
-                Reference::Variable(name) => match &self.vars[&name] {
-                    Node::Text(text) => filled.push_str(text),
+                Reference::Value(value) => match value {
+                    Node::Text(text) => filled.push_str(&text),
                     Node::Number(number) => filled.push_str(&number.to_string()),
                     Node::Bool(value) => filled.push_str(&value.to_string()),
                     other => {
+                        let name = &from[2..end];
                         let message =
                             format!("`{name}` is {}, which cannot be part of a text", other.describe());
                         self.report(Finding::new("wrong_type", message), path, &from[..=end]);
@@ -164,31 +192,43 @@ impl Work<'_> {
     }
 
     /// What `${reference}` means; what is wrong about it is reported.
-    fn variable(&mut self, reference: &str, whole: bool, path: &[String]) -> Result<Reference, Reported> {
-        let Some(name) = reference.trim().strip_prefix("vars.") else {
-            let last = reference.rsplit('.').next().unwrap_or_default().trim();
-            if whole && last == "seed" && !self.vars.contains_key(last) {
-                let found = Finding::new("unknown_variable", format!("`${{{reference}}}` is not a variable"));
-                let help = "a command is given the stage's seed where `{seed}` stands in it".to_owned();
-                self.report(found.help(help), path, &format!("${{{reference}}}"));
-                return Err(Reported);
-            }
-            let meant = self.vars.contains_key(last) && (whole || reference.contains('.'));
-            if meant {
-                let found = Finding::new("unknown_variable", format!("`${{{reference}}}` is not a variable"));
-                let help = format!("write `${{vars.{last}}}`");
-                self.report(found.help(help), path, &format!("${{{reference}}}"));
-                return Err(Reported);
-            }
+    fn value(&mut self, reference: &str, whole: bool, path: &[String]) -> Result<Reference, Reported> {
+        let name = reference.trim();
+        if let Some(name) = name.strip_prefix("vars.") {
+            return self.variable(name, reference, whole, path);
+        }
+        if let Some(name) = name.strip_prefix("matrix.") {
+            return match self.scopes {
+                Some(scopes) => self.of_matrix(name, scopes, reference, whole, path),
+                None => Ok(Reference::Other),
+            };
+        }
+        let last = name.rsplit('.').next().unwrap_or_default();
+        let help = if self.vars.contains_key(last) && (whole || name.contains('.')) {
+            format!("write `${{vars.{last}}}`")
+        } else if whole && self.scope(path).is_some_and(|scope| scope.contains_key(last)) {
+            format!("write `${{matrix.{last}}}`")
+        } else if whole && last == "seed" {
+            "a command is given the stage's seed where `{seed}` stands in it".to_owned()
+        } else {
             return Ok(Reference::Other);
         };
-        if self.vars.contains_key(name) {
-            let filled = self.used.entry(path.to_vec()).or_default();
-            filled.is_whole = whole;
-            if !filled.names.iter().any(|known| known == name) {
-                filled.names.push(name.to_owned());
-            }
-            return Ok(Reference::Variable(name.to_owned()));
+        let found = Finding::new("unknown_variable", format!("`${{{reference}}}` is not a variable"));
+        self.report(found.help(help), path, &format!("${{{reference}}}"));
+        Err(Reported)
+    }
+
+    fn variable(
+        &mut self,
+        name: &str,
+        reference: &str,
+        whole: bool,
+        path: &[String],
+    ) -> Result<Reference, Reported> {
+        if let Some(value) = self.vars.get(name) {
+            let at = vec!["vars".to_owned(), name.to_owned()];
+            let given = Given { name: name.to_owned(), path: at, value: value.clone() };
+            return Ok(self.put_in(given, whole, path));
         }
         let names = self.vars.keys().map(String::as_str).collect::<Vec<_>>();
         let help = self.suggestions.help(name, "variables are", names);
@@ -196,6 +236,75 @@ impl Work<'_> {
         let found = Finding::new("unknown_variable", format!("unknown variable `{name}`")).help(help);
         self.report(found, path, &format!("${{{reference}}}"));
         Err(Reported)
+    }
+
+    /// The value that a stage has on an axis, or what lies in it: `rank`, `size.layers`.
+    fn of_matrix(
+        &mut self,
+        name: &str,
+        scopes: &Scopes,
+        reference: &str,
+        whole: bool,
+        path: &[String],
+    ) -> Result<Reference, Reported> {
+        let mut parts = name.split('.');
+        let axis = parts.next().unwrap_or_default();
+        let none = IndexMap::new();
+        let [within, stage, ..] = path else { return Ok(Reference::Other) };
+        let scope = Some(stage).filter(|_| within == "stages").and_then(|stage| scopes.get(stage));
+        let scope = scope.unwrap_or(&none);
+        let found = match scope.get(axis) {
+            Some(given) => {
+                let mut given = Given { name: format!("matrix.{name}"), ..given.clone() };
+                let missing = parts.find(|part| match given.value.get(part).cloned() {
+                    Some(value) => {
+                        given.value = value;
+                        given.path.push((*part).to_owned());
+                        false
+                    }
+                    None => true,
+                });
+                match missing {
+                    None => return Ok(self.put_in(given, whole, path)),
+                    Some(part) => {
+                        let keys = given.value.as_map().into_iter().flat_map(IndexMap::keys);
+                        let help = self.suggestions.help(part, "it has", keys.map(String::as_str));
+                        Finding::new("unknown_axis", format!("a value of axis `{axis}` has no `{part}`"))
+                            .help(help)
+                    }
+                }
+            }
+            None if scope.is_empty() => {
+                let message = if within == "stages" {
+                    format!("stage `{stage}` has no matrix, so no axis `{axis}`")
+                } else {
+                    "`${matrix.…}` has a value in stages alone".to_owned()
+                };
+                let help = (within == "stages")
+                    .then(|| format!("write `matrix: {{ {axis}: [VALUE, …] }}` beside `kind`"));
+                Finding::new("unknown_axis", message).help(help)
+            }
+            None => {
+                let help = self.suggestions.help(axis, "axes are", scope.keys().map(String::as_str));
+                Finding::new("unknown_axis", format!("stage `{stage}` has no axis `{axis}`")).help(help)
+            }
+        };
+        self.report(found, path, &format!("${{{reference}}}"));
+        Err(Reported)
+    }
+
+    fn scope(&self, path: &[String]) -> Option<&IndexMap<String, Given>> {
+        self.scopes?.get(path.get(1)?)
+    }
+
+    fn put_in(&mut self, given: Given, whole: bool, path: &[String]) -> Reference {
+        let value = given.value.clone();
+        let filled = self.used.entry(path.to_vec()).or_default();
+        filled.is_whole = whole;
+        if !filled.values.contains(&given) {
+            filled.values.push(given);
+        }
+        Reference::Value(value)
     }
 
     /// Reports what is wrong with `part` of the text at `path`.
@@ -206,7 +315,7 @@ impl Work<'_> {
 
 fn refers(node: &Node) -> bool {
     match node {
-        Node::Text(text) => text.contains("${vars."),
+        Node::Text(text) => text.contains("${vars.") || text.contains("${matrix."),
         Node::List(items) => items.iter().any(refers),
         Node::Map(map) => map.values().any(refers),
         Node::Null | Node::Bool(_) | Node::Number(_) | Node::Unfit(_) => false,

@@ -10,6 +10,7 @@ use super::{
     plot::px,
 };
 use crate::{
+    names::split_stage,
     record::Outcome,
     runs::{LoadedRun, LoadedStage},
     units::{counted, duration, shortened},
@@ -73,7 +74,7 @@ fn edges(run: &LoadedRun) -> Vec<(usize, usize)> {
     let mut edges = Vec::new();
     for (to, stage) in run.stages.iter().enumerate() {
         for (_, source) in sources(run, &stage.stage) {
-            let from = source.as_str().map(|source| source.split('.').next().unwrap_or(source));
+            let from = source.as_str().map(|source| split_stage(source).0);
             edges.extend(from.and_then(|from| Some((*places.get(from)?, to))));
         }
     }

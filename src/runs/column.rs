@@ -5,6 +5,7 @@ use std::fmt::Write;
 use pipe_stages::nearest;
 
 use super::filter::{Filter, Literal, Operator};
+use crate::names::split_stage;
 
 /// Something a run has: `seed`, `eval.lora.accuracy`, `lora.rank`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,8 +62,8 @@ impl Column {
         if let Some(at) = OWN.iter().position(|(own, _)| *own == name) {
             return Ok(Column::Own(at));
         }
-        match name.split_once('.') {
-            Some((stage, rest)) if !stage.is_empty() && !rest.is_empty() => {
+        match split_stage(name) {
+            (stage, Some(rest)) if !stage.is_empty() && !rest.is_empty() => {
                 Ok(Column::Of { stage: stage.into(), name: rest.into() })
             }
             _ => {

@@ -10,7 +10,10 @@ use super::{
     compare::{Difference, What},
     pairing::Pair,
 };
-use crate::fingerprint::{is_told_below, leaves};
+use crate::{
+    fingerprint::{is_told_below, leaves},
+    names::split_stage,
+};
 
 pub(super) fn differences(runs: &[LoadedRun], pairs: &[Pair<'_>]) -> Vec<Difference> {
     let mut found = Found { count: runs.len(), list: Vec::new() };
@@ -149,7 +152,7 @@ pub(super) fn source<'a>(run: &'a LoadedRun, stage: &LoadedStage, port: &str) ->
 
 /// `stage.port` with the name that the stage of the run `at` has in the first run.
 fn as_first_run_says(source: &str, pairs: &[Pair<'_>], at: usize) -> String {
-    let (stage, port) = source.split_once('.').map_or((source, None), |(stage, port)| (stage, Some(port)));
+    let (stage, port) = split_stage(source);
     let pair = pairs.iter().find(|pair| pair.stages[at].is_some_and(|found| found.stage == stage));
     let stage = pair.map_or(stage, Pair::name);
     port.map_or_else(|| stage.to_owned(), |port| format!("{stage}.{port}"))

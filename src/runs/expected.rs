@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::LoadedRun;
+use crate::names::split_stage;
 
 /// A value that was published, and ours.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -43,7 +44,8 @@ pub fn expected(run: &LoadedRun) -> Vec<Expected> {
 
 fn one(run: &LoadedRun, metric: &str, stated: &Value) -> Option<Expected> {
     let Stated { value, tolerance, source } = Stated::deserialize(stated).ok()?;
-    let (stage, name) = metric.split_once('.')?;
+    let (stage, name) = split_stage(metric);
+    let name = name?;
     let stage = run.stages.iter().find(|found| found.stage == stage);
     let execution = stage.and_then(|stage| stage.execution.as_ref());
     let ours = execution.and_then(|execution| execution.metrics.get(name).copied().flatten());

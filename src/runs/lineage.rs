@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::{LoadedRun, LoadedStage, Origin, RunInfo, RunsDb, RunsError, methods::input_digests};
 use crate::{
     digest::{ActionKey, Digest},
-    names::RunId,
+    names::{RunId, split_stage},
     record::{Artifact, Outcome},
 };
 
@@ -136,7 +136,7 @@ impl RunsDb {
     /// What `name` means in `run`: `stage.metric`, `stage.output`, a stage, or the beginning of an
     /// output's digest.
     pub fn asked(&self, run: &LoadedRun, name: &str) -> Result<Asked, RunsError> {
-        let (stage, part) = name.split_once('.').map_or((name, None), |(stage, part)| (stage, Some(part)));
+        let (stage, part) = split_stage(name);
         let unknown = |help: String| RunsError::NoLineage { run: run.info.run, name: name.into(), help };
         let Some(known) = run.stages.iter().find(|known| known.stage == stage) else {
             return by_digest(run, name).unwrap_or_else(|| Err(unknown(names(run, name))));
@@ -209,7 +209,7 @@ impl RunsDb {
                     .or_else(glob)
                     .unwrap_or(Source::Unknown));
             }
-            Value::String(text) => Some(text.split('.').next().unwrap_or_default().to_owned()),
+            Value::String(text) => Some(split_stage(text).0.to_owned()),
             _ => None,
         };
         if let Some(found) = upstream.and_then(|stage| tracing.output(run, &stage, digest)) {

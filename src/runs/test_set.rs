@@ -6,7 +6,7 @@ use pipe_stages::contract::PortType;
 use serde_json::Value;
 
 use super::{LoadedRun, LoadedStage, differences::source, methods::input_digests};
-use crate::fingerprint::leaves;
+use crate::{fingerprint::leaves, names::split_stage};
 
 /// A stage in its run.
 type Here<'a> = (&'a LoadedRun, &'a LoadedStage);
@@ -68,7 +68,7 @@ fn inputs(stage: &LoadedStage) -> BTreeMap<&str, crate::digest::Digest> {
 
 /// The stage whose output `source` (`stage` or `stage.port`) is.
 fn maker<'a>(run: &'a LoadedRun, source: &str) -> Option<&'a LoadedStage> {
-    let name = source.split('.').next()?;
+    let name = split_stage(source).0;
     run.stages.iter().find(|stage| stage.stage == name)
 }
 
