@@ -178,7 +178,7 @@ impl Checker<'_> {
         }
         let drafts: IndexMap<String, Draft<'_>> =
             stages.iter().map(|(name, node)| (name.clone(), self.stage(name, node, stages))).collect();
-        inputs::cycles(&drafts, &mut self.findings);
+        self.findings.extend(inputs::graph(&inputs::wires(&drafts)).err().into_iter().flatten());
         let sources: Vec<_> =
             drafts.iter().map(|(name, draft)| inputs::resolve(name, draft, &drafts, self)).collect();
         if let Some(node) = map.get("expect") {
@@ -243,6 +243,15 @@ impl Checker<'_> {
             self.draws(name, &draft);
         }
         draft
+    }
+
+    /// Checks the names of all stages' fields.
+    pub fn fields_of_stages(&mut self, document: &Node) {
+        for (name, stage) in document.get("stages").and_then(Node::as_map).into_iter().flatten() {
+            let kind = stage.get("kind").and_then(Node::as_text);
+            let kind = kind.and_then(|kind| self.kinds.iter().find(|known| known.name == kind));
+            self.known_fields_of_stage(name, stage.as_map().into_iter().flat_map(IndexMap::keys), kind);
+        }
     }
 
     /// Checks the names of a stage's fields; one of a parameter belongs elsewhere.

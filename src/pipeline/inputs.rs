@@ -16,6 +16,7 @@ use super::{
     document::Node,
     places::Spot,
     problem::Finding,
+    suggest::Suggestions,
 };
 use crate::names::{base, split_stage};
 
@@ -48,7 +49,6 @@ fn read_source(stage: &str, port: &str, node: &Node, checker: &mut Checker<'_>) 
     let path = ["stages", stage, "in", port];
     match node {
         Node::Text(text) => read_stage(text, &path, checker),
-        Node::Map(map) if map.contains_key("gather") => read_gather(map, &path, checker),
         Node::Map(map) if map.len() == 1 => {
             let (what, given) = map.first().expect("one entry");
             let at = [path[0], path[1], path[2], path[3], what];
@@ -91,43 +91,31 @@ fn read_stage(text: &str, path: &[&str], checker: &mut Checker<'_>) -> Wanted {
     Wanted::Stage { stage: stage.to_owned(), port: output.map(str::to_owned) }
 }
 
-/// Reads `{ gather: … }` where it gathers nothing: something is wrong with it or its stage.
-fn read_gather(map: &IndexMap<String, Node>, path: &[&str; 4], checker: &mut Checker<'_>) -> Wanted {
-    checker.known_fields(map.keys(), &["gather", "over"], "an input that gathers", path);
-    let at = |field| [path[0], path[1], path[2], path[3], field];
-    let is_axes = |node: &Node| match node {
-        Node::Text(_) => true,
-        Node::List(axes) => axes.iter().all(|axis| axis.as_text().is_some()),
-        _ => false,
+/// What each stage takes from which other, by its inputs.
+pub(super) type Wires<'d> = IndexMap<&'d str, Vec<(&'d str, &'d str)>>;
+
+/// The inputs of all stages that other stages feed.
+pub(super) fn wires<'d>(drafts: &'d IndexMap<String, Draft<'_>>) -> Wires<'d> {
+    let fed = |(port, wanted): (&'d String, &'d Wanted)| match wanted {
+        Wanted::Stage { stage, .. } => Some((port.as_str(), stage.as_str())),
+        Wanted::Outside(_) | Wanted::Wrong => None,
     };
-    if let Some(over) = map.get("over").filter(|over| !is_axes(over)) {
-        checker.wrong_type("over", over, "an axis or a list of axes", &at("over"));
-    }
-    match &map["gather"] {
-        Node::Text(text) => read_stage(text, path, checker),
-        other => {
-            checker.wrong_type("gather", other, "`STAGE` or `STAGE.OUTPUT`", &at("gather"));
-            Wanted::Wrong
-        }
-    }
+    drafts
+        .iter()
+        .map(|(name, draft)| (name.as_str(), draft.wanted.iter().filter_map(fed).collect()))
+        .collect()
 }
 
-/// Reports every cycle among the stages.
-pub(super) fn cycles(drafts: &IndexMap<String, Draft<'_>>, findings: &mut Vec<Finding>) {
-    let graph = Dag::new(drafts.iter().map(|(name, draft)| {
-        let upstream: BTreeSet<&str> = draft.wanted.values().filter_map(wanted_stage).collect();
-        (name.as_str(), upstream)
-    }));
-    for cycle in graph.err().into_iter().flatten() {
-        findings.push(describe_cycle(&cycle, drafts));
-    }
+/// The graph of the stages, or every cycle among them.
+pub(super) fn graph(wires: &Wires<'_>) -> Result<Dag, Vec<Finding>> {
+    let taken = wires.iter().map(|(name, inputs)| {
+        let upstream: BTreeSet<&str> = inputs.iter().map(|(_, stage)| *stage).collect();
+        (*name, upstream)
+    });
+    Dag::new(taken).map_err(|cycles| cycles.iter().map(|cycle| describe_cycle(cycle, wires)).collect())
 }
 
-fn wanted_stage(wanted: &Wanted) -> Option<&str> {
-    if let Wanted::Stage { stage, .. } = wanted { Some(stage) } else { None }
-}
-
-fn describe_cycle(cycle: &Cycle, drafts: &IndexMap<String, Draft<'_>>) -> Finding {
+fn describe_cycle(cycle: &Cycle, wires: &Wires<'_>) -> Finding {
     let message = match cycle.as_slice() {
         [alone] => format!("stage `{alone}` takes from itself"),
         [first, rest @ ..] => {
@@ -142,8 +130,7 @@ fn describe_cycle(cycle: &Cycle, drafts: &IndexMap<String, Draft<'_>>) -> Findin
     let mut found = Finding::new("cycle", message);
     for (index, stage) in cycle.iter().enumerate().take(DRAWN_EDGES) {
         let next = &cycle[(index + 1) % cycle.len()];
-        let port = drafts[stage].wanted.iter().find(|(_, wanted)| wanted_stage(wanted) == Some(next));
-        let port = port.map_or("", |(port, _)| port.as_str());
+        let port = wires[stage.as_str()].iter().find(|(_, from)| from == next).map_or("", |(port, _)| port);
         found = found
             .label(Spot::value(&["stages", stage, "in", port]), format!("`{stage}` takes from `{next}`"));
     }
@@ -196,19 +183,15 @@ fn source(
     };
     let spot = Spot::value(&["stages", name, "in", port]);
     let Some(upstream) = drafts.get(from) else {
-        let names = drafts.keys().map(String::as_str).filter(|other| *other != name);
-        let instance = names.clone().find(|other| base(other) == from);
-        let help = match instance {
-            Some(instance) => Some(format!("it has a matrix: name one of it, such as `{instance}`")),
-            None => checker.suggestions.help(from, "stages are", names),
-        };
-        let message = format!("stage `{name}` takes from unknown stage `{from}`");
-        checker.findings.push(Finding::new("unknown_stage", message).at(spot).help(help));
+        let names = drafts.keys().map(String::as_str);
+        let found = unknown_stage(name, port, from, names, checker.suggestions);
+        checker.findings.push(found);
         return None;
     };
     let outputs = &upstream.resolved.as_ref()?.ports.outputs;
+    let written = base(from);
     let listed =
-        || outputs.iter().map(|port| format!("`{from}.{}`", port.name)).collect::<Vec<_>>().join(", ");
+        || outputs.iter().map(|port| format!("`{written}.{}`", port.name)).collect::<Vec<_>>().join(", ");
     let found = match output {
         Some(output) => {
             if let Some(port) = outputs.iter().find(|port| port.name == *output) {
@@ -216,7 +199,7 @@ fn source(
             }
             let names = outputs.iter().map(|port| port.name.as_str());
             let help = checker.suggestions.nearest(output, names);
-            let help = help.map(|near| format!("did you mean `{from}.{near}`?"));
+            let help = help.map(|near| format!("did you mean `{written}.{near}`?"));
             let all = || (!outputs.is_empty()).then(|| format!("it gives {}", listed()));
             Finding::new("unknown_port", format!("stage `{from}` has no output `{output}`"))
                 .help(help.or_else(all))
@@ -230,6 +213,22 @@ fn source(
     };
     checker.findings.push(found.at(spot));
     None
+}
+
+/// Says that `stage` takes from one that is none of `names`.
+pub(super) fn unknown_stage<'n>(
+    stage: &str,
+    port: &str,
+    from: &str,
+    names: impl Iterator<Item = &'n str> + Clone,
+    suggestions: &Suggestions,
+) -> Finding {
+    let help = match names.clone().find(|other| *other != from && base(other) == from) {
+        Some(instance) => Some(format!("it has a matrix: name one of it, such as `{instance}`")),
+        None => suggestions.help(from, "stages are", names.filter(|other| *other != stage)),
+    };
+    let message = format!("stage `{stage}` takes from unknown stage `{from}`");
+    Finding::new("unknown_stage", message).at(Spot::value(&["stages", stage, "in", port])).help(help)
 }
 
 fn output_of(stage: &str, port: &str) -> Source {

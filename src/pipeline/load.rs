@@ -108,9 +108,13 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
         }
     }
 
-    let scopes = instances(&mut document, &suggestions);
+    let scopes = instances(&mut document, &suggestions).map_err(|found| {
+        // A field that is misspelt may be the reason.
+        let mut checker = Checker { kinds, suggestions: &suggestions, written: &written, findings: found };
+        checker.fields_of_stages(&document);
+        fail(findings.iter().cloned().chain(checker.findings).collect(), &places)
+    })?;
     places.has_instances = true;
-    let scopes = scopes.map_err(|found| fail(findings.iter().cloned().chain(found).collect(), &places))?;
     let (used, wrong) = variables::substitute(&mut document, Some(&scopes), &suggestions);
     let added = added.into_iter().map(|(path, layer)| (path, &places.layers[layer])).collect();
     let laid = Laid { written: &written, added };

@@ -16,6 +16,7 @@ use indexmap::IndexMap;
 
 use super::{
     document::Node,
+    inputs::{self, Wires},
     places::Spot,
     problem::Finding,
     suggest::Suggestions,
@@ -27,6 +28,9 @@ use crate::names::{Instance, split_stage};
 const MOST_INSTANCES: usize = 10_000;
 /// Longest value that stands for itself in a name, in bytes.
 const LONGEST_VALUE: usize = 40;
+
+/// Fields of an input that gathers.
+const GATHER_FIELDS: [&str; 2] = ["gather", "over"];
 
 /// One axis of a matrix.
 #[derive(Debug)]
@@ -94,12 +98,17 @@ pub(super) fn plan(document: &Node, suggestions: &Suggestions) -> Result<Plan, V
         let own = planning.declared(name, stage);
         planning.own.insert(name, own);
     }
+    let wires = planning.wires();
+    let graph = match inputs::graph(&wires) {
+        Ok(graph) => graph,
+        Err(cycles) => return Err(planning.findings.into_iter().chain(cycles).collect()),
+    };
     let mut of_stage = HashMap::new();
-    for name in stages.keys() {
-        planning.axes_of(name, &mut of_stage);
+    for name in graph.order() {
+        let axes = planning.axes_of(name, &of_stage);
+        of_stage.insert(name.to_owned(), axes);
     }
     let Planning { axes, findings, .. } = planning;
-    let of_stage = of_stage.into_iter().filter_map(|(name, axes)| Some((name.to_owned(), axes?))).collect();
     if findings.is_empty() { Ok(Plan { axes, of_stage }) } else { Err(findings) }
 }
 
@@ -115,6 +124,15 @@ struct Planning<'d> {
 impl<'d> Planning<'d> {
     fn report(&mut self, code: &'static str, message: String, spot: Spot, help: impl Into<Option<String>>) {
         self.findings.push(Finding::new(code, message).at(spot).help(help));
+    }
+
+    fn wires(&self) -> Wires<'d> {
+        let stages = self.stages;
+        let fed = |(port, node)| {
+            let (upstream, _) = stages.get_key_value(&Taken::read(node)?.stage)?;
+            Some((port, upstream.as_str()))
+        };
+        stages.iter().map(|(name, node)| (name.as_str(), inputs_of(node).filter_map(fed).collect())).collect()
     }
 
     /// The axes that a stage declares.
@@ -138,11 +156,9 @@ impl<'d> Planning<'d> {
                 self.report("bad_name", message, spot, None);
                 continue;
             }
-            if !is_used(node, name) {
+            if self.is_useless(node, name) {
                 let message = format!("stage `{stage}` does not use its axis `{name}`");
-                let help = format!(
-                    "write `${{matrix.{name}}}` where the value belongs; for one value alone, `matrix: {{ {name}: [VALUE] }}`"
-                );
+                let help = format!("write `${{matrix.{name}}}` where its value belongs");
                 self.report("useless_axis", message, spot, help);
             }
             let Some(values) = self.values(stage, name, values) else { continue };
@@ -154,6 +170,25 @@ impl<'d> Planning<'d> {
             axes.insert(place);
         }
         axes
+    }
+
+    /// Whether nothing in a stage speaks of its axis, nor of something that may be meant for it.
+    fn is_useless(&self, stage: &Node, axis: &str) -> bool {
+        let is_known = |name: &str| {
+            self.stages
+                .values()
+                .any(|stage| stage.get("matrix").is_some_and(|matrix| matrix.get(name).is_some()))
+        };
+        let mut is_useless = true;
+        for (_, node) in stage.as_map().into_iter().flatten().filter(|(field, _)| *field != "matrix") {
+            references(node, &mut |reference| {
+                let name =
+                    reference.strip_prefix("matrix.").map(|name| name.split('.').next().unwrap_or(name));
+                let may_be_meant = name.map_or(reference == axis, |name| name == axis || !is_known(name));
+                is_useless &= !may_be_meant;
+            });
+        }
+        is_useless
     }
 
     /// The values of an axis by their names.
@@ -229,21 +264,22 @@ impl<'d> Planning<'d> {
         Some(values)
     }
 
-    /// The axes of a stage: its own and those of the stages that it takes from; `None` while they are being found,
-    /// which is to say in a cycle.
-    fn axes_of(&mut self, name: &'d str, known: &mut HashMap<&'d str, Option<Axes>>) -> Option<Axes> {
-        if let Some(axes) = known.get(name) {
-            return axes.clone();
-        }
-        known.insert(name, None);
+    /// The axes of a stage: its own and those of the stages that it takes from, which are `known`.
+    fn axes_of(&mut self, name: &str, known: &HashMap<String, Axes>) -> Axes {
         let stages = self.stages;
         let mut axes = self.own.get(name).cloned().unwrap_or_default();
         let mut from: HashMap<usize, &str> = axes.iter().map(|axis| (*axis, "")).collect();
-        for (port, node) in inputs(&stages[name]) {
-            let Some(taken) = Taken::read(node) else { continue };
-            let Some((upstream, _)) = stages.get_key_value(&taken.stage) else { continue };
-            let Some(theirs) = self.axes_of(upstream, known) else { continue };
-            for axis in self.passed_on(name, port, &taken, &theirs) {
+        for (port, node) in inputs_of(&stages[name]) {
+            let Some(taken) = Taken::read(node) else {
+                self.wrong_gather(name, port, node);
+                continue;
+            };
+            let Some((upstream, _)) = stages.get_key_value(&taken.stage) else {
+                let names = stages.keys().map(String::as_str);
+                self.findings.push(inputs::unknown_stage(name, port, &taken.stage, names, self.suggestions));
+                continue;
+            };
+            for axis in self.passed_on(name, port, &taken, &known[upstream]) {
                 from.entry(axis).or_insert(upstream);
                 axes.insert(axis);
             }
@@ -257,8 +293,28 @@ impl<'d> Planning<'d> {
             self.report("too_many", message, Spot::key(&["stages", name]), help);
             axes.clear();
         }
-        known.insert(name, Some(axes.clone()));
-        Some(axes)
+        axes
+    }
+
+    /// Reports what is wrong with `{ gather: … }`, if the input is one.
+    fn wrong_gather(&mut self, stage: &str, port: &str, node: &Node) {
+        let Some(map) = node.as_map().filter(|map| map.contains_key("gather")) else { return };
+        let path = ["stages", stage, "in", port];
+        for field in map.keys().filter(|field| !GATHER_FIELDS.contains(&field.as_str())) {
+            let help = self.suggestions.help(field, "fields are", GATHER_FIELDS);
+            let spot = Spot::key(&[path[0], path[1], path[2], path[3], field]);
+            self.report("unknown_field", format!("an input that gathers has no field `{field}`"), spot, help);
+        }
+        let mut wrong = |field: &str, wanted: &str, is_right: &dyn Fn(&Node) -> bool| {
+            if let Some(given) = map.get(field).filter(|given| !is_right(given)) {
+                let message = format!("`{field}` must be {wanted}, not {}", given.describe());
+                let spot = Spot::value(&[path[0], path[1], path[2], path[3], field]);
+                self.report("wrong_type", message, spot, None);
+            }
+        };
+        let is_stage = |node: &Node| node.as_text().is_some_and(|text| !text.contains("${"));
+        wrong("gather", "`STAGE` or `STAGE.OUTPUT`", &is_stage);
+        wrong("over", "an axis or a list of axes", &|node| over(node).is_some());
     }
 
     /// Of the axes of a stage those that one that takes from it has, too.
@@ -444,20 +500,14 @@ impl Taken {
     fn read(node: &Node) -> Option<Self> {
         let (text, gathers) = match node {
             Node::Text(text) => (text.as_str(), None),
-            Node::Map(map) => {
-                let over = match map.get("over") {
-                    None => None,
-                    Some(Node::Text(axis)) => Some(vec![axis.clone()]),
-                    Some(Node::List(axes)) => Some(
-                        axes.iter().map(|axis| Some(axis.as_text()?.to_owned())).collect::<Option<_>>()?,
-                    ),
-                    Some(_) => return None,
-                };
+            Node::Map(map) if map.keys().all(|field| GATHER_FIELDS.contains(&field.as_str())) => {
+                let over = map.get("over").map(|node| over(node).ok_or(())).transpose().ok()?;
                 (map.get("gather")?.as_text()?, Some(over))
             }
             _ => return None,
         };
-        if text.contains("${") {
+        // Of what is no stage it is told later what is wrong with it.
+        if text.contains("${") || text.contains(['/', '*']) || text.is_empty() {
             return None;
         }
         let (stage, output) = split_stage(text);
@@ -475,7 +525,16 @@ impl Taken {
     }
 }
 
-fn inputs(stage: &Node) -> impl Iterator<Item = (&str, &Node)> {
+/// The axes that `over` names.
+fn over(node: &Node) -> Option<Vec<String>> {
+    match node {
+        Node::Text(axis) => Some(vec![axis.clone()]),
+        Node::List(axes) => axes.iter().map(|axis| Some(axis.as_text()?.to_owned())).collect(),
+        _ => None,
+    }
+}
+
+fn inputs_of(stage: &Node) -> impl Iterator<Item = (&str, &Node)> {
     let inputs = stage.get("in").and_then(Node::as_map);
     inputs.into_iter().flatten().map(|(port, node)| (port.as_str(), node))
 }
@@ -497,23 +556,17 @@ fn is_label(text: &str) -> bool {
     !text.is_empty() && text.len() <= LONGEST_VALUE && text.chars().all(is_of_label)
 }
 
-/// Whether `stage` speaks of `${matrix.AXIS}` outside of its matrix.
-fn is_used(stage: &Node, axis: &str) -> bool {
-    let fields = stage.as_map().into_iter().flatten();
-    fields.into_iter().any(|(field, node)| field != "matrix" && speaks_of(node, axis))
-}
-
-fn speaks_of(node: &Node, axis: &str) -> bool {
+/// Calls `found` with what stands between `${` and `}` in all texts of `node`.
+fn references<'n>(node: &'n Node, found: &mut impl FnMut(&'n str)) {
     match node {
         Node::Text(text) => {
-            let mut rests =
-                text.split("${").skip(1).filter_map(|rest| rest.trim_start().strip_prefix("matrix."));
-            rests.any(|rest| {
-                rest.strip_prefix(axis).is_some_and(|rest| rest.trim_start().starts_with(['}', '.']))
-            })
+            text.split("${")
+                .skip(1)
+                .filter_map(|rest| rest.split('}').next())
+                .for_each(|it| found(it.trim()));
         }
-        Node::List(items) => items.iter().any(|item| speaks_of(item, axis)),
-        Node::Map(map) => map.values().any(|value| speaks_of(value, axis)),
-        Node::Null | Node::Bool(_) | Node::Number(_) | Node::Unfit(_) => false,
+        Node::List(items) => items.iter().for_each(|item| references(item, found)),
+        Node::Map(map) => map.values().for_each(|value| references(value, found)),
+        Node::Null | Node::Bool(_) | Node::Number(_) | Node::Unfit(_) => {}
     }
 }

@@ -205,7 +205,7 @@ fn line_ends_of_windows_and_letters_beyond_ascii_keep_their_columns() {
     3 |   r: { kind: sample_reviews, with: {}, é: 1 }
       :                                        ^
       `----
-     help: fields are `kind`, `in`, `with`, `seed`, `resources`, `retry`, `timeout`
+     help: fields are `kind`, `matrix`, `in`, `with`, `seed`, `resources`, `retry`, `timeout`
     "#);
 }
 
