@@ -339,6 +339,7 @@ mod tests {
             vec!["m[x=-1]", "m[x=0]", "m[x=+1]", "m[x=1]", "m[x=1.0]", "m[x=2]"],
             vec!["m[x=2]", "m[x=10]", "m[x=10a]", "m[x=inf]", "m[x=nan]", "m[x=small]"],
             vec!["m[a=9]", "m[b=1]"],
+            vec!["m[a=]", "m[a]"],
         ] {
             let backwards: Vec<_> = in_order.iter().rev().copied().collect();
             assert_eq!(sorted(&backwards), in_order);
