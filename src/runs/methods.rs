@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pipe_stages::contract::PortType;
+use pipe_stages::contract::{InputName, PortType};
 use serde_json::Value;
 
 use super::{LoadedRun, LoadedStage};
@@ -35,18 +35,19 @@ pub(super) fn methods(stage: &LoadedStage, taken: &dyn Fn(Digest) -> bool) -> Ve
             .collect();
     }
     let threshold = stage.params.get("threshold").and_then(Value::as_f64);
-    let order: Vec<&str> = stage
-        .params
-        .get("order")
-        .and_then(Value::as_array)
-        .map_or_else(Vec::new, |names| names.iter().filter_map(Value::as_str).collect());
-    let mut methods: Vec<Method> = input_digests(&execution.hashed)
+    in_order(&execution.hashed, &stage.params)
         .into_iter()
         .map(|(name, predictions)| Method { name: name.to_owned(), predictions, threshold })
-        .collect();
-    let place = |method: &Method| order.iter().position(|name| *name == method.name).unwrap_or(usize::MAX);
-    methods.sort_by_key(place);
-    methods
+        .collect()
+}
+
+/// The inputs of an execution of `evaluate`, in the order of its tables.
+fn in_order<'a>(hashed: &'a Value, params: &Value) -> Vec<(&'a str, Digest)> {
+    let named = params.get("order").and_then(Value::as_array).into_iter().flatten();
+    let order: Vec<&str> = named.filter_map(Value::as_str).collect();
+    let mut inputs: Vec<_> = input_digests(hashed).into_iter().collect();
+    inputs.sort_by_key(|(name, _)| InputName::of(name).place(&order));
+    inputs
 }
 
 /// Whether a stage of `run` measures these predictions.
@@ -62,4 +63,26 @@ pub(super) fn is_measured(run: &LoadedRun, predictions: Digest) -> bool {
 pub(super) fn input_digests(hashed: &Value) -> BTreeMap<&str, Digest> {
     let inputs = hashed.get("in").and_then(Value::as_object).into_iter().flatten();
     inputs.filter_map(|(port, digest)| Some((port.as_str(), digest.as_str()?.parse().ok()?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn methods_are_in_the_order_of_the_tables() {
+        let digest = "0".repeat(64);
+        let names = ["a", "lora[rank=16]", "lora[rank=4]", "lora[rank=8]", "zero_shot"];
+        let inputs: BTreeMap<_, _> = names.iter().map(|name| (name, &digest)).collect();
+        let hashed = json!({ "in": inputs });
+        let names =
+            |params: Value| in_order(&hashed, &params).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        assert_eq!(names(json!({})), ["a", "lora[rank=4]", "lora[rank=8]", "lora[rank=16]", "zero_shot"]);
+        assert_eq!(
+            names(json!({ "order": ["zero_shot", "lora[rank=8]", "lora"] })),
+            ["zero_shot", "lora[rank=8]", "lora[rank=4]", "lora[rank=16]", "a"]
+        );
+    }
 }

@@ -237,6 +237,54 @@ fn methods_are_paired_by_id() {
     assert_eq!((&pair["a_right_b_wrong"], &pair["a_wrong_b_right"]), (&json!(0), &json!(1)));
 }
 
+/// The titles in the order of the tables, of two methods and a sweep of three.
+fn titles_of_a_sweep(with: Value) -> Result<Vec<String>, String> {
+    let rows = [row("x", 5, 1, 1), row("y", 6, 0, 1)];
+    let names = ["a", "lora[rank=16]", "lora[rank=4]", "lora[rank=8]", "zero_shot"];
+    let ran = evaluate(with, &names.map(|name| (name, rows.as_slice())))?;
+    let tables = ran.text("tables");
+    let titles = tables.lines().filter_map(|line| line.strip_prefix("**")?.strip_suffix("**"));
+    Ok(titles.map(str::to_owned).collect())
+}
+
+#[test]
+fn gathered_methods_are_in_the_order_of_their_values() {
+    assert_eq!(
+        titles_of_a_sweep(json!({})).unwrap(),
+        ["a", "lora[rank=4]", "lora[rank=8]", "lora[rank=16]", "zero_shot"]
+    );
+}
+
+#[test]
+fn order_and_titles_name_gathered_methods_together_or_alone() {
+    let with = json!({ "order": ["zero_shot", "lora"], "titles": { "lora": "LoRA", "a": "A" } });
+    assert_eq!(
+        titles_of_a_sweep(with).unwrap(),
+        ["zero_shot", "LoRA (rank=4)", "LoRA (rank=8)", "LoRA (rank=16)", "A"]
+    );
+    let with = json!({
+        "order": ["lora[rank=8]", "zero_shot", "lora"],
+        "titles": { "lora": "LoRA", "lora[rank=8]": "the best" },
+    });
+    assert_eq!(
+        titles_of_a_sweep(with).unwrap(),
+        ["the best", "zero_shot", "LoRA (rank=4)", "LoRA (rank=16)", "a"]
+    );
+    for with in [json!({ "order": ["lora[rank=2]"] }), json!({ "titles": { "rank=4": "x" } })] {
+        assert!(titles_of_a_sweep(with).unwrap_err().ends_with("which is no input"));
+    }
+}
+
+#[test]
+fn metrics_of_gathered_methods_have_a_direction() {
+    let rows = [row("x", 5, 1, 1), row("y", 6, 0, 1)];
+    let ran = evaluate(json!({}), &[("lora[lr=0.001]", &rows)]).unwrap();
+    assert_eq!(ran.metric("lora[lr=0.001].accuracy"), Some(0.5));
+    let docs = kind("evaluate").metrics();
+    let is_documented = |name: &String| docs.iter().any(|doc| doc.matches(name));
+    assert!(ran.metrics().keys().all(is_documented), "{:?}", ran.metrics().keys());
+}
+
 #[test]
 fn inputs_about_other_reviews_are_refused() {
     let first = [row("x", 5, 1, 1), row("y", 6, 0, 1)];

@@ -22,7 +22,7 @@ pub use error::StageError;
 pub use event::{Event, read_events};
 pub use job::{Device, Hello, Job, PROTOCOL};
 pub use kind::{ParamProblem, Resolved, StageKind};
-pub use port::{Inputs, Needed, Port, PortType, Ports};
+pub use port::{InputName, Inputs, Needed, Port, PortType, Ports};
 pub use worker::worker;
 
 use schemars::JsonSchema;
@@ -81,7 +81,8 @@ pub trait Stage: 'static {
 /// What a metric means and which way it should move.
 #[derive(Debug, Clone, Copy)]
 pub struct MetricDoc {
-    /// Dotted name after the stage; a `*` segment stands for any one segment.
+    /// Dotted name after the stage; a `*` segment stands for any one segment. Dots in brackets, as in
+    /// `lora[lr=0.001].accuracy`, are of a segment.
     pub name: &'static str,
     /// Unit and meaning, one line.
     pub doc: &'static str,
@@ -116,13 +117,42 @@ impl MetricDoc {
     }
     /// Whether `name`, a dotted path without the stage, is this metric.
     pub fn matches(&self, name: &str) -> bool {
-        let (mut wanted, mut given) = (self.name.split('.'), name.split('.'));
+        let (mut wanted, mut given) = (self.name.split('.'), segments(name));
         loop {
             match (wanted.next(), given.next()) {
                 (None, None) => return true,
                 (Some(w), Some(g)) if w == "*" || w == g => {}
                 _ => return false,
             }
+        }
+    }
+}
+
+/// The parts of a dotted name; dots in brackets part nothing.
+fn segments(name: &str) -> impl Iterator<Item = &str> {
+    let mut is_in_brackets = false;
+    name.split(move |letter| {
+        match letter {
+            '[' => is_in_brackets = true,
+            ']' => is_in_brackets = false,
+            _ => {}
+        }
+        letter == '.' && !is_in_brackets
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dots_in_brackets_part_no_segments() {
+        let bin = MetricDoc::neutral("*.bin.*.tp", "");
+        for name in ["lora.bin.0_256.tp", "lora[lr=0.001].bin.0_256.tp", "lora[lr=0.1,p=1.5].bin.x[a.b].tp"] {
+            assert!(bin.matches(name), "{name}");
+        }
+        for name in ["lora[lr=0.001].tp", "lora.bin.0.256.tp", "lora[a].b.bin.0_256.tp", "lora[bin.0].tp"] {
+            assert!(!bin.matches(name), "{name}");
         }
     }
 }

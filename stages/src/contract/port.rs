@@ -1,6 +1,6 @@
 //! Typed inputs and outputs of a stage.
 
-use std::fmt;
+use std::{cmp::Ordering, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -202,5 +202,183 @@ impl Ports {
     /// The output called `name`, if there is one.
     pub fn find_output(&self, name: &str) -> Option<&Port> {
         self.outputs.iter().find(|port| port.name == name)
+    }
+}
+
+/// The name of an input, such as `corpus`, or `models[rank=4,seed=1]` where several are gathered under the
+/// name that the file gives.
+///
+/// Names are in the order of the file's names as text; of those gathered under one, values decide axis by
+/// axis: numbers by their size, so that 4 is before 16, and before other texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InputName<'a> {
+    whole: &'a str,
+    in_file: &'a str,
+    label: Option<&'a str>,
+}
+
+impl<'a> InputName<'a> {
+    /// Takes a name apart.
+    pub fn of(whole: &'a str) -> Self {
+        let parts = whole.strip_suffix(']').and_then(|text| text.split_once('['));
+        let (in_file, label) = parts.map_or((whole, None), |(in_file, label)| (in_file, Some(label)));
+        Self { whole, in_file, label }
+    }
+
+    /// What the pipeline file calls it: `models` for `models[rank=4]`.
+    pub fn in_file(self) -> &'a str {
+        self.in_file
+    }
+
+    /// What tells it from others gathered under the same name: `rank=4`, or `rank=4,seed=1` of two axes.
+    pub fn label(self) -> Option<&'a str> {
+        self.label
+    }
+
+    /// Whether `name` stands for this input: its own name, or that of all gathered with it.
+    pub fn is_called(self, name: &str) -> bool {
+        name == self.whole || name == self.in_file
+    }
+
+    /// Sorts inputs as `order` names them; the rest are behind, as names are ordered.
+    ///
+    /// An input stands where its own name does, else where the name does under which it is gathered.
+    pub fn place(self, order: &[impl AsRef<str>]) -> (usize, Self) {
+        let place_of = |name: &str| order.iter().position(|ordered| ordered.as_ref() == name);
+        (place_of(self.whole).or_else(|| place_of(self.in_file)).unwrap_or(usize::MAX), self)
+    }
+
+    /// The axes with their values.
+    fn values(self) -> impl Iterator<Item = (&'a str, AxisValue<'a>)> {
+        let axes = self.label.into_iter().flat_map(|label| label.split(','));
+        axes.map(|axis| {
+            let (name, value) = axis.split_once('=').unwrap_or((axis, ""));
+            (name, AxisValue { number: value.parse().ok().filter(|it: &f64| it.is_finite()), text: value })
+        })
+    }
+}
+
+impl Ord for InputName<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let of_file = self.in_file.cmp(other.in_file);
+        of_file.then_with(|| self.values().cmp(other.values())).then_with(|| self.whole.cmp(other.whole))
+    }
+}
+
+impl PartialOrd for InputName<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// A value on an axis of a sweep.
+struct AxisValue<'a> {
+    text: &'a str,
+    /// The finite number that it is.
+    number: Option<f64>,
+}
+
+impl Ord for AxisValue<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let by_size = match (self.number, other.number) {
+            (Some(one), Some(other)) => one.total_cmp(&other),
+            // By text alone, 2 < 10 < 1a < 2 would go round.
+            (one, other) => other.is_some().cmp(&one.is_some()),
+        };
+        by_size.then_with(|| self.text.cmp(other.text))
+    }
+}
+
+impl PartialOrd for AxisValue<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for AxisValue<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for AxisValue<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sorted<'a>(names: &[&'a str]) -> Vec<&'a str> {
+        let mut names = names.to_vec();
+        names.sort_by_key(|name| InputName::of(name));
+        names
+    }
+
+    #[test]
+    fn a_gathered_input_has_the_name_in_the_file_and_a_label() {
+        for (whole, in_file, label) in [
+            ("models", "models", None),
+            ("models[rank=4]", "models", Some("rank=4")),
+            ("models[lr=0.001,seed=1]", "models", Some("lr=0.001,seed=1")),
+            ("models]", "models]", None),
+            ("models[rank", "models[rank", None),
+        ] {
+            let name = InputName::of(whole);
+            assert_eq!((name.in_file(), name.label()), (in_file, label), "{whole}");
+            assert!(name.is_called(whole) && name.is_called(in_file) && !name.is_called("rank"));
+        }
+    }
+
+    #[test]
+    fn gathered_inputs_are_in_the_order_of_their_values() {
+        for in_order in [
+            vec!["m", "m[rank=4]", "m[rank=8]", "m[rank=16]", "m_2[rank=1]"],
+            vec!["m[lr=1e-4]", "m[lr=0.001]", "m[lr=0.01]", "m[lr=1.0]"],
+            vec!["m[a=2,seed=10]", "m[a=10,seed=2]", "m[a=10,seed=10]"],
+            vec!["m[x=-1]", "m[x=0]", "m[x=+1]", "m[x=1]", "m[x=1.0]", "m[x=2]"],
+            vec!["m[x=2]", "m[x=10]", "m[x=10a]", "m[x=inf]", "m[x=nan]", "m[x=small]"],
+            vec!["m[a=9]", "m[b=1]"],
+            vec!["m[a=]", "m[a]"],
+        ] {
+            let backwards: Vec<_> = in_order.iter().rev().copied().collect();
+            assert_eq!(sorted(&backwards), in_order);
+        }
+    }
+
+    #[test]
+    fn an_input_stands_where_its_own_name_does_else_where_its_group_does() {
+        let placed = |order: &[&str]| {
+            let mut names = ["b", "a", "lora[rank=16]", "lora[rank=4]", "lora[rank=8]"];
+            names.sort_by_key(|name| InputName::of(name).place(order));
+            names.join(" ")
+        };
+        assert_eq!(placed(&[]), "a b lora[rank=4] lora[rank=8] lora[rank=16]");
+        assert_eq!(placed(&["b", "lora"]), "b lora[rank=4] lora[rank=8] lora[rank=16] a");
+        assert_eq!(placed(&["lora[rank=8]", "lora", "b"]), "lora[rank=8] lora[rank=4] lora[rank=16] b a");
+        assert_eq!(placed(&["lora", "lora[rank=4]"]), "lora[rank=8] lora[rank=16] lora[rank=4] a b");
+    }
+
+    proptest! {
+        #[test]
+        fn names_without_brackets_are_in_the_order_of_texts(
+            one in r"[a-c0-3_.\-=]{0,4}", other in r"[a-c0-3_.\-=]{0,4}",
+        ) {
+            prop_assert_eq!(InputName::of(&one).cmp(&InputName::of(&other)), one.cmp(&other));
+        }
+
+        /// Numbers and texts in one order, so that no three go round.
+        #[test]
+        fn the_order_is_one_whatever_the_values(
+            values in proptest::array::uniform3(r"[12a.,+\-]{0,3}(,x=[12a]{1,2})?"),
+        ) {
+            let names = values.map(|value| format!("m[x={value}]"));
+            let [a, b, c] = names.each_ref().map(|name| InputName::of(name));
+            prop_assert_eq!(a.cmp(&b), b.cmp(&a).reverse());
+            prop_assert_eq!(a == b, a.cmp(&b) == Ordering::Equal);
+            if a <= b && b <= c {
+                prop_assert!(a <= c);
+            }
+        }
     }
 }

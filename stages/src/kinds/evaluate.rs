@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    contract::{MetricDoc, ParamProblem, PortType, Ports, Stage, StageCx, StageError},
+    contract::{InputName, MetricDoc, ParamProblem, PortType, Ports, Stage, StageCx, StageError},
     data::{Prediction, read_predictions},
     evaluation::{Bins, Paired, Summary, bins_table, decide, overall_table},
 };
@@ -29,9 +29,11 @@ pub struct Params {
     /// Call a review positive when its score reaches this, in 0 to 1. Without it the predictions count as
     /// they were made.
     pub threshold: Option<f64>,
-    /// Names to show in the tables, by input.
+    /// Names to show in the tables, by input. The name of inputs that are gathered is for all of them,
+    /// each with its values behind: `LoRA (rank=4)`.
     pub titles: BTreeMap<String, String>,
-    /// Inputs in the order of the tables; those left out follow by name.
+    /// Inputs in the order of the tables; those left out follow by name. The name of inputs that are
+    /// gathered is for all of them that are not named, and puts them in the order of their values.
     pub order: Vec<String>,
 }
 
@@ -128,15 +130,14 @@ struct Method {
 /// The inputs in the order of the tables, the rows of each in the order of the first.
 fn read_methods(params: &Params, cx: &StageCx<'_>) -> Result<Vec<Method>, StageError> {
     let inputs = cx.inputs();
-    if let Some(name) =
-        params.order.iter().chain(params.titles.keys()).find(|name| !inputs.contains_key(*name))
-    {
+    let is_input = |name: &str| inputs.keys().any(|input| InputName::of(input).is_called(name));
+    if let Some(name) = params.order.iter().chain(params.titles.keys()).find(|name| !is_input(name)) {
         let names: Vec<_> = inputs.keys().map(|name| format!("`{name}`")).collect();
         return Err(StageError::new(format!("`order` or `titles` names `{name}`, which is no input"))
             .help(format!("the inputs are {}", names.join(", "))));
     }
     let mut names: Vec<&String> = inputs.keys().collect();
-    names.sort_by_key(|name| params.order.iter().position(|ordered| ordered == *name).unwrap_or(usize::MAX));
+    names.sort_by_key(|name| InputName::of(name).place(&params.order));
     let bins = Bins::new(params.edges.clone()).ok_or_else(|| StageError::new("`edges` do not rise"))?;
     let mut methods: Vec<Method> = Vec::new();
     for name in names {
@@ -151,10 +152,20 @@ fn read_methods(params: &Params, cx: &StageCx<'_>) -> Result<Vec<Method>, StageE
             Some(first) => predictions = aligned(first, name, predictions)?,
         }
         let summary = Summary::new(&predictions, &bins, params.threshold);
-        let title = params.titles.get(name).unwrap_or(name).clone();
+        let title = title(name, &params.titles);
         methods.push(Method { name: name.clone(), title, predictions, summary });
     }
     Ok(methods)
+}
+
+/// What the tables call an input: the title of its own name, else that of those it is gathered with.
+fn title(name: &str, titles: &BTreeMap<String, String>) -> String {
+    let input = InputName::of(name);
+    match (titles.get(name), titles.get(input.in_file()), input.label()) {
+        (Some(own), ..) => own.clone(),
+        (None, Some(of_all), Some(label)) => format!("{of_all} ({label})"),
+        (None, ..) => name.to_owned(),
+    }
 }
 
 /// The place of every id; an id that is there twice is an error.

@@ -157,7 +157,7 @@ fn check_metrics_file(params: &Params, path: &str, name: &str) -> Option<ParamPr
 /// Says what is wrong with a placeholder; inputs are checked with the inputs of the stage.
 fn check_placeholder(params: &Params, at: &str, name: &str) -> Option<ParamProblem> {
     let known = match name.split_once('.') {
-        Some(("in", _)) => true,
+        Some(("in" | "labels", _)) => true,
         Some(("out", output)) => params.output_names().any(|name| name == output),
         Some(("params", path)) => parameter(params, path).is_some(),
         _ => {
@@ -190,6 +190,11 @@ fn check_placeholder(params: &Params, at: &str, name: &str) -> Option<ParamProbl
             let mut outputs = params.outputs.clone();
             outputs.push(output.to_owned());
             format!("name the output: `outputs: [{}]`", outputs.join(", "))
+        }
+        None if let Some((prefix, input)) = name.split_once('.')
+            && nearest(prefix, ["labels"]).is_some() =>
+        {
+            format!("did you mean `{{labels.{input}}}`?")
         }
         None if name == "metrics" => "name the file: `metrics: metrics.json`".to_owned(),
         None if is_name(name) => format!(

@@ -6,13 +6,18 @@
 
 mod better;
 mod check;
+mod gathered;
 mod metrics;
 mod once;
 mod outputs;
 mod table;
 mod template;
 
-use std::{collections::BTreeMap, ops::Not, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    ops::Not,
+    path::{Path, PathBuf},
+};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -61,7 +66,8 @@ pub struct Params {
     /// `{out.NAME}` where to write an output, `{params.NAME}` a parameter, `{metrics}` where to write
     /// metrics, `{checkpoint}` a folder that survives a kill, `{threads}` the cores it may use, `{seed}`
     /// the stage's seed, which then decides a rerun. Values are quoted for the shell. `{{name}}` is
-    /// the text `{name}`.
+    /// the text `{name}`. Of an input that gathers the stages of a matrix, `{in.NAME}` is all paths, each
+    /// a word of its own, and `{labels.NAME}` says in the same order which is which, `rank=4 rank=8`.
     pub command: Command,
     /// Values for `{params.NAME}`; dots lead into maps.
     #[serde(default)]
@@ -186,7 +192,7 @@ impl Command {
 /// The names of the placeholders of a text, and whether shell quotes are open there.
 fn placeholders(text: &str) -> impl Iterator<Item = (&str, bool)> {
     template::pieces(text).into_iter().filter_map(|piece| match piece {
-        Piece::Placeholder { name, in_quotes } => Some((name, in_quotes)),
+        Piece::Placeholder { name, in_quotes, .. } => Some((name, in_quotes)),
         Piece::Text(_) => None,
     })
 }
@@ -205,14 +211,16 @@ impl Stage for Shell {
     fn ports(params: &Params) -> Ports {
         let mut inputs = BTreeMap::new();
         for (at, text) in params.command.texts().iter().enumerate() {
-            for name in placeholders(text).filter_map(|(name, _)| name.strip_prefix("in.")) {
-                inputs.entry(name).or_insert(at);
+            for (placeholder, _) in placeholders(text) {
+                if let Some((prefix @ ("in" | "labels"), name)) = placeholder.split_once('.') {
+                    inputs.entry((name, prefix)).or_insert(at);
+                }
             }
         }
-        let needed = inputs.into_iter().map(|(name, at)| Needed {
+        let needed = inputs.into_iter().map(|((name, prefix), at)| Needed {
             input: name.into(),
             by: params.command.path(at),
-            part: format!("{{in.{name}}}"),
+            part: format!("{{{prefix}.{name}}}"),
         });
         let mut ports =
             Ports::new().free_inputs(PortType::Any, "what the command reads, as `{in.NAME}`", needed);
@@ -310,6 +318,10 @@ fn parameter(params: &Params, path: &str) -> Option<String> {
     Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
 }
 
+fn text(path: &Path) -> Option<String> {
+    path.to_str().map(str::to_owned)
+}
+
 /// A command that is ready to start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invocation {
@@ -343,26 +355,33 @@ pub fn invocation(job: &Job) -> Result<Invocation, StageError> {
         let output = params.measured(file).and_then(|output| outputs.get(output.name));
         output.map_or_else(|| job.events.with_file_name(file), |output| output.path.clone())
     };
-    let text = |path: &PathBuf| path.to_str().map(str::to_owned);
-    let value = |name: &str| match name.split_once('.') {
-        Some(("in", input)) => job.inputs.get(input).and_then(text),
-        Some(("out", output)) => outputs.get(output).and_then(|output| text(&output.path)),
-        Some(("params", path)) => parameter(&params, path),
-        None if name == "metrics" => params.metrics_file().and_then(|file| text(&path_of(file))),
-        None if name == "checkpoint" => text(&job.checkpoint),
-        None if name == "threads" => Some(job.threads.to_string()),
-        None if name == "seed" => Some(job.seed.to_string()),
-        _ => None,
+    let words_of = |name: &str| {
+        let one = |value: Option<String>| value.map(|value| vec![value]);
+        let words = match name.split_once('.') {
+            Some(("in", input)) => gathered::paths(job, input),
+            Some(("labels", input)) => Some(gathered::labels(job, input)?),
+            Some(("out", output)) => one(outputs.get(output).and_then(|output| text(&output.path))),
+            Some(("params", path)) => one(parameter(&params, path)),
+            None if name == "metrics" => one(params.metrics_file().and_then(|file| text(&path_of(file)))),
+            None if name == "checkpoint" => one(text(&job.checkpoint)),
+            None if name == "threads" => one(Some(job.threads.to_string())),
+            None if name == "seed" => one(Some(job.seed.to_string())),
+            _ => None,
+        };
+        let words = words.filter(|words| !words.is_empty());
+        words.ok_or_else(|| StageError::new(format!("nothing is known of placeholder `{{{name}}}`")))
     };
     let words = match &params.command {
         Command::Line(line) => {
             let shell: &[&str] =
                 if params.pipefail { &["bash", "-eo", "pipefail", "-c"] } else { &["sh", "-ec"] };
-            let line = template::fill(line, true, &value)?;
+            let line = template::fill_line(line, &words_of)?;
             shell.iter().map(|&word| word.to_owned()).chain([line]).collect()
         }
         Command::Words(words) => {
-            words.iter().map(|word| template::fill(word, false, &value)).collect::<Result<_, _>>()?
+            let filled: Result<Vec<_>, _> =
+                words.iter().map(|word| template::fill_word(word, &words_of)).collect();
+            filled?.concat()
         }
     };
     let metrics = params.metrics_files().iter();

@@ -7,8 +7,9 @@ use crate::contract::StageError;
 pub(super) enum Piece<'a> {
     /// Taken as it is.
     Text(&'a str),
-    /// A placeholder's name, without braces; `in_quotes` says whether shell quotes are open there.
-    Placeholder { name: &'a str, in_quotes: bool },
+    /// A placeholder's name, without braces; `in_quotes` says whether shell quotes are open there, and
+    /// `is_word` whether it is a word of its own in a line for a shell.
+    Placeholder { name: &'a str, in_quotes: bool, is_word: bool },
 }
 
 /// Cuts `text` at its placeholders.
@@ -38,8 +39,13 @@ pub(super) fn pieces(text: &str) -> Vec<Piece<'_>> {
                     if doubled {
                         pieces.push(Piece::Text(&text[at + 1..=end]));
                     } else {
-                        pieces
-                            .push(Piece::Placeholder { name: &text[start..end], in_quotes: quote.is_some() });
+                        let after = bytes.get(end + closing.len());
+                        let is_word = ends_word(at.checked_sub(1).map(|at| &bytes[at])) && ends_word(after);
+                        pieces.push(Piece::Placeholder {
+                            name: &text[start..end],
+                            in_quotes: quote.is_some(),
+                            is_word,
+                        });
                     }
                     from = end + closing.len();
                     at = from;
@@ -54,32 +60,57 @@ pub(super) fn pieces(text: &str) -> Vec<Piece<'_>> {
     pieces
 }
 
-/// Puts values in for the placeholders of `text`; `quote` makes each of them one word of a shell.
-pub(super) fn fill(
-    text: &str,
-    quote: bool,
-    value: &dyn Fn(&str) -> Option<String>,
+/// Whether a word of a shell is over at this byte, or at an end of the line.
+fn ends_word(byte: Option<&u8>) -> bool {
+    byte.is_none_or(|byte| byte.is_ascii_whitespace() || b";&|<>()`".contains(byte))
+}
+
+/// Puts words in for the placeholders of `line`, each quoted for the shell that runs it.
+pub(super) fn fill_line(
+    line: &str,
+    words_of: &dyn Fn(&str) -> Result<Vec<String>, StageError>,
 ) -> Result<String, StageError> {
-    let mut filled = String::with_capacity(text.len());
-    for piece in pieces(text) {
+    let mut filled = String::with_capacity(line.len());
+    for piece in pieces(line) {
         match piece {
             Piece::Text(text) => filled.push_str(text),
-            Piece::Placeholder { name, .. } => {
-                let value = value(name).ok_or_else(|| {
-                    StageError::new(format!("nothing is known of placeholder `{{{name}}}`"))
-                })?;
-                if quote {
-                    let quoted = shlex::try_quote(&value).map_err(|err| {
-                        StageError::new(format!("`{{{name}}}` cannot be given to a shell")).because(err)
-                    })?;
-                    filled.push_str(&quoted);
-                } else {
-                    filled.push_str(&value);
+            Piece::Placeholder { name, is_word, .. } => {
+                let words = words_of(name)?;
+                if words.len() > 1 && !is_word {
+                    return Err(within_word(name, words.len()));
                 }
+                let quoted = shlex::try_join(words.iter().map(String::as_str)).map_err(|err| {
+                    StageError::new(format!("`{{{name}}}` cannot be given to a shell")).because(err)
+                })?;
+                filled.push_str(&quoted);
             }
         }
     }
     Ok(filled)
+}
+
+/// Puts words in for the placeholders of `text`, which is one word unless it is a placeholder of several.
+pub(super) fn fill_word(
+    text: &str,
+    words_of: &dyn Fn(&str) -> Result<Vec<String>, StageError>,
+) -> Result<Vec<String>, StageError> {
+    let mut filled = String::with_capacity(text.len());
+    for piece in pieces(text) {
+        match piece {
+            Piece::Text(text) => filled.push_str(text),
+            Piece::Placeholder { name, .. } => match words_of(name)?.as_slice() {
+                words if text.len() == name.len() + "{}".len() => return Ok(words.to_vec()),
+                [word] => filled.push_str(word),
+                words => return Err(within_word(name, words.len())),
+            },
+        }
+    }
+    Ok(vec![filled])
+}
+
+fn within_word(name: &str, count: usize) -> StageError {
+    StageError::new(format!("`{{{name}}}` stands for {count} inputs and is part of a longer word"))
+        .help("make it a word of its own")
 }
 
 /// Whether a command of the line is given what another one prints: there is a `|` outside of quotes.
@@ -116,7 +147,7 @@ mod tests {
     use super::*;
 
     fn filled(text: &str) -> String {
-        fill(text, true, &|name| Some(format!("<{name}>"))).unwrap()
+        fill_line(text, &|name| Ok(vec![format!("<{name}>")])).unwrap()
     }
 
     #[test]
@@ -134,8 +165,10 @@ mod tests {
     #[test]
     fn a_value_is_one_word_whatever_it_holds() {
         let nasty = "a b'; rm -rf \"$HOME\" `x`\n*";
-        let line = fill("echo {in.x} end", true, &|_| Some(nasty.to_owned())).unwrap();
+        let line = fill_line("echo {in.x} end", &|_| Ok(vec![nasty.to_owned()])).unwrap();
         assert_eq!(shlex::split(&line).unwrap(), ["echo", nasty, "end"]);
+        let line = fill_line("echo {in.x} end", &|_| Ok(vec![nasty.to_owned(); 2])).unwrap();
+        assert_eq!(shlex::split(&line).unwrap(), ["echo", nasty, nasty, "end"]);
     }
 
     #[test]
