@@ -80,11 +80,12 @@ fn unused(stage: &StageSpec, added: &Added<'_>, suggestions: &Suggestions) -> (V
             notes.push(Finding::new("unused_parameter", message).at(spot));
             continue;
         };
-        let message = format!("the command of stage `{}` has no parameter `{name}`", stage.name);
+        let written = base(&stage.name);
+        let message = format!("the command of stage `{written}` has no parameter `{name}`");
         let others = top_level(&stage.params).filter(|other| !unused.contains(other)).collect::<Vec<_>>();
         let near = suggestions.nearest(name, others.iter().map(String::as_str));
         let help = match near {
-            Some(near) => format!("did you mean `{}.params.{near}`?", stage.name),
+            Some(near) => format!("did you mean `{written}.params.{near}`?"),
             None => format!("it would be given to the command by `{{params.{name}}}`"),
         };
         let found = Finding::new("unknown_parameter", message).help(help);

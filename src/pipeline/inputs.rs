@@ -6,7 +6,7 @@ use std::{
 };
 
 use indexmap::IndexMap;
-use pipe_stages::contract::{Inputs, Needed, PortType, StageKind};
+use pipe_stages::contract::{InputName, Inputs, Needed, PortType, StageKind};
 use serde_json::{Map, Value};
 
 use super::{
@@ -223,7 +223,8 @@ pub(super) fn unknown_stage<'n>(
     names: impl Iterator<Item = &'n str> + Clone,
     suggestions: &Suggestions,
 ) -> Finding {
-    let help = match names.clone().find(|other| *other != from && base(other) == from) {
+    let is_instance = |other: &&str| other.strip_prefix(from).is_some_and(|rest| rest.starts_with('['));
+    let help = match names.clone().find(is_instance) {
         Some(instance) => Some(format!("it has a matrix: name one of it, such as `{instance}`")),
         None => suggestions.help(from, "stages are", names.filter(|other| *other != stage)),
     };
@@ -269,9 +270,9 @@ fn unknown_input(name: &str, port: &str, draft: &Draft<'_>, checker: &Checker<'_
         _ => Vec::new(),
     };
     let spot = Spot::key(&["stages", name, "in", port]);
-    if names.contains(&base(port)) {
-        let message =
-            format!("input `{}` of kind `{}` takes one, not all of a matrix", base(port), kind.name);
+    let in_file = InputName::of(port).in_file();
+    if names.contains(&in_file) {
+        let message = format!("input `{in_file}` of kind `{}` takes one, not all of a matrix", kind.name);
         let help = "inputs that the file names gather: those of `evaluate` and `shell`".to_owned();
         return Finding::new("wrong_input", message).at(spot).help(help);
     }
@@ -312,7 +313,8 @@ fn missing(name: &str, draft: &Draft<'_>, drafts: &IndexMap<String, Draft<'_>>, 
     };
     match &ports.inputs {
         Inputs::Fixed(ports) => {
-            for port in ports.iter().filter(|port| !draft.wanted.contains_key(&port.name)) {
+            let has = |name: &str| draft.wanted.keys().any(|port| InputName::of(port).is_called(name));
+            for port in ports.iter().filter(|port| !has(&port.name)) {
                 let message = format!("stage `{name}` lacks its input `{}` ({})", port.name, port.port_type);
                 let found = Finding::new("missing_input", message).at(Spot::key(&["stages", name]));
                 checker.findings.push(found.help(Some(feeders(&port.name, port.port_type, name, drafts))));
@@ -325,14 +327,24 @@ fn missing(name: &str, draft: &Draft<'_>, drafts: &IndexMap<String, Draft<'_>>, 
         }
         Inputs::Named { .. } => {}
         Inputs::Free { needed, .. } => {
-            for Needed { input, by, part } in
-                needed.iter().filter(|need| !draft.wanted.keys().any(|port| base(port) == need.input))
-            {
+            let has = |input: &str| draft.wanted.keys().any(|port| InputName::of(port).is_called(input));
+            for Needed { input, by, part } in needed {
+                let spot = Spot::value(&["stages", name, "with"]).below(by);
+                if part.starts_with("{labels.") && draft.wanted.contains_key(input) {
+                    let message = format!("`{part}` has no labels: input `{input}` is not gathered");
+                    let help =
+                        format!("all stages of a matrix are gathered by `{input}: {{ gather: STAGE }}`");
+                    checker
+                        .findings
+                        .push(Finding::new("not_gathered", message).at_part(spot.clone(), part).help(help));
+                }
+                if has(input) {
+                    continue;
+                }
                 let message = format!("`{by}` speaks of input `{input}`, which stage `{name}` does not have");
                 let names = draft.wanted.keys().map(String::as_str);
                 let help = checker.suggestions.help(input, "its inputs are", names);
                 let help = help.or_else(|| Some(format!("write `in: {{ {input}: SOURCE }}`")));
-                let spot = Spot::value(&["stages", name, "with"]).below(by);
                 checker.findings.push(Finding::new("missing_input", message).at_part(spot, part).help(help));
             }
         }

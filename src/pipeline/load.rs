@@ -110,9 +110,12 @@ pub fn load(options: &LoadOptions, kinds: &'static [StageKind]) -> Result<Pipeli
 
     let scopes = instances(&mut document, &suggestions).map_err(|found| {
         // A field that is misspelt may be the reason.
-        let mut checker = Checker { kinds, suggestions: &suggestions, written: &written, findings: found };
+        let mut checker =
+            Checker { kinds, suggestions: &suggestions, written: &written, findings: Vec::new() };
         checker.fields_of_stages(&document);
-        fail(findings.iter().cloned().chain(checker.findings).collect(), &places)
+        let is_echo = |found: &Finding| found.code == matrix::UNKNOWN_AXIS && !checker.findings.is_empty();
+        let found: Vec<Finding> = found.into_iter().filter(|found| !is_echo(found)).collect();
+        fail(findings.iter().cloned().chain(found).chain(checker.findings).collect(), &places)
     })?;
     places.has_instances = true;
     let (used, wrong) = variables::substitute(&mut document, Some(&scopes), &suggestions);
@@ -362,7 +365,7 @@ fn name_variables(findings: &mut [Finding], used: &Used) {
     for found in findings {
         if let Some((At::Spot(spot), _)) = found.at.first()
             && spot.part == Part::Value
-            && !matches!(found.code, "unknown_variable" | "unknown_axis")
+            && !matches!(found.code, "unknown_variable" | matrix::UNKNOWN_AXIS)
             && let Some(filled) = used.get(&spot.path)
         {
             for Given { name, path, .. } in &filled.values {

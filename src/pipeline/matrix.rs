@@ -29,6 +29,8 @@ const MOST_INSTANCES: usize = 10_000;
 /// Longest value that stands for itself in a name, in bytes.
 const LONGEST_VALUE: usize = 40;
 
+/// The code of what is said of an axis that is not there, which may be so for another reason that is told.
+pub(super) const UNKNOWN_AXIS: &str = "unknown_axis";
 /// Fields of an input that gathers.
 const GATHER_FIELDS: [&str; 2] = ["gather", "over"];
 
@@ -98,17 +100,24 @@ pub(super) fn plan(document: &Node, suggestions: &Suggestions) -> Result<Plan, V
         let own = planning.declared(name, stage);
         planning.own.insert(name, own);
     }
+    // What is wrong with an axis is wrong with all that is said of it.
+    if !planning.findings.is_empty() {
+        return Err(planning.findings);
+    }
     let wires = planning.wires();
     let graph = match inputs::graph(&wires) {
         Ok(graph) => graph,
-        Err(cycles) => return Err(planning.findings.into_iter().chain(cycles).collect()),
+        Err(cycles) => return Err(cycles),
     };
     let mut of_stage = HashMap::new();
     for name in graph.order() {
         let axes = planning.axes_of(name, &of_stage);
         of_stage.insert(name.to_owned(), axes);
     }
-    let Planning { axes, findings, .. } = planning;
+    let Planning { axes, mut findings, .. } = planning;
+    if findings.iter().any(|found| found.code == "unknown_stage") {
+        findings.retain(|found| found.code != UNKNOWN_AXIS);
+    }
     if findings.is_empty() { Ok(Plan { axes, of_stage }) } else { Err(findings) }
 }
 
@@ -329,7 +338,7 @@ impl<'d> Planning<'d> {
                     _ => format!("stage `{}` has no axis `{axis}`", taken.stage),
                 };
                 let help = self.suggestions.help(axis, "its axes are", names.iter().map(String::as_str));
-                self.report("unknown_axis", message, spot(), help);
+                self.report(UNKNOWN_AXIS, message, spot(), help);
                 continue;
             };
             if !self.axes[at].values.contains_key(value) {
@@ -341,10 +350,16 @@ impl<'d> Planning<'d> {
         }
         match &taken.gathers {
             None => left,
+            Some(_) if left.is_empty() && !names.is_empty() => {
+                let message =
+                    format!("every axis of stage `{}` is chosen, so nothing is left to gather", taken.stage);
+                self.report("nothing_to_gather", message, spot(), "take it without `gather`".to_owned());
+                left
+            }
             Some(_) if left.is_empty() => {
                 let message = format!("stage `{}` has no matrix to gather", taken.stage);
                 let help = format!("write `{port}: {}` to take its output", taken.stage);
-                self.report("unknown_axis", message, spot(), help);
+                self.report(UNKNOWN_AXIS, message, spot(), help);
                 left
             }
             Some(None) => Axes::new(),
@@ -356,7 +371,7 @@ impl<'d> Planning<'d> {
                             let message = format!("stage `{}` has no axis `{axis}` to gather", taken.stage);
                             let help =
                                 self.suggestions.help(axis, "its axes are", names.iter().map(String::as_str));
-                            self.report("unknown_axis", message, spot(), help);
+                            self.report(UNKNOWN_AXIS, message, spot(), help);
                         }
                     }
                 }

@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 
 use super::{
     document::Node,
+    matrix::UNKNOWN_AXIS,
     places::{Part, Spot},
     problem::Finding,
     suggest::Suggestions,
@@ -250,9 +251,8 @@ impl Work<'_> {
         let mut parts = name.split('.');
         let axis = parts.next().unwrap_or_default();
         let none = IndexMap::new();
-        let [within, stage, ..] = path else { return Ok(Reference::Other) };
-        let scope = Some(stage).filter(|_| within == "stages").and_then(|stage| scopes.get(stage));
-        let scope = scope.unwrap_or(&none);
+        let stage = path.get(1).filter(|_| path[0] == "stages");
+        let scope = stage.and_then(|stage| scopes.get(stage)).unwrap_or(&none);
         let found = match scope.get(axis) {
             Some(given) => {
                 let mut given = Given { name: format!("matrix.{name}"), ..given.clone() };
@@ -269,25 +269,23 @@ impl Work<'_> {
                     Some(part) => {
                         let keys = given.value.as_map().into_iter().flat_map(IndexMap::keys);
                         let help = self.suggestions.help(part, "it has", keys.map(String::as_str));
-                        Finding::new("unknown_axis", format!("a value of axis `{axis}` has no `{part}`"))
+                        Finding::new(UNKNOWN_AXIS, format!("a value of axis `{axis}` has no `{part}`"))
                             .help(help)
                     }
                 }
             }
-            None if scope.is_empty() => {
-                let message = if within == "stages" {
-                    format!("stage `{stage}` has no matrix, so no axis `{axis}`")
-                } else {
-                    "`${matrix.…}` has a value in stages alone".to_owned()
-                };
-                let help = (within == "stages")
-                    .then(|| format!("write `matrix: {{ {axis}: [VALUE, …] }}` beside `kind`"));
-                Finding::new("unknown_axis", message).help(help)
-            }
-            None => {
-                let help = self.suggestions.help(axis, "axes are", scope.keys().map(String::as_str));
-                Finding::new("unknown_axis", format!("stage `{stage}` has no axis `{axis}`")).help(help)
-            }
+            None => match stage {
+                None => Finding::new(UNKNOWN_AXIS, "`${matrix.…}` has a value in stages alone"),
+                Some(stage) if scope.is_empty() => {
+                    let message = format!("stage `{stage}` has no matrix, so no axis `{axis}`");
+                    let help = format!("write `matrix: {{ {axis}: [VALUE, …] }}` beside `kind`");
+                    Finding::new(UNKNOWN_AXIS, message).help(help)
+                }
+                Some(stage) => {
+                    let help = self.suggestions.help(axis, "axes are", scope.keys().map(String::as_str));
+                    Finding::new(UNKNOWN_AXIS, format!("stage `{stage}` has no axis `{axis}`")).help(help)
+                }
+            },
         };
         self.report(found, path, &format!("${{{reference}}}"));
         Err(Reported)

@@ -2,6 +2,7 @@
 
 mod hostile;
 mod lab;
+mod matrix;
 mod overlays;
 mod wrong;
 
