@@ -7,6 +7,7 @@ mod checks;
 mod example;
 mod folders;
 mod inputs;
+mod matrix;
 mod metrics;
 mod processes;
 #[cfg(target_os = "linux")]
