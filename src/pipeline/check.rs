@@ -100,6 +100,12 @@ fn complete(name: &str, draft: Draft<'_>, inputs: BTreeMap<String, Source>, seed
     })
 }
 
+/// Whether `text` is lowercase letters, digits and `_`, a letter first.
+pub(super) fn is_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+}
+
 /// What may be meant by a word that other tools have.
 fn other_words(field: &str) -> impl Iterator<Item = &'static str> {
     let lower = field.to_lowercase();
@@ -454,10 +460,8 @@ impl Checker<'_> {
             return;
         }
         // A matrix has checked what stands in brackets.
-        let mut chars = Instance::parse(name).map_or(name, |instance| instance.stage).chars();
-        let right = chars.next().is_some_and(|c| c.is_ascii_lowercase())
-            && chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-        if !right {
+        let given = Instance::parse(name).map_or(name, |instance| instance.stage);
+        if !is_name(given) {
             let message =
                 format!("{what} `{name}` must be named with letters a-z, digits and `_`, a letter first");
             let tidy: String = name

@@ -196,12 +196,13 @@ fn axes_that_cannot_be_are_refused() {
       `----
     ");
     insta::assert_snapshot!(refused("\"${vars.ranks}\"", "[[q], [q, v]]"), @r"
-     x a value of axis `rank` is a list, which has no name
+     x a list cannot be part of a stage's name
       ,-[pipelines/a.yaml:5:22]
     5 |     matrix: { rank: [[q], [q, v]], lr: [1e-3, 0.01] }
       :                      ^^^
       `----
-     help: name each: `rank: { NAME: VALUE, … }`
+     help: name each value, as in `rank: { NAME: VALUE, … }`, with letters, digits, `_`, `.`, `+` and
+           `-`, 40 at most
     ");
     insta::assert_snapshot!(refused("\"${vars.ranks}\"", "['a b']"), @r"
      x the text `a b` cannot be part of a stage's name
@@ -209,7 +210,8 @@ fn axes_that_cannot_be_are_refused() {
     5 |     matrix: { rank: ['a b'], lr: [1e-3, 0.01] }
       :                      ^^^^^
       `----
-     help: name each value: `rank: { NAME: VALUE, … }`, with letters, digits, `_`, `.`, `+` and `-`
+     help: name each value, as in `rank: { NAME: VALUE, … }`, with letters, digits, `_`, `.`, `+` and
+           `-`, 40 at most
     ");
     insta::assert_snapshot!(refused("\"${vars.ranks}\"", "{ 'a b': 1 }"), @r"
      x `a b` cannot be part of a stage's name
@@ -217,7 +219,8 @@ fn axes_that_cannot_be_are_refused() {
     5 |     matrix: { rank: { 'a b': 1 }, lr: [1e-3, 0.01] }
       :                       ^^^^^
       `----
-     help: name it with letters, digits, `_`, `.`, `+` and `-`, 40 at most
+     help: name each value, as in `rank: { NAME: VALUE, … }`, with letters, digits, `_`, `.`, `+` and
+           `-`, 40 at most
     ");
     insta::assert_snapshot!(refused("{ rank: \"${vars.ranks}\"", "{ Rank: [4]"), @r"
      x axis `Rank` must be named with letters a-z, digits and `_`, a letter first

@@ -8,7 +8,8 @@ use crate::{compared::tells_the_same, lab::Lab, page};
 enum Part {
     /// Prose, and the fences around everything else.
     Text(String),
-    /// A file that the reader writes: the block of code after a fence such as ```` ```yaml pipelines/x.yaml ````.
+    /// A file that the reader writes: the block of code after a fence such as ```` ```yaml pipelines/x.yaml ````; after
+    /// ```` ```yaml >> pipelines/x.yaml ```` what is added to it.
     File { name: String, content: String },
     /// A `$ command` of a `console` block, and what it prints.
     Command { line: String, printed: String },
@@ -50,9 +51,11 @@ pub fn is_true(name: &str, lab: &Lab) {
         match part {
             Part::Text(text) => written.push_str(&text),
             Part::File { name, content } => {
-                let path = lab.path(&name);
+                let path = lab.path(name.strip_prefix(">> ").unwrap_or(&name));
                 fs::create_dir_all(path.parent().unwrap()).unwrap();
-                fs::write(path, &content).unwrap();
+                let before =
+                    if name.starts_with(">> ") { fs::read_to_string(&path).unwrap() } else { String::new() };
+                fs::write(path, before + &content).unwrap();
                 written.push_str(&content);
             }
             Part::Command { line, printed } => {
