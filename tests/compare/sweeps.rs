@@ -148,11 +148,8 @@ fn what_comes_from_stages_with_seeds_is_folded_over_them() {
 #[test]
 fn an_axis_along_which_more_than_seeds_differs_is_no_seed_axis() {
     // The seed is a parameter: nothing says that it is one.
-    let lab = swept(
-        &SWEEP
-            .replace("{seed} {out", "{params.seed} {out")
-            .replace("lr: \"${matrix.lr}\" }", "lr: \"${matrix.lr}\", seed: \"${matrix.seed}\" }"),
-    );
+    let pipeline = SWEEP.replace("    seed: \"${matrix.seed}\"\n", "").replace("{seed}", "{params.seed}");
+    let lab = swept(&pipeline.replace("{ rank: \"$", "{ seed: \"${matrix.seed}\", rank: \"$"));
     for stage in ["train", "eval"] {
         let sweep = sweep(&lab, stage);
         assert_eq!(seed_axes(&sweep), [""; 0], "{stage}");
