@@ -242,3 +242,42 @@ fn sweeps_of_two_runs_are_compared_instance_by_instance() {
     let widest = said.lines().map(|line| line.chars().count()).max();
     assert!(widest <= Some(80), "{widest:?} columns:\n{said}");
 }
+
+#[test]
+fn instances_that_one_run_lacks_are_told_together_and_are_no_others_renamed() {
+    let lab = swept(SWEEP);
+    lab.edit("[4, 8]", "[4, 16]");
+    lab.run(&[]).success();
+    let said = lab.pipe(&["compare", "1", "2"]).success().stdout;
+    insta::assert_snapshot!(said.split("\n\n").nth(1).unwrap(), @"
+    WHAT DIFFERED                     run_1  run_2
+    stage train[rank=8,lr=0.001] ×3   yes    –
+    stage eval[rank=8,lr=0.001] ×3    yes    –
+    stage train[rank=16,lr=0.001] ×3  –      yes
+    stage eval[rank=16,lr=0.001] ×3   –      yes
+    ");
+    lab.edit("rank: [4, 16], lr: [0.001], seed: [1, 2, 3]", "rank: [4], lr: [0.001], seed: [1, 2]");
+    lab.run(&[]).success();
+    lab.edit("seed: [1, 2]", "seed: [1, 4]");
+    lab.run(&[]).success();
+    let said = lab.pipe(&["compare", "3", "4"]).success().stdout;
+    assert!(said.contains("stage train[rank=4,lr=0.001,seed=2]  yes    –\n"), "{said}");
+    assert!(said.contains("stage train[rank=4,lr=0.001,seed=4]  –      yes\n"), "{said}");
+}
+
+#[test]
+fn long_names_of_instances_are_told_apart() {
+    let long = |text: &str| text.replace("accuracy", "accuracy_of_all_of_the_words");
+    let lab =
+        lab(&long(SWEEP).replace("{ rank: [4, 8], lr: [0.001]", "{ lr: [0.000123456789], rank: [4, 8]"));
+    lab.write("train.sh", long(TRAIN));
+    lab.run(&[]).success();
+    lab.write("train.sh", long(TRAIN).replace("/ 100", "/ 50"));
+    lab.run(&[]).success();
+    let said = lab.pipe(&["compare", "1", "2"]).success().stdout;
+    let names =
+        said.lines().filter(|line| line.ends_with("better")).map(|line| line.split("  ").next().unwrap());
+    let names: Vec<&str> = names.collect();
+    let different: std::collections::BTreeSet<&&str> = names.iter().collect();
+    assert_eq!((names.len(), different.len()), (6, 6), "{said}");
+}
