@@ -161,8 +161,8 @@ fn finding(sweep: &Sweep, metric: &SweepMetric) -> Option<String> {
             ));
         }
     };
-    let mut text =
-        format!("{about}: {} is best, {}", name_of(best), spread(metric.spreads[best]?, has_seeds(sweep)));
+    let value = spread(metric.spreads[best]?, has_seeds(sweep));
+    let mut said = vec![format!("{about}: {} is best, {value}", name_of(best))];
     let leads = |of: &dyn Fn(&Lead) -> bool| -> Vec<usize> {
         (0..sweep.rows.len()).filter(|at| metric.lead[*at].as_ref().is_some_and(of)).collect()
     };
@@ -176,21 +176,21 @@ fn finding(sweep: &Sweep, metric: &SweepMetric) -> Option<String> {
     let untested = leads(&|lead| lead.holm_p.is_none());
     match beaten.as_slice() {
         [] => {}
-        [one] => text += &format!("; better than {}", about(*one)),
+        [one] => said.push(format!("better than {}", about(*one))),
         several => {
             let largest = p_value(several.iter().map(|at| p(*at)).fold(0.0, f64::max));
             let whom = if open.is_empty() && untested.is_empty() { "each of the " } else { "" };
-            text += &format!("; better than {whom}{} others (p ≤ {largest})", several.len());
+            said.push(format!("better than {whom}{} others (p ≤ {largest})", several.len()));
         }
     }
     if !open.is_empty() {
-        text += &format!("; no difference shown to {}", nearest(&open, metric, about));
+        said.push(format!("no difference shown to {}", nearest(&open, metric, about)));
     }
     if !untested.is_empty() {
         let whom = nearest(&untested, metric, |at| name_of(at).to_owned());
-        text += &format!("; not tested against {whom}: too few values, or all the same");
+        said.push(format!("not tested against {whom}: too few values, or all the same"));
     }
-    Some(text)
+    Some(said.join("; "))
 }
 
 /// The first of `rows` by their names.
@@ -233,7 +233,8 @@ fn remarks(sweeps: &[Sweep], hidden: usize) -> Vec<String> {
         let stage = &sweep.stage;
         match sweep.seed_axes().count() {
             0 => {
-                remarks.push(format!("{stage}: one seed a combination, so nothing says what chance may give"))
+                let text = format!("{stage}: one seed a combination, so nothing says what chance may give");
+                remarks.push(text);
             }
             1 => {}
             _ => remarks.push(format!(
