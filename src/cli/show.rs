@@ -8,18 +8,26 @@ use pipe_stages::contract::Better;
 use serde_json::json;
 
 use super::{
-    Failure, Globals, expected,
+    Failure, Globals,
+    compare::sweeps::table_text,
+    expected,
     history::{self, json_text},
     metrics::{arrow, better, is_detail},
     reasons,
-    report::fitted,
+    report::{fitted, table_width},
     table::{BAD, BOLD, Columns, DIM, style_of, styled},
     targets::quoted,
     units::{ago, counted, date_and_time, duration, measured, shortened, size, visible},
 };
 use crate::{
+    names::base,
     record::{Outcome, Reason},
-    runs::{LoadedRun, LoadedStage, RunInfo, RunsDb, RunsError, compare::natural, expected::expected},
+    runs::{
+        LoadedRun, LoadedStage, RunInfo, RunsDb, RunsError,
+        compare::natural,
+        expected::expected,
+        sweep::{Sweep, SweepMetric, sweeps},
+    },
 };
 
 /// How many stages say why they ran.
@@ -65,7 +73,7 @@ impl Show {
         for stage in run.stages.iter().filter(|stage| stage.outcome == Outcome::Failed) {
             text.push_str(&failure(globals, &run.info, stage));
         }
-        text.push_str(&metrics(&run.stages, self.all));
+        text.push_str(&metrics(globals, &run, self.all));
         let expected = expected::text(&expected(&run));
         if !expected.is_empty() {
             text.push('\n');
@@ -171,10 +179,30 @@ fn failure(globals: &Globals, run: &RunInfo, stage: &LoadedStage) -> String {
     format!("\n{} `{}`: {error}\n  {logs} shows what it said\n", styled(BAD, "failed"), stage.stage)
 }
 
-fn metrics(stages: &[LoadedStage], all: bool) -> String {
+/// A block of metrics for each stage, and a table for the instances of one.
+fn metrics(globals: &Globals, run: &LoadedRun, all: bool) -> String {
+    let stages = &run.stages;
+    let sweeps: Vec<Sweep> = sweeps(run, better).into_iter().filter(Sweep::compares).collect();
+    let sweep_of =
+        |stage: &str| sweeps.iter().find(|sweep| sweep.stage == base(stage) && stage != base(stage));
     let mut text = String::new();
     let mut hidden = 0;
+    let mut told: Vec<&str> = Vec::new();
+    let mut has_best = false;
     for stage in stages {
+        if let Some(sweep) = sweep_of(&stage.stage) {
+            if told.contains(&sweep.stage.as_str()) {
+                continue;
+            }
+            told.push(&sweep.stage);
+            let is_hidden = |metric: &&SweepMetric| !all && is_detail(&metric.name);
+            hidden += sweep.metrics.iter().filter(is_hidden).count();
+            if let Some(table) = table_text(sweep, all, table_width()) {
+                has_best |= sweep.metrics.iter().any(|metric| !is_hidden(&metric) && !metric.best.is_empty());
+                write!(text, "\n{table}").expect("a text grows");
+            }
+            continue;
+        }
         let Some(execution) = &stage.execution else { continue };
         let named: BTreeMap<_, _> =
             execution.metrics.iter().map(|(name, value)| (natural(name), (name, *value))).collect();
@@ -196,15 +224,22 @@ fn metrics(stages: &[LoadedStage], all: bool) -> String {
         let names = stage.execution.iter().flat_map(|execution| execution.metrics.keys());
         names.into_iter().any(|name| better(&stage.kind, &stage.params, name) != Better::Neither)
     });
-    if directed || hidden > 0 {
-        text.push('\n');
-    }
+    let mut remarks = Vec::new();
     if directed {
-        writeln!(text, "{}", styled(DIM, "↑ higher is better, ↓ lower is better")).expect("a text grows");
+        remarks.push("↑ higher is better, ↓ lower is better".to_owned());
+    }
+    if has_best {
+        let compare = globals.rooted(&format!("`pipe compare {}`", run.info.run));
+        remarks.push(format!("* best of its column; whether by more than chance: {compare}"));
     }
     if hidden > 0 {
-        let more = format!("{} of bins and tensors hidden; `--all` shows them", counted(hidden, "metric"));
-        writeln!(text, "{}", styled(DIM, &more)).expect("a text grows");
+        remarks.push(format!("{} of bins and tensors hidden; `--all` shows them", counted(hidden, "metric")));
+    }
+    if !remarks.is_empty() {
+        text.push('\n');
+    }
+    for remark in remarks {
+        writeln!(text, "{}", styled(DIM, &remark)).expect("a text grows");
     }
     text
 }

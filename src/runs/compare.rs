@@ -17,6 +17,7 @@ use super::{
     methods::{is_measured, methods},
     pairing::{Pair, pair_stages},
     seeds::{Group, GroupRow, groups},
+    sweep::{Sweep, sweeps},
 };
 use crate::{contrast, names::RunId};
 
@@ -38,6 +39,8 @@ pub struct Comparison {
     pub group_metrics: Vec<GroupRow>,
     /// Pairs of predictions on the same items; filled in from the predictions.
     pub evidence: Vec<Evidence>,
+    /// Of one run, the stages with a `matrix`.
+    pub sweeps: Vec<Sweep>,
     /// What the pipeline of each run expected to come out, beside what did.
     pub expected: Vec<Vec<Expected>>,
 }
@@ -203,11 +206,13 @@ pub fn compare(runs: &[LoadedRun], better: impl Fn(&str, &Value, &str) -> Better
         groups,
         group_metrics,
         evidence: Vec::new(),
+        sweeps: Vec::new(),
         expected: runs.iter().map(expected).collect(),
     }
 }
 
-/// Puts the methods that stages of `run` measured side by side; nothing if there are not two.
+/// Puts the methods that stages of `run` measured side by side, and the instances of its sweeps; nothing if
+/// there are not two of either.
 ///
 /// Metrics of a method begin with its name, as those of `evaluate` do.
 pub fn compare_methods(run: &LoadedRun, better: impl Fn(&str, &Value, &str) -> Better) -> Option<Comparison> {
@@ -237,7 +242,8 @@ pub fn compare_methods(run: &LoadedRun, better: impl Fn(&str, &Value, &str) -> B
             MetricRow::new(&stage.stage, figure, direction, values, false)
         }));
     }
-    (!columns.is_empty()).then(|| Comparison {
+    let sweeps: Vec<Sweep> = sweeps(run, &better).into_iter().filter(Sweep::compares).collect();
+    (!columns.is_empty() || !sweeps.is_empty()).then(|| Comparison {
         runs: vec![run.info.run],
         columns,
         differences: Vec::new(),
@@ -245,6 +251,7 @@ pub fn compare_methods(run: &LoadedRun, better: impl Fn(&str, &Value, &str) -> B
         groups: Vec::new(),
         group_metrics: Vec::new(),
         evidence: Vec::new(),
+        sweeps,
         expected: vec![expected(run)],
     })
 }

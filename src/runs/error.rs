@@ -145,8 +145,10 @@ pub enum RunsError {
         help: String,
     },
     /// A run alone has nothing to compare.
-    #[error("{run} has no two methods to compare")]
-    #[diagnostic(help("name a second run, or let a stage of kind `evaluate` take the predictions of both"))]
+    #[error("{run} has no two methods to compare, and no sweep")]
+    #[diagnostic(help(
+        "name a second run, let a stage of kind `evaluate` take the predictions of both, or give a stage a `matrix`"
+    ))]
     OneMethod {
         /// The run.
         run: RunId,

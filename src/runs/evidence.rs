@@ -26,7 +26,7 @@ use super::{
 use crate::digest::Digest;
 
 /// The chance of a false alarm that is taken, over all pairs together.
-const LEVEL: f64 = 0.05;
+pub(super) const LEVEL: f64 = 0.05;
 
 /// How differences are drawn again.
 #[derive(Debug, Clone, Copy)]
@@ -254,18 +254,27 @@ impl Contest {
 
 /// Corrects the p-values for being several, and says which differences are shown.
 fn correct(found: &mut [Evidence]) {
-    let mut order: Vec<usize> = (0..found.len()).collect();
-    order.sort_by(|a, b| found[*a].mcnemar_exact_p.total_cmp(&found[*b].mcnemar_exact_p));
-    let mut least: f64 = 0.0;
-    for (rank, at) in order.into_iter().enumerate() {
-        let left = (found.len() - rank) as f64;
-        let one = &mut found[at];
-        least = least.max((one.mcnemar_exact_p * left).min(1.0));
-        one.holm_p = least;
+    let p: Vec<f64> = found.iter().map(|one| one.mcnemar_exact_p).collect();
+    for (one, corrected) in found.iter_mut().zip(holm(&p, p.len())) {
+        one.holm_p = corrected;
         one.better = match one.difference {
-            _ if least >= LEVEL => None,
+            _ if corrected >= LEVEL => None,
             difference if difference > 0.0 => Some(Side::B),
             _ => Some(Side::A),
         };
     }
+}
+
+/// Holm's p of each of `p`, which are some of `total`: the others count as larger, so that none comes out
+/// smaller than it would among all.
+pub(super) fn holm(p: &[f64], total: usize) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..p.len()).collect();
+    order.sort_by(|a, b| p[*a].total_cmp(&p[*b]));
+    let mut corrected = vec![1.0; p.len()];
+    let mut least: f64 = 0.0;
+    for (rank, at) in order.into_iter().enumerate() {
+        least = least.max((p[at] * total.saturating_sub(rank).max(1) as f64).min(1.0));
+        corrected[at] = least;
+    }
+    corrected
 }

@@ -31,6 +31,7 @@ mod schema;
 pub mod seeds;
 mod select;
 mod series;
+pub mod sweep;
 mod tags;
 mod test_set;
 pub mod unmeasured;

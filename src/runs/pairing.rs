@@ -3,6 +3,7 @@
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use super::{LoadedRun, LoadedStage};
+use crate::names::base;
 
 /// One stage in each of several runs.
 #[derive(Debug, Clone)]
@@ -60,6 +61,7 @@ pub(super) fn pair_stages(runs: &[LoadedRun]) -> Vec<Pair<'_>> {
             let mut alike: Vec<&mut Pair<'_>> = pairs
                 .iter_mut()
                 .filter(|pair| pair.stages[at].is_none() && pair.kind() == stage.kind)
+                .filter(|pair| !are_instances(pair.name(), &stage.stage))
                 .collect();
             if let ([pair], true) = (alike.as_mut_slice(), lonely) {
                 pair.stages[at] = Some(stage);
@@ -71,4 +73,9 @@ pub(super) fn pair_stages(runs: &[LoadedRun]) -> Vec<Pair<'_>> {
         }
     }
     pairs
+}
+
+/// Whether both are instances of one stage: with other values they are not the same one, renamed.
+fn are_instances(a: &str, b: &str) -> bool {
+    a.contains('[') && b.contains('[') && base(a) == base(b)
 }

@@ -9,3 +9,4 @@ mod evidence;
 mod expected;
 mod figures;
 mod seeds;
+mod sweeps;

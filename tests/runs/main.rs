@@ -8,4 +8,5 @@ mod names;
 mod record;
 mod report;
 mod speed;
+mod sweep;
 mod verbs;

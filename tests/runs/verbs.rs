@@ -266,8 +266,9 @@ fn names_that_mean_nothing_are_refused_with_a_suggestion() {
     help: run_1 has no tags
     ");
     insta::assert_snapshot!(refused(&lab, "compare 1"), @"
-    x run_1 has no two methods to compare
-    help: name a second run, or let a stage of kind `evaluate` take the predictions of both
+    x run_1 has no two methods to compare, and no sweep
+    help: name a second run, let a stage of kind `evaluate` take the predictions of both, or give a
+          stage a `matrix`
     ");
     let empty = tempfile::tempdir().unwrap();
     let output =

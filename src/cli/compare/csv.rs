@@ -7,7 +7,7 @@ use crate::{cli::history::csv_line, runs::compare::Comparison};
 /// A figure of the group at a place.
 type Figure<'a> = &'a dyn Fn(usize) -> Option<f64>;
 
-/// `what,stage,name,run_1,run_2,…,difference_run_2,…,verdict_run_2,…`.
+/// `what,stage,name,run_1,run_2,…,difference_run_2,…,verdict_run_2,…`; after a sweep the last column is of its run.
 pub(super) fn comma_separated(comparison: &Comparison) -> String {
     let columns = &comparison.columns;
     let others = || columns.iter().skip(1);
@@ -15,7 +15,16 @@ pub(super) fn comma_separated(comparison: &Comparison) -> String {
     cells.extend(columns.iter().cloned());
     cells.extend(others().map(|run| format!("difference_{run}")));
     cells.extend(others().map(|run| format!("verdict_{run}")));
+    let sweep_at = cells.len();
+    if !comparison.sweeps.is_empty() {
+        cells.extend(comparison.runs.iter().map(ToString::to_string));
+    }
+    let width = cells.len();
     let mut text = csv_line(&cells);
+    let mut line = |mut cells: Vec<String>| {
+        cells.resize(width, String::new());
+        text.push_str(&csv_line(&cells));
+    };
     let blanks = |count| std::iter::repeat_n(String::new(), count);
     for difference in &comparison.differences {
         let word = word_of(difference.what);
@@ -25,8 +34,7 @@ pub(super) fn comma_separated(comparison: &Comparison) -> String {
             Some(Value::String(text)) => text.clone(),
             Some(value) => value.to_string(),
         }));
-        cells.extend(blanks(2 * others().count()));
-        text.push_str(&csv_line(&cells));
+        line(cells);
     }
     let number = |value: &Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
     for row in &comparison.metrics {
@@ -34,7 +42,7 @@ pub(super) fn comma_separated(comparison: &Comparison) -> String {
         cells.extend(row.values.iter().map(number));
         cells.extend(row.differences.iter().skip(1).map(number));
         cells.extend(row.verdicts.iter().skip(1).map(word_of));
-        text.push_str(&csv_line(&cells));
+        line(cells);
     }
     // Figures of a group stand in the column of its first run.
     for row in &comparison.group_metrics {
@@ -52,7 +60,7 @@ pub(super) fn comma_separated(comparison: &Comparison) -> String {
             for (at, group) in comparison.groups.iter().enumerate() {
                 cells[3 + group.places[0]] = number(&value(at));
             }
-            text.push_str(&csv_line(&cells));
+            line(cells);
         }
     }
     // Figures of a pair stand in the column of the second; the name says what it was set against.
@@ -77,7 +85,36 @@ pub(super) fn comma_separated(comparison: &Comparison) -> String {
             let mut cells = vec!["evidence".into(), pair.stage.clone(), name];
             cells.extend(blanks(3 * columns.len() - 2));
             cells[3 + column] = value.to_string();
-            text.push_str(&csv_line(&cells));
+            line(cells);
+        }
+    }
+    for sweep in &comparison.sweeps {
+        for (row, of) in sweep.rows.iter().enumerate() {
+            for metric in &sweep.metrics {
+                let lead = metric.lead[row];
+                let spread = metric.spreads[row];
+                let interval = lead.and_then(|lead| lead.contrast.interval);
+                for (figure, value) in [
+                    ("n", spread.map(|spread| spread.n as f64)),
+                    ("mean", spread.map(|spread| spread.mean)),
+                    ("sd", spread.and_then(|spread| spread.sd)),
+                    ("best", metric.best.contains(&row).then_some(1.0)),
+                    ("best_less_this", lead.map(|lead| lead.contrast.difference)),
+                    ("best_less_this_low", interval.map(|it| it.0)),
+                    ("best_less_this_high", interval.map(|it| it.1)),
+                    ("welch_p", lead.and_then(|lead| lead.contrast.p)),
+                    ("holm_p", lead.and_then(|lead| lead.holm_p)),
+                ] {
+                    if value.is_none() && figure != "mean" {
+                        continue;
+                    }
+                    let stage = of.stage(&sweep.stage);
+                    let mut cells = vec!["sweep".into(), stage, format!("{} {figure}", metric.name)];
+                    cells.resize(sweep_at, String::new());
+                    cells.push(number(&value));
+                    line(cells);
+                }
+            }
         }
     }
     text

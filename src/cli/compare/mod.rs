@@ -1,9 +1,10 @@
-//! `pipe compare`: runs side by side, or the methods of one run, and which differences are real.
+//! `pipe compare`: runs side by side, or the methods and sweeps of one run, and which differences are real.
 
 mod bins;
 mod csv;
 mod parts;
 mod sheet;
+pub(super) mod sweeps;
 mod words;
 
 use std::{
@@ -35,7 +36,8 @@ const RESAMPLES: usize = 10_000;
 
 /// Compare runs: what differed, the metrics side by side, and which differences are real
 ///
-/// Of one run, its methods are compared: the predictions that its `evaluate` stage takes.
+/// Of one run, its methods are compared: the predictions that its `evaluate` stage takes; and the instances
+/// of each stage with a `matrix`: which combination of values is best, and whether by more than seeds give.
 ///
 /// Where two have predictions on the same reviews, McNemar's exact test and a paired bootstrap say
 /// whether one is better. Runs that differ in their seeds alone are one configuration: mean ± standard
@@ -46,6 +48,7 @@ const RESAMPLES: usize = 10_000;
 Examples:
   pipe compare run_12 run_15
   pipe compare run_12                       zero-shot, LoRA and fine-tuned of one run
+  pipe compare @last                        after a sweep: which combination is best
   pipe compare baseline @last~1 @last
   pipe compare baseline @last --md > comparison.md
   pipe compare baseline @last --html > comparison.html")]
@@ -116,7 +119,7 @@ impl Compare {
                 let sheet = parts::sheet(&runs, &comparison, &wanted);
                 match self.form {
                     Form { md: true, .. } => sheet::markdown(&sheet),
-                    Form { html: true, .. } => sheet::html(&sheet, &comparison.columns.join(" · ")),
+                    Form { html: true, .. } => sheet::html(&sheet, &title(&comparison)),
                     Form { .. } => sheet::plain(&sheet, table_width()),
                 }
             }
@@ -152,6 +155,14 @@ impl Compare {
         }
         Ok(lost)
     }
+}
+
+/// What a page is called: the runs, or the methods of one.
+fn title(comparison: &Comparison) -> String {
+    if comparison.columns.is_empty() {
+        return comparison.runs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" · ");
+    }
+    comparison.columns.join(" · ")
 }
 
 /// `runs` without repetitions, and those that are repeated.

@@ -1,11 +1,16 @@
 //! What a comparison says, as tables and sentences.
 
+use std::collections::BTreeSet;
+
+use indexmap::IndexMap;
 use jiff::Timestamp;
 use pipe_stages::contract::{Better, PortType};
+use serde_json::json;
 
 use super::{
     bins,
     sheet::{Part, Sheet, Table, name, word},
+    sweeps,
     words::{finding, p_value, subject, thousands, verdict},
 };
 use crate::{
@@ -16,6 +21,7 @@ use crate::{
         units::{ago, counted, difference, measured, shortened},
     },
     contrast,
+    names::{Instance, base},
     runs::{
         LoadedRun, LoadedStage,
         compare::{Comparison, Difference, MetricRow, Verdict, What},
@@ -23,6 +29,11 @@ use crate::{
         seeds::{GroupRow, Spread},
     },
 };
+
+/// Columns of the name of a metric with its stage.
+const NAME: usize = 44;
+/// Columns of what differed.
+const SUBJECT: usize = 40;
 
 /// What to say of a comparison.
 pub(super) struct Wanted<'a> {
@@ -38,6 +49,7 @@ pub(super) struct Wanted<'a> {
 
 pub(super) fn sheet(runs: &[LoadedRun], comparison: &Comparison, wanted: &Wanted<'_>) -> Sheet {
     let mut sheet = vec![Part::Table(heads(runs, wanted.now))];
+    sheet.extend(sweeps::parts(&comparison.sweeps, wanted.all));
     if !comparison.groups.is_empty() {
         sheet.push(Part::Table(groups(comparison)));
     }
@@ -128,20 +140,64 @@ fn differences(comparison: &Comparison, all: bool) -> Table {
         values.join(", ")
     };
     let is_seed = |difference: &Difference| matches!(difference.what, What::Seed | What::StageSeed);
-    let rows = comparison.differences.iter().filter(|difference| !(by_group && is_seed(difference)));
-    let rows = rows.map(|difference| {
-        let written = difference.texts();
-        let cells: Vec<String> = columns.iter().map(|(_, places)| cell(&written, places)).collect();
-        let cells = contrast::shortened(&cells, limit);
-        let limit = if all { usize::MAX } else { 40 };
-        [shortened(&subject(difference), limit)].into_iter().chain(cells).collect()
-    });
+    let listed = comparison.differences.iter().filter(|difference| !(by_group && is_seed(difference)));
+    let alike = if all { listed.map(|one| vec![one]).collect() } else { by_stage(listed) };
+    let (subjects, mut rows): (Vec<String>, Vec<Vec<String>>) = alike
+        .iter()
+        .map(|alike| {
+            let written = if is_presence(alike[0]) { presence(alike[0]) } else { alike[0].texts() };
+            let cells: Vec<String> = columns.iter().map(|(_, places)| cell(&written, places)).collect();
+            let cells = contrast::shortened(&cells, limit);
+            (subject_of(alike), [String::new()].into_iter().chain(cells).collect())
+        })
+        .unzip();
+    let limit = if all { usize::MAX } else { SUBJECT };
+    rows.iter_mut().zip(told_apart(&subjects, limit)).for_each(|(cells, subject)| cells[0] = subject);
     Table {
         headings: [word("what differed")].into_iter().chain(columns.iter().map(|(it, _)| name(it))).collect(),
         fixed: 1,
         groups: vec![1; columns.len()],
         coloured: None,
-        rows: rows.collect(),
+        rows,
+    }
+}
+
+/// Differences, those together that instances of one stage have alike.
+fn by_stage<'a>(differences: impl Iterator<Item = &'a Difference>) -> Vec<Vec<&'a Difference>> {
+    let mut groups: IndexMap<(What, &str, &str, Vec<String>), Vec<&Difference>> = IndexMap::new();
+    for one in differences {
+        let stage = one.stage.as_deref().unwrap_or_default();
+        let values: Vec<String> = if is_presence(one) {
+            presence(one)
+        } else {
+            one.values.iter().map(|value| json!(value).to_string()).collect()
+        };
+        groups.entry((one.what, base(stage), &one.name, values)).or_default().push(one);
+    }
+    groups.into_values().collect()
+}
+
+/// Whether it is an instance that some runs lack, and others call as they do.
+fn is_presence(difference: &Difference) -> bool {
+    let Some(name) = difference.stage.as_deref().filter(|name| name.contains('[')) else { return false };
+    difference.what == What::Stage && difference.values.iter().flatten().all(|value| *value == name)
+}
+
+fn presence(difference: &Difference) -> Vec<String> {
+    difference.values.iter().map(|value| if value.is_some() { "yes" } else { "–" }.into()).collect()
+}
+
+/// What differs, of several instances with the values that all of them have: `stage lora[rank=8] ×3`.
+fn subject_of(alike: &[&Difference]) -> String {
+    let names = alike.iter().filter_map(|one| one.stage.as_deref());
+    let mut instances = names.filter_map(Instance::parse).collect::<Vec<_>>().into_iter();
+    let common = instances.next().map(|mut common| {
+        instances.for_each(|other| common.at.retain(|at| other.at.contains(at)));
+        common.to_string()
+    });
+    match alike {
+        [one] => subject(one),
+        _ => format!("{} ×{}", subject(&Difference { stage: common, ..alike[0].clone() }), alike.len()),
     }
 }
 
@@ -253,8 +309,8 @@ fn metric_table(comparison: &Comparison, rows: &[&MetricRow]) -> Table {
     headings.push(word(if two { "" } else { "best" }));
     groups.push(1);
     let last = headings.len() - 1;
-    let cells = |row: &&MetricRow| {
-        let mut cells = vec![full_name(&row.stage, &row.name), arrow(row.better).to_string()];
+    let cells = |row: &MetricRow| {
+        let mut cells = vec![String::new(), arrow(row.better).to_string()];
         for (at, value) in row.values.iter().enumerate() {
             cells.push(measured(*value));
             if at > 0 {
@@ -264,11 +320,29 @@ fn metric_table(comparison: &Comparison, rows: &[&MetricRow]) -> Table {
         cells.push(if two { verdict(row.verdicts[1]).into() } else { best(comparison, row) });
         cells
     };
-    Table { headings, fixed: 2, groups, coloured: Some(last), rows: rows.iter().map(cells).collect() }
+    let rows = named(rows.iter().map(|row| (row.stage.as_str(), row.name.as_str(), cells(row))));
+    Table { headings, fixed: 2, groups, coloured: Some(last), rows }
 }
 
-fn full_name(stage: &str, metric: &str) -> String {
-    shortened(&format!("{stage}.{metric}"), 44)
+/// Rows of a stage's metrics, their names put into the first cells: in few columns, but told apart.
+fn named<'a>(rows: impl Iterator<Item = (&'a str, &'a str, Vec<String>)>) -> Vec<Vec<String>> {
+    let (names, mut rows): (Vec<String>, Vec<Vec<String>>) =
+        rows.map(|(stage, metric, cells)| (format!("{stage}.{metric}"), cells)).unzip();
+    let short = told_apart(&names, NAME);
+    rows.iter_mut().zip(short).for_each(|(cells, name)| cells[0] = name);
+    rows
+}
+
+/// `names` without their middles where they take more than `limit` columns; others of their letters where that
+/// makes two the same.
+fn told_apart(names: &[String], limit: usize) -> Vec<String> {
+    let different = |names: &[String]| names.iter().collect::<BTreeSet<_>>().len();
+    let short: Vec<String> = names.iter().map(|name| shortened(name, limit)).collect();
+    if different(&short) == different(names) {
+        return short;
+    }
+    let visible: Vec<String> = names.iter().map(|name| shortened(name, usize::MAX)).collect();
+    contrast::shortened(&visible, limit)
 }
 
 /// The column whose value is best, where one direction is better and one is alone in it.
@@ -308,8 +382,8 @@ fn group_table(comparison: &Comparison, rows: &[&GroupRow]) -> Table {
         }
         Some(Spread { n, mean, sd: None }) => format!("{} ({n})", measured(Some(*mean))),
     };
-    let cells = |row: &&GroupRow| {
-        let mut cells = vec![full_name(&row.stage, &row.name), arrow(row.better).to_string()];
+    let cells = |row: &GroupRow| {
+        let mut cells = vec![String::new(), arrow(row.better).to_string()];
         for (at, one) in row.spreads.iter().enumerate() {
             cells.push(spread(one));
             if at > 0 {
@@ -327,7 +401,8 @@ fn group_table(comparison: &Comparison, rows: &[&GroupRow]) -> Table {
         cells
     };
     let coloured = (headings.len() > 3).then(|| headings.len() - 1);
-    Table { headings, fixed: 2, groups: widths, coloured, rows: rows.iter().map(cells).collect() }
+    let rows = named(rows.iter().map(|row| (row.stage.as_str(), row.name.as_str(), cells(row))));
+    Table { headings, fixed: 2, groups: widths, coloured, rows }
 }
 
 /// Values that pipelines expected, and whether each run came near.
@@ -400,6 +475,7 @@ mod tests {
             groups: vec![],
             group_metrics: vec![],
             evidence: vec![],
+            sweeps: vec![],
             expected: vec![],
         }
     }

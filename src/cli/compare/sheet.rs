@@ -2,12 +2,14 @@
 
 use std::fmt::Write;
 
-use crate::cli::table::{Columns, DIM, styled};
+use crate::cli::table::{BOLD, Columns, DIM, styled};
 
 /// Tables and sentences, in their order.
 pub(super) type Sheet = Vec<Part>;
 
 pub(super) enum Part {
+    /// What the table below it is of.
+    Title(String),
     Table(Table),
     /// Sentences that say what came out.
     Findings(Vec<String>),
@@ -53,15 +55,36 @@ impl Heading {
 
 /// The sheet for a terminal of `width` columns.
 pub(super) fn plain(sheet: &Sheet, width: usize) -> String {
-    let mut parts = Vec::new();
+    let mut parts = Parts::default();
     for part in sheet {
-        parts.push(match part {
-            Part::Table(table) => table.columns().text_within(width, table.fixed, &table.groups),
-            Part::Findings(lines) => folded(lines, width, str::to_owned),
-            Part::Remarks(lines) => folded(lines, width, |line| styled(DIM, line)),
-        });
+        parts.push(
+            part,
+            match part {
+                Part::Title(title) => folded(std::slice::from_ref(title), width, |line| styled(BOLD, line)),
+                Part::Table(table) => table.columns().text_within(width, table.fixed, &table.groups),
+                Part::Findings(lines) => folded(lines, width, str::to_owned),
+                Part::Remarks(lines) => folded(lines, width, |line| styled(DIM, line)),
+            },
+        );
     }
-    parts.join("\n")
+    parts.text
+}
+
+/// Texts a line apart, but none below a title.
+#[derive(Default)]
+struct Parts {
+    text: String,
+    is_below_title: bool,
+}
+
+impl Parts {
+    fn push(&mut self, part: &Part, text: String) {
+        if !self.text.is_empty() && !self.is_below_title {
+            self.text.push('\n');
+        }
+        self.text.push_str(&text);
+        self.is_below_title = matches!(part, Part::Title(_));
+    }
 }
 
 impl Table {
@@ -113,6 +136,7 @@ pub(super) fn markdown(sheet: &Sheet) -> String {
     let mut parts = Vec::new();
     for part in sheet {
         parts.push(match part {
+            Part::Title(title) => format!("**{title}**\n"),
             Part::Table(table) => {
                 let mut text = row(table.headings.iter().map(|heading| heading.text.clone()).collect());
                 let rule = |heading: &Heading| if heading.right { "--:" } else { "---" }.to_owned();
@@ -150,6 +174,7 @@ pub(super) fn html(sheet: &Sheet, title: &str) -> String {
     );
     for part in sheet {
         match part {
+            Part::Title(title) => writeln!(text, "<h2>{}</h2>", escaped(title)).expect("a text grows"),
             Part::Table(table) => {
                 text.push_str("<div><table>\n<thead><tr>");
                 for heading in &table.headings {
