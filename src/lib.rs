@@ -21,6 +21,7 @@ pub mod export;
 pub mod fingerprint;
 pub mod git;
 pub mod halt;
+mod meant;
 mod metrics;
 pub mod names;
 pub mod pattern;

@@ -12,11 +12,13 @@ use crate::{
         lines::name_width,
     },
     record::Outcome,
-    units::size,
+    units::{shortened, size},
 };
 
 /// Narrowest and widest bar.
 const BAR: (usize, usize) = (8, 24);
+/// Columns that a name may have on any terminal.
+const NAME: usize = 24;
 /// Spaces between columns.
 const GAP: usize = 2;
 /// How many stages a waiting stage is said to wait for by name.
@@ -50,7 +52,8 @@ pub fn render(state: &State, width: usize, height: usize, now: Duration) -> Vec<
     let width = width.saturating_sub(1);
     let Some(room) = height.checked_sub(2) else { return Vec::new() };
     let names: Vec<String> = state.stages.keys().cloned().collect();
-    let name_width = name_width(&names);
+    // A long name leaves room for what is said of the stage.
+    let name_width = name_width(&names).min((width / 2).max(NAME));
     let mut lines = running(state, name_width, width, now);
     if let Some((stage, inputs, since)) = &state.looking {
         let elapsed = clock(now.saturating_sub(*since));
@@ -71,8 +74,9 @@ pub fn render(state: &State, width: usize, height: usize, now: Duration) -> Vec<
 }
 
 fn head(verb: &str, style: Style, stage: &str, name_width: usize) -> Line {
-    let padding = " ".repeat(name_width.saturating_sub(stage.width()));
-    Line::new(verb, style).say(format!("{stage}{padding}  "))
+    let name = if stage.width() > name_width { shortened(stage, name_width) } else { stage.to_owned() };
+    let padding = " ".repeat(name_width.saturating_sub(name.width()));
+    Line::new(verb, style).say(format!("{name}{padding}  "))
 }
 
 /// A line for each stage that runs, in columns.
