@@ -27,6 +27,7 @@ pub mod names;
 pub mod pattern;
 pub mod pipeline;
 mod process;
+mod quoted;
 mod reasons;
 pub mod record;
 pub mod report;

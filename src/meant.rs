@@ -167,7 +167,8 @@ fn compared(a: &str, b: &str) -> Ordering {
 /// differ, else whole names.
 pub fn labels<'n>(stages: &[&'n str]) -> Vec<Cow<'n, str>> {
     let whole = || stages.iter().map(|stage| Cow::Borrowed(*stage)).collect();
-    let Some(instances) = stages.iter().map(|stage| Instance::parse(stage)).collect::<Option<Vec<_>>>() else {
+    let Some(instances) = stages.iter().map(|stage| Instance::parse(stage)).collect::<Option<Vec<_>>>()
+    else {
         return whole();
     };
     let Some(first) = instances.first() else { return Vec::new() };
@@ -192,6 +193,13 @@ pub fn part(stages: &[&str]) -> String {
         common.at.retain(|(axis, value)| other.value(axis) == Some(value));
     }
     common.to_string()
+}
+
+/// `stages` as a person would ask for them: the part of a matrix that holds several of it, others by name.
+pub fn parts(stages: &[String]) -> Vec<String> {
+    let mut of_file: IndexMap<&str, Vec<&str>> = IndexMap::new();
+    stages.iter().for_each(|stage| of_file.entry(base(stage)).or_default().push(stage));
+    of_file.into_values().map(|stages| part(&stages)).collect()
 }
 
 /// A smaller part of a matrix than `stages` are: one value of the first axis on which they differ.

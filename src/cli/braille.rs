@@ -53,13 +53,14 @@ impl Canvas {
     /// The characters up to the last that is not empty, row by row from the top; `style` is that of a line, by
     /// its number.
     pub fn text(&self, style: impl Fn(usize) -> Style) -> impl Iterator<Item = String> {
-        let character = |cell: &(u8, usize)| {
-            char::from_u32(0x2800 + u32::from(cell.0)).expect("all 256 are patterns")
-        };
+        let character =
+            |cell: &(u8, usize)| char::from_u32(0x2800 + u32::from(cell.0)).expect("all 256 are patterns");
         self.cells.chunks(self.columns).map(move |row| {
             let end = row.iter().rposition(|(pattern, _)| *pattern != 0).map_or(0, |last| last + 1);
             let parts = row[..end].chunk_by(|a, b| a.1 == b.1);
-            parts.map(|part| styled(style(part[0].1), &part.iter().map(character).collect::<String>())).collect()
+            parts
+                .map(|part| styled(style(part[0].1), &part.iter().map(character).collect::<String>()))
+                .collect()
         })
     }
 }

@@ -117,7 +117,12 @@ impl Get {
             globals.print(lines.collect::<String>())?;
         } else if let Some(folder) = &self.into {
             for (output, path) in outputs.iter().zip(whole()?) {
-                write(globals, output, &path, &folder.join(folder_of_stage(output.stage)).join(output.file_name))?;
+                write(
+                    globals,
+                    output,
+                    &path,
+                    &folder.join(folder_of_stage(output.stage)).join(output.file_name),
+                )?;
             }
         } else if self.out.is_none() && self.outputs.is_empty() {
             history::print(globals, &list(&cache, &outputs))?;
@@ -134,7 +139,12 @@ impl Get {
 }
 
 /// The outputs of `run` that `names` mean, in the order of their own; without names, all.
-fn chosen<'a>(globals: &Globals, db: &RunsDb, run: &'a LoadedRun, names: &[String]) -> Result<Vec<Output<'a>>, Failure> {
+fn chosen<'a>(
+    globals: &Globals,
+    db: &RunsDb,
+    run: &'a LoadedRun,
+    names: &[String],
+) -> Result<Vec<Output<'a>>, Failure> {
     let id = run.info.run;
     let made = run.stages.iter().filter_map(|stage| Some((stage, stage.execution.as_ref()?)));
     let of_stage = |(stage, made): (&'a LoadedStage, &'a Origin)| {

@@ -59,7 +59,9 @@ impl Logs {
     /// What is told to one who names a stage and no run.
     fn stage_alone(&self, db: &RunsDb) -> Option<Failure> {
         let (latest, name) = (db.find("@last").ok()?, &self.run);
-        let is_stage = self.stage.is_none() && has_stage(db, latest, name).ok()?;
+        let names = db.stage_names(latest).ok()?;
+        let is_meant = meant(name, names.iter().map(String::as_str)).is_ok_and(|stages| !stages.is_empty());
+        let is_stage = self.stage.is_none() && is_meant;
         let help = || format!("it is a stage of {latest}: `pipe logs {latest} {}`", quoted(name));
         is_stage.then(|| Failure::input(format!("there is no run `{name}`")).help(help()))
     }

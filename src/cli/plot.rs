@@ -122,8 +122,11 @@ impl<'a> Curve<'a> {
 /// failed, it is that of the latest attempt.
 fn wanted<'a>(series: &'a [Series], metric: &str) -> Vec<&'a Series> {
     let (stage, name) = split_stage(metric);
-    let named: BTreeMap<&str, &Series> =
-        series.iter().filter(|it| Some(it.metric.as_str()) == name).map(|it| (it.stage.as_str(), it)).collect();
+    let named: BTreeMap<&str, &Series> = series
+        .iter()
+        .filter(|it| Some(it.metric.as_str()) == name)
+        .map(|it| (it.stage.as_str(), it))
+        .collect();
     let mut stages = meant(stage, named.keys().copied()).unwrap_or_default();
     stages.sort_by(|a, b| in_order(a, b));
     stages.into_iter().map(|stage| named[stage]).collect()
@@ -159,8 +162,7 @@ fn drawn(curves: &[Curve<'_>], width: usize) -> String {
     // A single value lies in the middle.
     let share = |value: f64, low: f64, high: f64| if high > low { (value - low) / (high - low) } else { 0.5 };
     for Curve { points, .. } in curves {
-        let place =
-            |(step, value): &(u64, f64)| (share(*step as f64, first, last), share(*value, low, high));
+        let place = |(step, value): &(u64, f64)| (share(*step as f64, first, last), share(*value, low, high));
         canvas.line(points.iter().map(place));
     }
     let style = |line: usize| match curves.len() {

@@ -58,12 +58,12 @@ impl Why {
         let told = plans.into_iter().filter(|plan| asked.contains(&plan.stage.as_str()));
         let told = told.map(|plan| Told::of(plan, &cache));
         if self.json {
-            let mut documents: Vec<Value> = told.map(|told| told.json()).collect();
+            let mut documents: Vec<Value> = told.map(Told::json).collect();
             let is_one = asked == [self.stage.as_str()];
             let document = if is_one { documents.remove(0) } else { Value::Array(documents) };
             globals.print(format_args!("{document:#}\n"))?;
         } else {
-            globals.print(told.map(|told| told.text()).collect::<Vec<_>>().join("\n"))?;
+            globals.print(told.map(Told::text).collect::<Vec<_>>().join("\n"))?;
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -19,7 +19,7 @@ use crate::{
 /// More stages than this make no picture that anyone could read.
 const MOST: usize = 150;
 /// Characters of a name that a box has room for.
-const NAME: usize = 22;
+const NAME: usize = 23;
 /// Characters of what is below it.
 const STATE: usize = 26;
 

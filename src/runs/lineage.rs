@@ -17,6 +17,7 @@ use crate::{
     digest::{ActionKey, Digest},
     meant,
     names::{RunId, base, split_stage},
+    quoted::quoted,
     record::{Artifact, Outcome},
     units::counted,
 };
@@ -170,7 +171,11 @@ impl RunsDb {
         match refused {
             // No stage of a matrix has it: said in the words of who asked.
             Some((path, RunsError::NoLineage { .. })) if found.is_empty() && path != name => {
-                Err(RunsError::NoLineage { run: run.info.run, name: name.into(), help: names_like(run, name) })
+                Err(RunsError::NoLineage {
+                    run: run.info.run,
+                    name: name.into(),
+                    help: names_like(run, name),
+                })
             }
             Some((_, err)) if found.is_empty() => Err(err),
             _ => Ok((found, without)),
@@ -188,7 +193,7 @@ impl RunsDb {
             let run = run.info.run;
             let help = match known.outcome {
                 Outcome::Failed | Outcome::Interrupted => {
-                    format!("`pipe logs {run} {stage}` shows what it said")
+                    format!("`pipe logs {run} {}` shows what it said", quoted(stage))
                 }
                 _ => format!("`pipe show {run}` says why it was not run"),
             };

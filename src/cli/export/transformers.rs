@@ -18,7 +18,11 @@ use pipe_stages::{
 use super::{cannot_write, replace};
 use crate::{
     cache::Cache,
-    cli::{Failure, Globals, execute::join, get::{folder_of_stage, whole}},
+    cli::{
+        Failure, Globals,
+        execute::join,
+        get::{folder_of_stage, whole},
+    },
     digest::Digest,
     export::{Subject, Trained, trained},
     meant::{meant, of_file},

@@ -327,6 +327,19 @@ mod tests {
     }
 
     #[test]
+    fn a_long_name_leaves_room_for_what_is_said_of_the_stage() {
+        let long = "train[rank=16,learning_rate=0.00001,seed=2]";
+        let mut state = State::of(&[
+            (long, stage(&[], 0.5, Some(60.0))),
+            ("train[rank=4,lr=0.1]", stage(&[], 0.5, None)),
+        ]);
+        state.start(long, 0.0);
+        state.start("train[rank=4,lr=0.1]", 0.0);
+        state.report(long, 1.0, loss(0.512_34));
+        insta::assert_snapshot!(drawn(&state, 80, 24, 22.4), @"");
+    }
+
+    #[test]
     fn no_size_is_too_small_and_nothing_is_too_wide() {
         let state = training();
         for width in 0..120 {
