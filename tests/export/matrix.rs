@@ -123,7 +123,24 @@ fn other_tools_get_names_that_they_take() {
 fn a_graph_of_a_matrix_has_ids_that_mermaid_and_dot_take() {
     let lab = swept();
     let mermaid = lab.pipe(&["dag", "pipelines/p.yaml", "--format", "mermaid"]).success().stdout;
-    insta::assert_snapshot!(mermaid, @"");
+    insta::assert_snapshot!(mermaid, @r#"
+    flowchart TD
+      s_data["data<br/><small>shell</small>"]
+      m_train_1["train[rank=4,lr=0.001]<br/><small>shell</small>"]
+      m_train_2["train[rank=4,lr=0.01]<br/><small>shell</small>"]
+      m_train_3["train[rank=16,lr=0.001]<br/><small>shell</small>"]
+      m_train_4["train[rank=16,lr=0.01]<br/><small>shell</small>"]
+      m_both_1["both[rank=4]<br/><small>shell</small>"]
+      m_both_2["both[rank=16]<br/><small>shell</small>"]
+      s_data -->|"x"| m_train_1
+      s_data -->|"x"| m_train_2
+      s_data -->|"x"| m_train_3
+      s_data -->|"x"| m_train_4
+      m_train_1 -->|"model → m[lr=0.001]"| m_both_1
+      m_train_2 -->|"model → m[lr=0.01]"| m_both_1
+      m_train_3 -->|"model → m[lr=0.001]"| m_both_2
+      m_train_4 -->|"model → m[lr=0.01]"| m_both_2
+    "#);
     let dot = lab.pipe(&["dag", "pipelines/p.yaml", "--format", "dot"]).success().stdout;
     let edge = r#""train[rank=4,lr=0.001]" -> "both[rank=4]" [label="model → m[lr=0.001]"];"#;
     assert!(dot.contains(edge), "{dot}");
@@ -134,7 +151,13 @@ fn a_graph_of_very_many_stages_has_those_of_a_matrix_as_one() {
     let ranks: Vec<String> = (1..=40).map(|rank| rank.to_string()).collect();
     let lab = Lab::new(&SWEEP.replace("4, 16", &ranks.join(", ")));
     let said = lab.pipe(&["dag", "pipelines/p.yaml"]).success();
-    insta::assert_snapshot!(said.stdout, @"");
+    insta::assert_snapshot!(said.stdout, @"
+    sweep: 121 stages
+
+    data               shell
+    train (80 stages)  shell  <- x: data
+    both (40 stages)   shell  <- m: train
+    ");
     assert_eq!(said.stderr, "121 stages are too many to draw: those of a matrix are drawn as one\n");
     let mermaid = lab.pipe(&["dag", "pipelines/p.yaml", "--format", "mermaid"]).success().stdout;
     assert!(

@@ -193,5 +193,8 @@ fn a_stage_of_the_file_means_all_of_its_matrix() {
     lab.run(&[]).success();
     let checked = |stage: &str| lab.pipe(&["verify", "@last", stage]).success().stdout.lines().count();
     assert_eq!((checked("train"), checked("train[rank=4]"), checked("both[rank=4]")), (4, 2, 1));
-    insta::assert_snapshot!(lab.pipe(&["verify", "@last", "train[rank=5]"]).ends_with_code(2).stderr, @"");
+    insta::assert_snapshot!(lab.pipe(&["verify", "@last", "train[rank=5]"]).ends_with_code(2).stderr, @"
+    x run_1 has no stage `train[rank=5]`
+    help: `train` has rank 4, 16; lr 0.001, 0.01
+    ");
 }

@@ -336,7 +336,12 @@ mod tests {
         state.start(long, 0.0);
         state.start("train[rank=4,lr=0.1]", 0.0);
         state.report(long, 1.0, loss(0.512_34));
-        insta::assert_snapshot!(drawn(&state, 80, 24, 22.4), @"");
+        let told = drawn(&state, 80, 24, 22.4);
+        let lines: Vec<&str> = told.lines().collect();
+        assert!(lines[0].contains("loss 0.5123") && lines[0].contains('…'), "{told}");
+        assert!(lines.iter().all(|line| line.chars().count() < 80), "{told}");
+        let column = |line: &str| line.trim_end().chars().count();
+        assert_eq!(column(lines[0]), column(lines[1]), "{told}");
     }
 
     #[test]
