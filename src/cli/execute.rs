@@ -24,7 +24,7 @@ use crate::{
     engine::{self, Begun, Capacity, EngineError, Force, Request, RunEvent, Selection, Summary, Tools},
     exec::{CudaWorker, ProcessExecutor, Stop},
     git,
-    names::RunId,
+    names::{RunId, base},
     pipeline::Pipeline,
     record::{Invocation, Outcome, RunStart, RunStatus, StageRecord},
     runs::{RunsDb, RunsError},
@@ -204,6 +204,9 @@ pub fn seconds_since(started: Timestamp) -> f64 {
     Timestamp::now().duration_since(started).as_secs_f64()
 }
 
+/// Most stages that failed and are named in the last line; of more, what the file calls them.
+const NAMED: usize = 4;
+
 /// The first line of a run.
 pub fn headline(run: RunId, file: &Path, profiles: &[String], stages: usize, all: usize) -> String {
     let profiles = match profiles {
@@ -227,15 +230,21 @@ pub fn closing(run: RunId, summary: &Summary, records: &[StageRecord], seconds: 
         }
         RunStatus::Failed => {
             let failed = records.iter().filter(|record| record.outcome == Outcome::Failed);
-            let names: Vec<String> = failed.map(|record| record.stage.clone()).collect();
+            let mut names: Vec<&str> = failed.map(|record| record.stage.as_str()).collect();
+            if names.len() > NAMED {
+                names.iter_mut().for_each(|name| *name = base(name));
+                names.sort_unstable();
+                names.dedup();
+            }
             let names = if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) };
             let rest = format!("{} failed{names}, {} not run", summary.failed, summary.skipped);
             ("failed", AnsiColor::Red, format!("{run}: {rest}, {counts}, in {took}; what is done is kept"))
         }
         RunStatus::Interrupted => {
-            let text =
-                format!("{run}: {counts}, {} not run, in {took}; the same command goes on", summary.skipped);
-            ("stopped", AnsiColor::Yellow, text)
+            let failed =
+                if summary.failed > 0 { format!("{} failed, ", summary.failed) } else { String::new() };
+            let rest = format!("{failed}{counts}, {} not run", summary.skipped);
+            ("stopped", AnsiColor::Yellow, format!("{run}: {rest}, in {took}; the same command goes on"))
         }
     };
     Line::new(verb, bold(color)).say(text)

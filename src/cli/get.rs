@@ -27,6 +27,7 @@ use super::{
 use crate::{
     cache::Cache,
     digest::Digest,
+    meant::in_order,
     names::RunId,
     record::Artifact,
     runs::{
@@ -35,6 +36,8 @@ use crate::{
     },
 };
 
+/// Of several outputs, how many are named.
+const SHOWN: usize = 4;
 /// Bytes in which a file that is no text is taken to have a zero.
 const LOOKED_AT: u64 = 8192;
 
@@ -100,7 +103,7 @@ impl Get {
         let cache = Cache::open(&globals.project_root(None)?.join("cache"));
         // What is being read must not be collected meanwhile.
         let _hold = join(&cache, &|text| globals.say(text))?;
-        let outputs = chosen(&db, &run, &self.outputs)?;
+        let outputs = chosen(globals, &db, &run, &self.outputs)?;
         if outputs.is_empty() {
             globals.say(format_args!("{} has no outputs", run.info.run));
         }
@@ -114,7 +117,12 @@ impl Get {
             globals.print(lines.collect::<String>())?;
         } else if let Some(folder) = &self.into {
             for (output, path) in outputs.iter().zip(whole()?) {
-                write(globals, output, &path, &folder.join(output.stage).join(output.file_name))?;
+                write(
+                    globals,
+                    output,
+                    &path,
+                    &folder.join(folder_of_stage(output.stage)).join(output.file_name),
+                )?;
             }
         } else if self.out.is_none() && self.outputs.is_empty() {
             history::print(globals, &list(&cache, &outputs))?;
@@ -131,7 +139,12 @@ impl Get {
 }
 
 /// The outputs of `run` that `names` mean, in the order of their own; without names, all.
-fn chosen<'a>(db: &RunsDb, run: &'a LoadedRun, names: &[String]) -> Result<Vec<Output<'a>>, Failure> {
+fn chosen<'a>(
+    globals: &Globals,
+    db: &RunsDb,
+    run: &'a LoadedRun,
+    names: &[String],
+) -> Result<Vec<Output<'a>>, Failure> {
     let id = run.info.run;
     let made = run.stages.iter().filter_map(|stage| Some((stage, stage.execution.as_ref()?)));
     let of_stage = |(stage, made): (&'a LoadedStage, &'a Origin)| {
@@ -142,21 +155,33 @@ fn chosen<'a>(db: &RunsDb, run: &'a LoadedRun, names: &[String]) -> Result<Vec<O
         })
     };
     let mut outputs: Vec<Output> = made.flat_map(of_stage).collect();
-    outputs.sort_by_key(Output::name);
+    outputs.sort_by(|a, b| in_order(a.stage, b.stage).then_with(|| a.artifact.port.cmp(&b.artifact.port)));
     let mut wanted = Vec::new();
     for name in names {
-        let asked = db.asked(run, name)?;
-        if let What::Metric(..) = asked.what {
+        let (asked, without) = db.asked_all(run, name)?;
+        without.iter().for_each(|stage| {
+            globals.say(format_args!("`{stage}` has no result in {id} and is left out"));
+        });
+        if asked.iter().all(|asked| matches!(asked.what, What::Metric(..))) {
             return Err(Failure::input(format!("`{name}` is a metric of {id}, not an output"))
                 .help(format!("`pipe show {id}` has its value")));
         }
-        if !outputs.iter().any(|output| output.is(&asked)) {
+        if !outputs.iter().any(|output| asked.iter().any(|asked| output.is(asked))) {
             return Err(Failure::input(format!("stage `{name}` has no outputs")));
         }
-        wanted.push(asked);
+        wanted.extend(asked);
     }
     outputs.retain(|output| names.is_empty() || wanted.iter().any(|asked| output.is(asked)));
     Ok(outputs)
+}
+
+/// The folder that outputs of `stage` are written to: of `train[rank=4,lr=0.001]` it is
+/// `train/rank=4,lr=0.001`, which no shell takes for a pattern.
+pub(super) fn folder_of_stage(stage: &str) -> PathBuf {
+    match stage.strip_suffix(']').and_then(|name| name.split_once('[')) {
+        Some((stage, at)) => Path::new(stage).join(at),
+        None => stage.into(),
+    }
 }
 
 /// What the file of an output of a stage is called.
@@ -169,8 +194,10 @@ fn only<'a>(outputs: &'a [Output<'a>]) -> Result<&'a Output<'a>, Failure> {
     match outputs {
         [output] => Ok(output),
         several => {
-            let names: Vec<_> = several.iter().map(Output::name).collect();
-            Err(Failure::input(format!("{} are meant: {}", counted(names.len(), "output"), names.join(", ")))
+            let names: Vec<_> = several.iter().take(SHOWN).map(Output::name).collect();
+            let more = if several.len() > SHOWN { ", …" } else { "" };
+            let count = counted(several.len(), "output");
+            Err(Failure::input(format!("{count} are meant: {}{more}", names.join(", ")))
                 .help("name one, or write all into a folder: `--into DIR`"))
         }
     }

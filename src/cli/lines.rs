@@ -21,7 +21,7 @@ use crate::{
 /// More stages than this that were found in the cache are told as one number.
 const LISTED: usize = 40;
 /// Names of stages are padded to the longest of them, up to this many columns.
-const NAME_WIDTH: usize = 24;
+const NAME_WIDTH: usize = 40;
 /// How many figures of a stage are told when it is done.
 const FIGURES: usize = 3;
 

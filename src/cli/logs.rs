@@ -4,10 +4,15 @@ use std::{iter, process::ExitCode, thread, time::Duration};
 
 use clap::Args;
 
-use super::{Failure, Globals, history, targets::quoted, units::size};
+use super::{
+    Failure, Globals, history,
+    targets::quoted,
+    units::{counted, size},
+};
 use crate::{
     cache::Cache,
     engine::{AttemptLog, LOG_KEPT},
+    meant::{in_order, meant, which},
     names::RunId,
     record::Outcome,
     runs::{Attempt, RunsDb, RunsError, StageLog, State, stages_in_words},
@@ -41,6 +46,7 @@ impl Logs {
         let db = &history::open(globals)?;
         let run = db.find(&self.run).map_err(|err| self.stage_alone(db).unwrap_or(err.into()))?;
         let Some(stage) = &self.stage else { return Err(unnamed(db, run)?) };
+        let stage = &one(db, run, stage)?;
         let cache = &Cache::open(&globals.project_root(None)?.join("cache"));
         let tail = self.tail;
         let mut reader = Reader { globals, db, cache, run, stage, tail, followed: None, told: String::new() };
@@ -53,7 +59,9 @@ impl Logs {
     /// What is told to one who names a stage and no run.
     fn stage_alone(&self, db: &RunsDb) -> Option<Failure> {
         let (latest, name) = (db.find("@last").ok()?, &self.run);
-        let is_stage = self.stage.is_none() && has_stage(db, latest, name).ok()?;
+        let names = db.stage_names(latest).ok()?;
+        let is_meant = meant(name, names.iter().map(String::as_str)).is_ok_and(|stages| !stages.is_empty());
+        let is_stage = self.stage.is_none() && is_meant;
         let help = || format!("it is a stage of {latest}: `pipe logs {latest} {}`", quoted(name));
         is_stage.then(|| Failure::input(format!("there is no run `{name}`")).help(help()))
     }
@@ -65,6 +73,23 @@ fn unnamed(db: &RunsDb, run: RunId) -> Result<Failure, RunsError> {
     let example = names.first().map(|name| format!(": `pipe logs {run} {}`", quoted(name)));
     let help = format!("{}{}", stages_in_words(run, &names), example.unwrap_or_default());
     Ok(Failure::input(format!("name a stage of {run} to see its log")).help(help))
+}
+
+/// The one stage of `run` that `name` means; a name that means none is left as it is.
+fn one(db: &RunsDb, run: RunId, name: &str) -> Result<String, Failure> {
+    let names = db.stage_names(run)?;
+    let mut stages = meant(name, names.iter().map(String::as_str)).unwrap_or_default();
+    stages.sort_by(|a, b| in_order(a, b));
+    match stages.as_slice() {
+        [] => Ok(name.to_owned()),
+        [stage] => Ok((*stage).to_owned()),
+        several => {
+            let failure =
+                Failure::input(format!("{} of {run} are meant by `{name}`", counted(several.len(), "stage")));
+            let (which, first) = (which(several), quoted(several[0]));
+            Err(failure.help(format!("{which}; `pipe logs {run} {first}` prints the log of one")))
+        }
+    }
 }
 
 /// Prints the log of one stage, as far as there is one.

@@ -11,6 +11,7 @@ use crate::{
     engine::{self, Earlier, Explainer, PlanError, Planned, Request, Tools, Verdict},
     exec::{ProcessExecutor, Stop},
     fingerprint::Fingerprint,
+    meant::parts,
     names::RunId,
     pipeline::{Pipeline, StageSpec},
     runs::RunsDb,
@@ -24,7 +25,7 @@ pub fn plan(request: &Request<'_>, cache: &Cache) -> Result<Vec<Planned>, Failur
     planned(pipeline, cache, |explainer| engine::plan(request, &tools, explainer))?.map_err(
         |err| match &err {
             PlanError::NotSelected { needed } => {
-                let command = command_until(pipeline, needed);
+                let command = command_until(pipeline, &parts(needed));
                 Failure::from(err).help(format!("`{command}` computes what is missing"))
             }
             PlanError::Cache(CacheError::Halted { .. }) => Failure::from(err).exit(INTERRUPTED),

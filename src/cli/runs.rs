@@ -58,7 +58,7 @@ pub(super) struct Runs {
     #[arg(long, value_name = "[-]COLUMN", allow_hyphen_values = true)]
     sort: Option<String>,
     /// Show these columns
-    #[arg(long, value_name = "A,B,…", value_delimiter = ',')]
+    #[arg(long, value_name = "A,B,…")]
     columns: Vec<String>,
     /// List those that `pipe rm` removed
     #[arg(long)]
@@ -120,8 +120,8 @@ impl Runs {
 
     /// The columns that are named, without `run`, which always comes first.
     fn names(&self) -> Vec<&str> {
-        let named: Vec<&str> =
-            self.columns.iter().map(|name| name.trim()).filter(|it| *it != "run").collect();
+        let named = self.columns.iter().flat_map(|list| split(list)).map(str::trim);
+        let named: Vec<&str> = named.filter(|name| *name != "run").collect();
         if self.columns.is_empty() && self.csv { CSV.to_vec() } else { named }
     }
 
@@ -164,6 +164,19 @@ impl Runs {
         }
         Ok(text)
     }
+}
+
+/// The names in a list: a comma within brackets is part of a stage's name.
+fn split(list: &str) -> impl Iterator<Item = &str> {
+    let mut is_open = false;
+    list.split(move |c: char| {
+        match c {
+            '[' => is_open = true,
+            ']' => is_open = false,
+            _ => {}
+        }
+        c == ',' && !is_open
+    })
 }
 
 fn overview(runs: &[(RunInfo, Vec<Cell>)], now: Timestamp) -> String {

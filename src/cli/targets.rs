@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, path::Path};
 use clap::Args;
 
 use super::{Failure, globals::root_words_for};
+pub use crate::quoted::quoted;
 use crate::{
     engine::{Force, Selection},
     pipeline::Pipeline,
@@ -105,14 +106,4 @@ pub fn command_until(pipeline: &Pipeline, stages: &[String]) -> String {
     let here = std::env::current_dir().and_then(|here| here.canonicalize()).unwrap_or_default();
     let file = quoted(&file.strip_prefix(here).unwrap_or(&file).display().to_string());
     format!("pipe run {file}{}{options}", root.unwrap_or_default())
-}
-
-/// `text` as one word of a shell.
-pub fn quoted(text: &str) -> String {
-    let is_plain = |c: char| c.is_alphanumeric() || "-_./=:,+@%".contains(c);
-    if !text.is_empty() && text.chars().all(is_plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
 }

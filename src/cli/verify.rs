@@ -1,6 +1,6 @@
 //! `pipe verify`: whether recorded results come out again.
 
-use std::{num::NonZero, process::ExitCode};
+use std::{collections::BTreeSet, num::NonZero, process::ExitCode};
 
 use clap::Args;
 use pipe_stages::contract::Device;
@@ -12,7 +12,6 @@ use super::{
     execute::{INTERRUPTED, all_cpus, join, stop_on_signals},
     history, reasons,
     table::{BAD, GOOD, WARN, styled},
-    units::list,
     verify_cache,
     view::{self, Progress},
 };
@@ -20,6 +19,7 @@ use crate::{
     cache::Cache,
     engine::{self, Difference, Ready, Subject, Tools, Unchecked, Verification, Verified},
     exec::{ProcessExecutor, Stop},
+    meant::{self, meant},
     runs::{LoadedRun, LoadedStage, RunsDb},
 };
 
@@ -154,12 +154,21 @@ impl Verify {
 
     /// The stages asked for, in the order of the run.
     fn chosen<'a>(&self, run: &'a LoadedRun) -> Result<Vec<&'a LoadedStage>, Failure> {
-        let names: Vec<String> = run.stages.iter().map(|stage| stage.stage.clone()).collect();
-        if let Some(unknown) = self.stages.iter().find(|stage| !names.contains(stage)) {
-            let failure = Failure::input(format!("{} has no stage `{unknown}`", run.info.run));
-            return Err(failure.help(format!("it has {}", list(&names))));
+        let names = run.stages.iter().map(|stage| stage.stage.as_str());
+        let mut chosen: BTreeSet<&str> = BTreeSet::new();
+        for wanted in &self.stages {
+            let stages = meant(wanted, names.clone()).unwrap_or_default();
+            if stages.is_empty() {
+                let failure = Failure::input(format!("{} has no stage `{wanted}`", run.info.run));
+                return Err(match meant::help(wanted, "it has", names) {
+                    Some(help) => failure.help(help),
+                    None => failure,
+                });
+            }
+            chosen.extend(stages);
         }
-        let is_chosen = |stage: &&LoadedStage| self.stages.is_empty() || self.stages.contains(&stage.stage);
+        let is_chosen =
+            |stage: &&LoadedStage| self.stages.is_empty() || chosen.contains(stage.stage.as_str());
         Ok(run.stages.iter().filter(is_chosen).collect())
     }
 }

@@ -4,13 +4,14 @@ use std::process::ExitCode;
 
 use clap::Args;
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Failure, Globals, PipelineArgs, plan::planned, reasons, units};
 use crate::{
     cache::Cache,
-    engine::{self, Capacity, Force, Request, Selection, Tools, Verdict},
+    engine::{self, Capacity, Force, Planned, Request, Selection, Tools, Verdict},
     exec::{ProcessExecutor, Stop},
+    meant::{self, meant},
     pipeline::Pipeline,
     record::{Execution, Reason},
 };
@@ -41,7 +42,7 @@ impl Why {
     pub fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
         let until = || Selection { until: vec![self.stage.clone()], ..Selection::default() };
         let pipeline = self.pipeline.load_for(globals, |pipeline| Ok(until().of(pipeline)?))?;
-        stage_exists(&pipeline, &self.stage)?;
+        let asked = asked(&pipeline, &self.stage)?;
         let cache = Cache::open(&pipeline.root.join("cache"));
         let request = Request {
             pipeline: &pipeline,
@@ -54,32 +55,57 @@ impl Why {
         let (executor, stop) = (ProcessExecutor::new("".into(), &[]), Stop::default());
         let tools = Tools { cache: &cache, executor: &executor, stop: &stop, root: &pipeline.root };
         let plans = planned(&pipeline, &cache, |explainer| engine::plan(&request, &tools, explainer))??;
-        let plan =
-            plans.into_iter().find(|plan| plan.stage == self.stage).expect("the stage that was asked for");
-        let verdict = if plan.verdict == Verdict::Run { "run" } else { "cached" };
-        let since = if let Verdict::Cached(since) = plan.verdict { since } else { None };
-        let known = plan.key.filter(|_| plan.verdict != Verdict::Run).and_then(|key| cache.execution(key));
+        let told = plans.into_iter().filter(|plan| asked.contains(&plan.stage.as_str()));
+        let told = told.map(|plan| Told::of(plan, &cache));
         if self.json {
-            let execution = known.map(|made| {
-                json!({"run": since, "stage": made.stage, "started": made.started,
-                       "seconds": made.duration, "device": made.device})
-            });
-            let document = json!({"stage": plan.stage, "verdict": verdict, "reasons": plan.reasons,
-                                  "execution": execution});
+            let mut documents: Vec<Value> = told.map(Told::json).collect();
+            let is_one = asked == [self.stage.as_str()];
+            let document = if is_one { documents.remove(0) } else { Value::Array(documents) };
             globals.print(format_args!("{document:#}\n"))?;
         } else {
-            let mut lines: Vec<String> = plan.reasons.iter().map(reasons::words).collect();
-            lines.extend(reasons::since(&plan.reasons).map(|run| format!("since {run}")));
-            lines.extend(known.map(|made| computed(&made, &self.stage)));
-            let verdict = match plan.reasons.as_slice() {
-                [Reason::Upstream { .. }] => "runs if its inputs change",
-                _ if plan.verdict == Verdict::Run => "will run",
-                _ => verdict,
-            };
-            let lines: String = lines.iter().map(|line| format!("  {line}\n")).collect();
-            globals.print(format_args!("{}: {verdict}\n{lines}", plan.stage))?;
+            globals.print(told.map(Told::text).collect::<Vec<_>>().join("\n"))?;
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// What is told of a stage.
+struct Told {
+    plan: Planned,
+    /// The execution that its result is of, if it has one.
+    known: Option<Execution>,
+}
+
+impl Told {
+    fn of(plan: Planned, cache: &Cache) -> Self {
+        let key = plan.key.filter(|_| plan.verdict != Verdict::Run);
+        let known = key.and_then(|key| cache.execution(key));
+        Self { plan, known }
+    }
+
+    fn json(self) -> Value {
+        let Self { plan, known } = self;
+        let verdict = if plan.verdict == Verdict::Run { "run" } else { "cached" };
+        let since = if let Verdict::Cached(since) = plan.verdict { since } else { None };
+        let execution = known.map(|made| {
+            json!({"run": since, "stage": made.stage, "started": made.started,
+                   "seconds": made.duration, "device": made.device})
+        });
+        json!({"stage": plan.stage, "verdict": verdict, "reasons": plan.reasons, "execution": execution})
+    }
+
+    fn text(self) -> String {
+        let Self { plan, known } = self;
+        let mut lines: Vec<String> = plan.reasons.iter().map(reasons::words).collect();
+        lines.extend(reasons::since(&plan.reasons).map(|run| format!("since {run}")));
+        lines.extend(known.map(|made| computed(&made, &plan.stage)));
+        let verdict = match plan.reasons.as_slice() {
+            [Reason::Upstream { .. }] => "runs if its inputs change",
+            _ if plan.verdict == Verdict::Run => "will run",
+            _ => "cached",
+        };
+        let lines: String = lines.iter().map(|line| format!("  {line}\n")).collect();
+        format!("{}: {verdict}\n{lines}", plan.stage)
     }
 }
 
@@ -91,14 +117,16 @@ fn computed(made: &Execution, stage: &str) -> String {
     format!("computed {ago} in {}{device}{name}", units::duration(made.duration))
 }
 
-/// An error with the nearest name if `name` is no stage of the pipeline.
-fn stage_exists(pipeline: &Pipeline, name: &str) -> Result<(), Failure> {
-    if pipeline.stages.contains_key(name) {
-        return Ok(());
+/// The stages that `name` means, in the order of the file; an error if it means none.
+fn asked<'p>(pipeline: &'p Pipeline, name: &str) -> Result<Vec<&'p str>, Failure> {
+    let names = pipeline.stages.keys().map(String::as_str);
+    let asked = meant(name, names.clone()).unwrap_or_default();
+    if !asked.is_empty() {
+        return Ok(asked);
     }
     let failure = Failure::input(format!("`{}` has no stage `{name}`", pipeline.file.display()));
-    Err(failure.help(format!(
-        "its stages are {}",
-        units::list(&pipeline.stages.keys().cloned().collect::<Vec<_>>())
-    )))
+    Err(match meant::help(name, "its stages are", names) {
+        Some(help) => failure.help(help),
+        None => failure,
+    })
 }

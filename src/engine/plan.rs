@@ -12,6 +12,7 @@ use super::{
 use crate::{
     cache::CacheError,
     digest::ActionKey,
+    meant::parts,
     names::RunId,
     pipeline::{Source, StageSpec},
     record::Reason,
@@ -49,7 +50,7 @@ pub enum PlanError {
     #[diagnostic(transparent)]
     Cache(#[from] CacheError),
     /// Selected stages take from stages that are not selected and have no result.
-    #[error("selected stages take from {}, not selected and without a result in the cache", names(needed))]
+    #[error("selected stages take from {}, not selected and without a result in the cache", names(&parts(needed)))]
     NotSelected {
         /// The stages that are needed.
         needed: Vec<String>,

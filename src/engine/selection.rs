@@ -2,13 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use globset::{Glob, GlobMatcher};
 use miette::Diagnostic;
 use thiserror::Error;
 
 use crate::{
-    names::Instance,
-    pipeline::{Pipeline, Suggestions},
+    meant::{self, meant},
+    pipeline::Pipeline,
 };
 
 /// What was asked for, as patterns of stages' names; each sort is a union, and what lies in
@@ -120,32 +119,6 @@ impl Selection {
     }
 }
 
-/// A pattern of stages' names: `lora*`, or `lora[rank=8]` for those of a matrix where `rank` is 8, whatever
-/// other axes say.
-struct Wanted<'p> {
-    stage: GlobMatcher,
-    at: Vec<(&'p str, GlobMatcher)>,
-}
-
-impl<'p> Wanted<'p> {
-    fn parse(pattern: &'p str) -> Result<Self, globset::Error> {
-        let matcher = |text| Ok(Glob::new(text)?.compile_matcher());
-        let Some(instance) = Instance::parse(pattern) else {
-            return Ok(Self { stage: matcher(pattern)?, at: Vec::new() });
-        };
-        let at = instance.at.iter().map(|(axis, value)| Ok((*axis, matcher(value)?)));
-        Ok(Self { stage: matcher(instance.stage)?, at: at.collect::<Result<_, globset::Error>>()? })
-    }
-
-    fn names(&self, stage: &str) -> bool {
-        let Some(instance) = Instance::parse(stage) else { return false };
-        let is_at = |(axis, wanted): &(&str, GlobMatcher)| {
-            instance.value(axis).is_some_and(|value| wanted.is_match(value))
-        };
-        self.stage.is_match(instance.stage) && self.at.iter().all(is_at)
-    }
-}
-
 /// The stages that the names and patterns given with `option` mean; each must mean at least one.
 fn matching(
     pipeline: &Pipeline,
@@ -154,26 +127,20 @@ fn matching(
 ) -> Result<BTreeSet<String>, SelectionError> {
     let mut found = BTreeSet::new();
     for pattern in patterns {
-        // A name means itself, whatever its characters mean in a pattern.
-        if pipeline.stages.contains_key(pattern) {
-            found.insert(pattern.clone());
-            continue;
-        }
-        let wanted = Wanted::parse(pattern).map_err(|source| {
+        let names = pipeline.stages.keys().map(String::as_str);
+        let matched = meant(pattern, names.clone()).map_err(|source| {
             let pattern = pattern.clone();
             SelectionError::Malformed { option, pattern, source }
         })?;
-        let mut matched = pipeline.stages.keys().filter(|name| wanted.names(name)).peekable();
-        if matched.peek().is_none() {
-            let names = pipeline.stages.keys().map(String::as_str);
+        if matched.is_empty() {
             return Err(SelectionError::NoMatch {
                 option,
                 pattern: pattern.clone(),
                 file: pipeline.file.display().to_string(),
-                help: Suggestions::default().help(pattern, "its stages are", names),
+                help: meant::help(pattern, "its stages are", names),
             });
         }
-        found.extend(matched.cloned());
+        found.extend(matched.into_iter().map(str::to_owned));
     }
     Ok(found)
 }

@@ -10,6 +10,7 @@
 //! runs' folders follow from what they hold, so exporting a run again replaces it.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
     path::{Path, PathBuf},
@@ -22,6 +23,7 @@ use serde_json::{Value, json};
 use super::{Measured, Subject, written};
 use crate::{
     fingerprint::leaves,
+    names::Instance,
     runs::{RunInfo, State},
 };
 
@@ -153,11 +155,22 @@ fn tags(subject: &Subject) -> Vec<(String, String)> {
 }
 
 fn metric_name(it: &Measured<'_>) -> String {
-    format!("{}.{}{}", it.stage, it.metric, if it.ends_a_series { ".final" } else { "" })
+    format!("{}.{}{}", stage_name(it.stage), it.metric, if it.ends_a_series { ".final" } else { "" })
 }
 
 fn param_name(stage: &str, path: &str) -> String {
-    format!("{stage}.{path}")
+    format!("{}.{path}", stage_name(stage))
+}
+
+/// A stage of a matrix in characters that MLflow takes: `train[rank=4,lr=0.1]` is `train rank:4 lr:0.1`.
+fn stage_name(stage: &str) -> Cow<'_, str> {
+    match Instance::parse(stage) {
+        Some(Instance { stage, at }) if !at.is_empty() => {
+            let at = at.iter().map(|(axis, value)| format!(" {axis}:{value}"));
+            Cow::Owned(format!("{stage}{}", at.collect::<String>()))
+        }
+        _ => Cow::Borrowed(stage),
+    }
 }
 
 /// What a run's parameters and metrics are called.

@@ -1,14 +1,22 @@
 //! What stages measured step by step, the same metric of several runs in one chart.
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+    fmt::Write,
+};
 
 use maud::{Markup, html};
 
 use super::{
-    Subject, colour,
+    COLOURS, Subject, colour,
     plot::{Figure, Frame, Legend, data_table, smoothed, thinned},
 };
-use crate::units::{counted, measured};
+use crate::{
+    meant::{in_order, labels, part},
+    names::base,
+    units::{counted, measured},
+};
 
 /// Charts that are drawn.
 const MOST: usize = 60;
@@ -21,17 +29,21 @@ const NOISY: usize = 100;
 /// Rows of the table behind a chart.
 const ROWS: usize = 20;
 
+/// Curves that look different from each other: [`COLOURS`], each as a line, dotted and pale.
+pub const LOOKS: usize = 3 * COLOURS;
+
 /// One line of a chart.
 struct Curve<'a> {
     /// The runs that have it.
     runs: Vec<String>,
+    stage: &'a str,
     /// The metric without its stage.
     metric: &'a str,
     execution: &'a str,
     points: Vec<(u64, f64)>,
 }
 
-/// One chart for each metric of each stage; a `validation_…` joins the metric it validates.
+/// One chart for each metric of each stage of the file; a `validation_…` joins the metric it validates.
 pub(super) fn curves(subjects: &[Subject]) -> Markup {
     let charts = charts(subjects);
     let lines: usize = charts.iter().take(MOST).map(|(_, lines)| lines.len()).sum();
@@ -55,18 +67,21 @@ fn charts(subjects: &[Subject]) -> Charts<'_> {
     for subject in subjects {
         for series in &subject.series {
             let metric = series.metric.as_str();
-            let name = (series.stage.as_str(), metric.strip_prefix("validation_").unwrap_or(metric));
+            let name = (base(&series.stage), metric.strip_prefix("validation_").unwrap_or(metric));
             let at = charts.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
                 charts.push((name, Vec::new()));
                 charts.len() - 1
             });
             let lines = &mut charts[at].1;
             let run = subject.run.info.run.to_string();
-            let same = |line: &&mut Curve<'_>| line.execution == series.execution && line.metric == metric;
+            let same = |line: &&mut Curve<'_>| {
+                (line.execution, line.stage, line.metric) == (&series.execution, &series.stage, metric)
+            };
             match lines.iter_mut().find(same) {
                 Some(line) => line.runs.push(run),
                 None => lines.push(Curve {
                     runs: vec![run],
+                    stage: &series.stage,
                     metric,
                     execution: &series.execution,
                     points: series
@@ -79,6 +94,7 @@ fn charts(subjects: &[Subject]) -> Charts<'_> {
         }
     }
     charts.retain(|(_, lines)| lines.iter().any(|line| !line.points.is_empty()));
+    charts.iter_mut().for_each(|(_, lines)| lines.sort_by(|a, b| in_order(a.stage, b.stage)));
     // What is trained for comes first, in each stage.
     let rank = |metric: &str| match metric {
         "loss" => 0,
@@ -94,7 +110,8 @@ fn charts(subjects: &[Subject]) -> Charts<'_> {
     charts
 }
 
-/// The chart of `metric` of `stage` as an SVG file of its own; nothing if it has no values at steps.
+/// The chart of `metric` of `stage`, by the file's name, as an SVG file of its own; nothing if it has no
+/// values at steps.
 pub fn curve_svg(subject: &Subject, stage: &str, metric: &str) -> Option<String> {
     let wanted = (stage, metric.strip_prefix("validation_").unwrap_or(metric));
     let charts = charts(std::slice::from_ref(subject));
@@ -102,7 +119,13 @@ pub fn curve_svg(subject: &Subject, stage: &str, metric: &str) -> Option<String>
     Some(chart("curve", stage, metric, lines, false, FINEST).svg().into_string())
 }
 
-fn chart(id: &str, stage: &str, metric: &str, lines: &[Curve<'_>], several: bool, finest: usize) -> Figure {
+fn chart(id: &str, stage: &str, metric: &str, lines: &[Curve<'_>], of_runs: bool, finest: usize) -> Figure {
+    let mut stages: Vec<&str> = lines.iter().map(|line| line.stage).collect();
+    stages.dedup();
+    let stage = if base(stages[0]) == stages[0] { stage.to_owned() } else { part(&stages) };
+    let parts: HashMap<&str, Cow<'_, str>> = stages.iter().copied().zip(labels(&stages)).collect();
+    let is_matrix = stages.len() > 1;
+    let several = of_runs || is_matrix;
     let ends = |values: &mut dyn Iterator<Item = f64>| {
         values
             .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)))
@@ -110,11 +133,12 @@ fn chart(id: &str, stage: &str, metric: &str, lines: &[Curve<'_>], several: bool
     let points = || lines.iter().flat_map(|line| &line.points);
     let steps = ends(&mut points().map(|point| point.0 as f64));
     let frame = Frame::new(steps, ends(&mut points().map(|point| point.1)));
-    let executions: Vec<&str> = lines.iter().map(|line| line.execution).collect();
+    let executions: Vec<_> = lines.iter().map(|line| (line.stage, line.execution)).collect();
     let class = |at: usize, line: &Curve<'_>| {
         // A validation has the colour of its run, dashed; within one run it has its own.
         let number = if several {
-            let first = executions.iter().position(|execution| *execution == line.execution).unwrap_or(at);
+            let own = (line.stage, line.execution);
+            let first = executions.iter().position(|execution| *execution == own).unwrap_or(at);
             executions[..first]
                 .iter()
                 .enumerate()
@@ -124,12 +148,15 @@ fn chart(id: &str, stage: &str, metric: &str, lines: &[Curve<'_>], several: bool
             at
         };
         let dashed = if line.metric == metric { "" } else { " dashed" };
-        format!("{}{dashed}", colour(number))
+        let round = ["", " dotted", " pale"][number / COLOURS % 3];
+        format!("{}{round}{dashed}", colour(number))
     };
-    let label = |line: &Curve<'_>| match (several, line.metric == metric) {
-        (false, _) => line.metric.to_owned(),
-        (true, true) => line.runs.join(", "),
-        (true, false) => format!("{}, {}", line.runs.join(", "), line.metric),
+    let label = |line: &Curve<'_>| {
+        let mut words: Vec<String> = Vec::new();
+        words.extend(is_matrix.then(|| parts[line.stage].to_string()));
+        words.extend(of_runs.then(|| line.runs.join(", ")));
+        words.extend((!several || line.metric != metric).then(|| line.metric.to_owned()));
+        words.join(", ")
     };
     let labels: Vec<String> = lines.iter().map(label).collect();
     let drawing = html! {
@@ -158,7 +185,12 @@ fn chart(id: &str, stage: &str, metric: &str, lines: &[Curve<'_>], several: bool
     }
     let legend = if lines.len() > 1 {
         let entry = |(at, line)| Legend { class: class(at, line), label: labels[at].clone() };
-        lines.iter().enumerate().map(entry).collect()
+        let mut legend: Vec<Legend> = lines.iter().enumerate().take(LOOKS).map(entry).collect();
+        if lines.len() > LOOKS {
+            let label = format!("and {} more, which look alike", lines.len() - LOOKS);
+            legend.push(Legend { class: String::new(), label });
+        }
+        legend
     } else {
         Vec::new()
     };

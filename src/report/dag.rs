@@ -10,7 +10,7 @@ use super::{
     plot::px,
 };
 use crate::{
-    names::split_stage,
+    names::{base, split_stage},
     record::Outcome,
     runs::{LoadedRun, LoadedStage},
     units::{counted, duration, shortened},
@@ -19,7 +19,9 @@ use crate::{
 /// More stages than this make no picture that anyone could read.
 const MOST: usize = 150;
 /// Characters of a name that a box has room for.
-const NAME: usize = 22;
+const NAME: usize = 23;
+/// Characters of what is below it.
+const STATE: usize = 26;
 
 /// The graph of `run`; `id` is unique in the page.
 pub(super) fn dag(id: &str, run: &LoadedRun) -> Markup {
@@ -45,12 +47,22 @@ pub(super) fn dag(id: &str, run: &LoadedRun) -> Markup {
                     g.node.(stage.outcome.word()) transform={ "translate(" (px(*x)) " " (px(*y)) ")" } {
                         title { (stage.stage) ", kind " (stage.kind) ": " (state(stage)) }
                         rect width=(BOX.0) height=(BOX.1) rx="6" {}
-                        text x="10" y="18" { (shortened(&stage.stage, NAME)) }
-                        text.state x="10" y="33" { (state(stage)) }
+                        @let (name, about) = words(stage);
+                        text x="10" y="18" { (shortened(&name, NAME)) }
+                        text.state x="10" y="33" { (about) }
                     }
                 }
             }
         }
+    }
+}
+
+/// The two lines in the box of `stage`: of a matrix the first is what tells it from others.
+fn words(stage: &LoadedStage) -> (String, String) {
+    let name = &stage.stage;
+    match name.strip_prefix(base(name)).and_then(|at| at.strip_prefix('[')?.strip_suffix(']')) {
+        Some(at) => (at.to_owned(), shortened(&format!("{}: {}", base(name), state(stage)), STATE)),
+        None => (name.clone(), state(stage)),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is known of runs in words and numbers: who made them, from what, and what came out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use maud::{Markup, html};
 use pipe_stages::contract::Better;
@@ -9,7 +9,9 @@ use serde_json::Value;
 use super::{Subject, dag::state};
 use crate::{
     contrast,
+    meant::join,
     metrics::{arrow, better, is_detail},
+    names::{base, split_stage},
     reasons,
     runs::{
         LoadedRun, RunInfo,
@@ -234,7 +236,31 @@ pub(super) fn parameters(subjects: &[Subject]) -> Markup {
         |params: &BTreeMap<String, String>, name| params.get(name).cloned().unwrap_or_else(|| "–".into());
     let rows =
         names.iter().map(|name| (name.clone(), flat.iter().map(|params| value(params, name)).collect()));
-    by_run("Parameters", subjects, rows.collect())
+    by_run("Parameters", subjects, of_matrices(rows.collect()))
+}
+
+/// `rows` by names of parameters; what all stages of a matrix have alike is one row of the file's stage.
+fn of_matrices(rows: Vec<(String, Vec<String>)>) -> Vec<(String, Vec<String>)> {
+    let of_file = |name: &str| {
+        let (stage, path) = split_stage(name);
+        join(base(stage), path).into_owned()
+    };
+    let mut alike: HashMap<String, bool> = HashMap::new();
+    let mut first: HashMap<String, &Vec<String>> = HashMap::new();
+    for (name, values) in &rows {
+        let is_alike = *first.entry(of_file(name)).or_insert(values) == values;
+        *alike.entry(of_file(name)).or_insert(true) &= is_alike;
+    }
+    let mut seen = BTreeSet::new();
+    let row = |(name, values): &(String, Vec<String>)| {
+        let whole = of_file(name);
+        if alike[&whole] {
+            seen.insert(whole.clone()).then(|| (whole, values.clone()))
+        } else {
+            Some((name.clone(), values.clone()))
+        }
+    };
+    rows.iter().filter_map(row).collect()
 }
 
 fn written(value: &Value) -> String {

@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-pub use curves::curve_svg;
+pub use curves::{LOOKS, curve_svg};
 pub use subject::Subject;
 
 /// The page's style.
@@ -127,7 +127,10 @@ pub fn wanted_texts(subjects: &[Subject]) -> BTreeSet<String> {
     results::shown_ids(&judged).map(ToOwned::to_owned).collect()
 }
 
-/// The class of the colour with this number; they come round again after eight.
+/// How many colours there are.
+const COLOURS: usize = 8;
+
+/// The class of the colour with this number; they come round again.
 fn colour(number: usize) -> String {
-    format!("c{}", number % 8)
+    format!("c{}", number % COLOURS)
 }

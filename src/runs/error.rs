@@ -164,6 +164,19 @@ pub enum RunsError {
         #[help]
         help: String,
     },
+    /// The name means several things of the run, where one is wanted.
+    #[error("{count} are meant by `{name}` in {run}")]
+    Several {
+        /// The run.
+        run: RunId,
+        /// As the person wrote it.
+        name: String,
+        /// How many, of what.
+        count: String,
+        /// Which there are, and how one is named.
+        #[help]
+        help: String,
+    },
     /// The stage has no result in the run.
     #[error("stage `{stage}` has no result in {run}, where it {} {outcome}", if *outcome == "failed" { "has" } else { "was" })]
     NoResult {

@@ -131,7 +131,7 @@ impl<'a> Reader<'a> {
         let length = match first {
             '(' | ')' => 1,
             '"' | '\'' => rest[1..].find(first).map_or(rest.len(), |end| end + 2),
-            _ => rest.find(|c: char| c.is_whitespace() || "()=!<>~\"'".contains(c)).unwrap_or(rest.len()),
+            _ => word(rest),
         };
         Some(&rest[..length.max(first.len_utf8())])
     }
@@ -262,6 +262,21 @@ fn time(text: &str) -> Option<String> {
     let whole = format!("{text}{}", REST.get(text.len()..)?);
     let has_offset = text.get(10..).is_some_and(|clock| clock.contains(['+', '-']));
     (is_whole && !has_offset && whole.parse::<DateTime>().is_ok()).then_some(text)
+}
+
+/// The length of the column or value that `rest` begins with: what is in the brackets of a stage's name, such
+/// as `train[rank=4,lr=0.1].loss`, belongs to it.
+fn word(rest: &str) -> usize {
+    let mut is_open = false;
+    let end = |c: char| {
+        match c {
+            '[' => is_open = true,
+            ']' => is_open = false,
+            _ => {}
+        }
+        c.is_whitespace() || "()!<>~\"'".contains(c) || (c == '=' && !is_open)
+    };
+    rest.find(end).unwrap_or(rest.len())
 }
 
 /// Whether it can be a column or a value, rather than an operator, a bracket or a broken text.

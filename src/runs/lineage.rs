@@ -15,8 +15,11 @@ use serde_json::Value;
 use super::{LoadedRun, LoadedStage, Origin, RunInfo, RunsDb, RunsError, methods::input_digests};
 use crate::{
     digest::{ActionKey, Digest},
-    names::{RunId, split_stage},
+    meant,
+    names::{RunId, base, split_stage},
+    quoted::quoted,
     record::{Artifact, Outcome},
+    units::counted,
 };
 
 /// Shortest beginning of a digest that is taken for one.
@@ -134,18 +137,63 @@ impl Lineage {
 
 impl RunsDb {
     /// What `name` means in `run`: `stage.metric`, `stage.output`, a stage, or the beginning of an
-    /// output's digest.
+    /// output's digest; an error if it means several.
     pub fn asked(&self, run: &LoadedRun, name: &str) -> Result<Asked, RunsError> {
+        let (mut all, _) = self.asked_all(run, name)?;
+        if all.len() == 1 {
+            return Ok(all.remove(0));
+        }
+        let stages: Vec<&str> = all.iter().map(|asked| asked.stage.as_str()).collect();
+        let first = meant::join(stages[0], split_stage(name).1);
+        let help = format!("name one, such as `{first}`: {}", meant::which(&stages));
+        let (run, name) = (run.info.run, name.to_owned());
+        Err(RunsError::Several { run, name, count: counted(stages.len(), "stage"), help })
+    }
+
+    /// Everything that `name` means in `run`, at least one: of a matrix the same of each stage. And the stages
+    /// that are meant as well, but have no result.
+    pub fn asked_all(&self, run: &LoadedRun, name: &str) -> Result<(Vec<Asked>, Vec<String>), RunsError> {
+        let mut names: Vec<&str> = run.stages.iter().map(|stage| stage.stage.as_str()).collect();
+        names.sort_by(|a, b| meant::in_order(a, b));
+        let (mut found, mut without) = (Vec::new(), Vec::new());
+        let mut refused = None;
+        for path in meant::paths(name, names) {
+            match self.resolved_name(run, &path) {
+                Ok(asked) => found.push(asked),
+                Err(err) => {
+                    if let RunsError::NoResult { stage, .. } = &err {
+                        without.push(stage.clone());
+                    }
+                    refused.get_or_insert((path, err));
+                }
+            }
+        }
+        match refused {
+            // No stage of a matrix has it: said in the words of who asked.
+            Some((path, RunsError::NoLineage { .. })) if found.is_empty() && path != name => {
+                Err(RunsError::NoLineage {
+                    run: run.info.run,
+                    name: name.into(),
+                    help: names_like(run, name),
+                })
+            }
+            Some((_, err)) if found.is_empty() => Err(err),
+            _ => Ok((found, without)),
+        }
+    }
+
+    /// What `name` means, whose stage is called as in `run`.
+    fn resolved_name(&self, run: &LoadedRun, name: &str) -> Result<Asked, RunsError> {
         let (stage, part) = split_stage(name);
         let unknown = |help: String| RunsError::NoLineage { run: run.info.run, name: name.into(), help };
         let Some(known) = run.stages.iter().find(|known| known.stage == stage) else {
-            return by_digest(run, name).unwrap_or_else(|| Err(unknown(names(run, name))));
+            return by_digest(run, name).unwrap_or_else(|| Err(unknown(names_like(run, name))));
         };
         let Some(made) = &known.execution else {
             let run = run.info.run;
             let help = match known.outcome {
                 Outcome::Failed | Outcome::Interrupted => {
-                    format!("`pipe logs {run} {stage}` shows what it said")
+                    format!("`pipe logs {run} {}` shows what it said", quoted(stage))
                 }
                 _ => format!("`pipe show {run}` says why it was not run"),
             };
@@ -168,7 +216,7 @@ impl RunsDb {
                     {
                         What::Metric(part.into(), None)
                     }
-                    None => return Err(unknown(names(run, name))),
+                    None => return Err(unknown(names_like(run, name))),
                 }
             }
         };
@@ -322,13 +370,26 @@ fn by_digest(run: &LoadedRun, text: &str) -> Option<Result<Asked, RunsError>> {
 }
 
 /// What may have been meant by `wanted`.
-fn names(run: &LoadedRun, wanted: &str) -> String {
-    let made = run.stages.iter().filter_map(|stage| Some((stage, stage.execution.as_ref()?)));
-    let parts = made.flat_map(|(stage, made)| {
-        let ports = made.outputs.iter().map(|output| &output.port);
-        ports.chain(made.metrics.keys()).map(|part| format!("{}.{part}", stage.stage))
+fn names_like(run: &LoadedRun, wanted: &str) -> String {
+    let stage = split_stage(wanted).0;
+    let stages = run.stages.iter().map(|stage| stage.stage.as_str());
+    if stage.contains('[')
+        && meant::meant(stage, stages.clone()).is_ok_and(|meant| meant.is_empty())
+        && let Some(help) = meant::help(stage, "its stages are", stages)
+    {
+        return help;
+    }
+    // All stages of a matrix have the same outputs: they are named as they were asked for, or as in the file.
+    let made = run.stages.iter().filter_map(|known| {
+        let name = if base(&known.stage) == base(stage) { stage } else { base(&known.stage) };
+        Some((name, known.execution.as_ref()?))
     });
-    let all: Vec<String> = run.stages.iter().map(|stage| stage.stage.clone()).chain(parts).collect();
+    let parts = made.flat_map(|(name, made)| {
+        let ports = made.outputs.iter().map(|output| &output.port);
+        ports.chain(made.metrics.keys()).map(move |part| format!("{name}.{part}"))
+    });
+    let whole = run.stages.iter().map(|stage| base(&stage.stage).to_owned());
+    let all: BTreeSet<String> = whole.chain(parts).collect();
     match nearest(wanted, all.iter().map(String::as_str)) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!(

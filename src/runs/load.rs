@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use pipe_stages::nearest;
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -11,6 +10,7 @@ use serde_json::{Map, Value};
 use super::{RunInfo, RunsDb, RunsError, State, packed, read, words::outcome_from};
 use crate::{
     digest::ActionKey,
+    meant,
     names::RunId,
     record::{Artifact, Outcome, Reason},
 };
@@ -167,20 +167,19 @@ impl RunsDb {
 
     fn unknown_stage(&self, run: RunId, stage: &str) -> Result<RunsError, RunsError> {
         let names = self.stage_names(run)?;
-        let help = match nearest(stage, names.iter().map(String::as_str)) {
-            Some(name) => format!("did you mean `{name}`?"),
-            None => stages_in_words(run, &names),
-        };
+        let known = names.iter().map(String::as_str);
+        let help = meant::help(stage, "it has", known).unwrap_or_else(|| stages_in_words(run, &names));
         Ok(RunsError::UnknownStage { run, stage: stage.into(), help })
     }
 }
 
 /// The `names` of the stages of `run` in a few words.
 pub fn stages_in_words(run: RunId, names: &[String]) -> String {
-    match names {
+    let stages = meant::of_file(names.iter().map(String::as_str));
+    match stages.as_slice() {
         [] => format!("{run} recorded no stage"),
-        names if names.len() > 20 => format!("`pipe show {run}` lists its {} stages", names.len()),
-        names => format!("it has {}", names.join(", ")),
+        stages if stages.len() > 20 => format!("`pipe show {run}` lists its {} stages", stages.len()),
+        stages => format!("it has {}", stages.join(", ")),
     }
 }
 

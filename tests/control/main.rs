@@ -6,6 +6,7 @@ mod lab;
 mod attempts;
 mod failing;
 mod logs;
+mod matrix;
 mod projects;
 mod repeats;
 mod stopping;

@@ -4,6 +4,7 @@
 mod lab;
 
 mod get;
+mod matrix;
 mod mlflow;
 mod plot;
 mod rows;

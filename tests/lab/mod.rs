@@ -37,6 +37,23 @@ stages:
   eval: { kind: evaluate, in: { zero_shot: zero_shot, fine_tuned: fine_tuned, lora: lora_tuned } }
 ";
 
+/// A stage for each of four combinations of values, and one that takes from all of a rank.
+pub const SWEEP: &str = r#"name: sweep
+stages:
+  data: { kind: shell, with: { command: 'echo 1 > {out.x}', outputs: [x] } }
+  train:
+    kind: shell
+    matrix: { rank: [4, 16], lr: [1e-3, 0.01] }
+    in: { x: data }
+    with:
+      command: 'echo rank {params.rank}; echo {params.rank} {params.lr} > {out.model};
+        printf "step,loss\n1,4\n2,%s\n" {params.rank} > {metrics}'
+      params: { rank: "${matrix.rank}", lr: "${matrix.lr}" }
+      outputs: [model]
+      metrics: loss.csv
+  both: { kind: shell, in: { m: { gather: train, over: lr } }, with: { command: 'echo ends > {out.y}', outputs: [y] } }
+"#;
+
 /// A project folder with `pipelines/p.yaml`.
 pub struct Lab {
     folder: TempDir,

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     digest, git,
-    lab::{EXPERIMENT, Lab},
+    lab::{EXPERIMENT, Lab, SWEEP},
     words,
 };
 
@@ -186,4 +186,27 @@ fn a_stage_that_leaves_its_input_as_it_was_does_not_hide_what_is_before_it() {
     let edges: Vec<(&str, &str)> = dot.lines().filter_map(|line| line.split_once(" -> ")).collect();
     assert_eq!(edges.len(), 3, "{dot}");
     assert!(edges.iter().all(|(from, to)| !to.starts_with(from.trim())), "{dot}");
+}
+
+#[test]
+fn of_a_matrix_one_stage_is_to_be_named() {
+    let lab = Lab::new(SWEEP);
+    lab.run(&[]).success();
+    let refused = |of: &str| lab.pipe(&["lineage", "@last", of]).ends_with_code(2).stderr;
+    insta::assert_snapshot!(refused("train.loss"), @"
+    x 4 stages are meant by `train.loss` in run_1
+    help: name one, such as `train[rank=4,lr=0.001].loss`: `train[rank=4,lr=0.001]`,
+          `train[rank=4,lr=0.01]`, `train[rank=16,lr=0.001]`, `train[rank=16,lr=0.01]`
+    ");
+    insta::assert_snapshot!(refused("train.los"), @"
+    x run_1 has no metric, output or stage `train.los`
+    help: did you mean `train.loss`?
+    ");
+    insta::assert_snapshot!(refused("train[rank=5].loss"), @"
+    x run_1 has no metric, output or stage `train[rank=5].loss`
+    help: `train` has rank 4, 16; lr 0.001, 0.01
+    ");
+    let lineage = json(&lab, &["@last", "both[rank=16]"]);
+    assert_eq!(step(&lineage, "train[rank=16,lr=0.01]")["outputs"][0]["port"], "model");
+    assert_eq!(lineage["steps"].as_array().unwrap().len(), 4);
 }

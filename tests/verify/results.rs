@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use crate::lab::{EXPERIMENT, Lab, Said, send, wait_until};
+use crate::lab::{EXPERIMENT, Lab, SWEEP, Said, send, wait_until};
 
 /// The line of `stage` with what is said below it.
 #[track_caller]
@@ -185,4 +185,16 @@ fn a_stage_that_changes_its_input_is_found_and_leaves_no_damage() {
     assert!(lab.files("cache/v1/objects").iter().all(|file| std::fs::read(file).unwrap() == b"good\n"));
     let said = lab.pipe(&["reproduce", "run_1", "--force"]).ends_with_code(1);
     assert!(said.stderr.contains("input `x` (`data.o`) was changed in the cache"), "{}", said.stderr);
+}
+
+#[test]
+fn a_stage_of_the_file_means_all_of_its_matrix() {
+    let lab = Lab::new(SWEEP);
+    lab.run(&[]).success();
+    let checked = |stage: &str| lab.pipe(&["verify", "@last", stage]).success().stdout.lines().count();
+    assert_eq!((checked("train"), checked("train[rank=4]"), checked("both[rank=4]")), (4, 2, 1));
+    insta::assert_snapshot!(lab.pipe(&["verify", "@last", "train[rank=5]"]).ends_with_code(2).stderr, @"
+    x run_1 has no stage `train[rank=5]`
+    help: `train` has rank 4, 16; lr 0.001, 0.01
+    ");
 }

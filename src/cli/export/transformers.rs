@@ -1,7 +1,7 @@
 //! `pipe export --to transformers`: what stages trained, as folders that Python loads.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{self, Path},
 };
@@ -18,9 +18,14 @@ use pipe_stages::{
 use super::{cannot_write, replace};
 use crate::{
     cache::Cache,
-    cli::{Failure, Globals, execute::join, get::whole},
+    cli::{
+        Failure, Globals,
+        execute::join,
+        get::{folder_of_stage, whole},
+    },
     digest::Digest,
     export::{Subject, Trained, trained},
+    meant::{meant, of_file},
     names::RunId,
     runs::LoadedRun,
 };
@@ -38,7 +43,7 @@ pub(super) fn transformers(
     for subject in subjects {
         let run = subject.run.info.run;
         for model in chosen(&subject.run, stages)? {
-            let folder = out.join(run.to_string()).join(model.stage);
+            let folder = out.join(run.to_string()).join(folder_of_stage(model.stage));
             let what = write(&cache, run, &model, &folder)?;
             globals.say(format_args!("wrote {}: {what}", folder.display()));
         }
@@ -54,13 +59,17 @@ fn chosen<'a>(run: &'a LoadedRun, stages: &[String]) -> Result<Vec<Trained<'a>>,
         return Err(Failure::input(format!("{id} has no trained model"))
             .help("stages of the kinds `fine_tune` and `lora` give one"));
     }
-    if let Some(name) = stages.iter().find(|name| all.iter().all(|model| model.stage != **name)) {
-        let names: Vec<_> = all.iter().map(|model| model.stage).collect();
-        return Err(Failure::input(format!("no stage `{name}` of {id} trained a model"))
-            .help(format!("it has those of {}", names.join(", "))));
+    let names = || all.iter().map(|model| model.stage);
+    let mut chosen: BTreeSet<&str> = BTreeSet::new();
+    for name in stages {
+        let stages = meant(name, names().collect::<Vec<_>>()).unwrap_or_default();
+        if stages.is_empty() {
+            return Err(Failure::input(format!("no stage `{name}` of {id} trained a model"))
+                .help(format!("it has those of {}", of_file(names()).join(", "))));
+        }
+        chosen.extend(stages);
     }
-    let is_chosen = |model: &Trained<'_>| stages.is_empty() || stages.iter().any(|name| name == model.stage);
-    Ok(all.into_iter().filter(is_chosen).collect())
+    Ok(all.into_iter().filter(|model| stages.is_empty() || chosen.contains(model.stage)).collect())
 }
 
 /// Writes one model in place of what is at `folder`, and says what it is.

@@ -12,11 +12,13 @@ use crate::{
         lines::name_width,
     },
     record::Outcome,
-    units::size,
+    units::{shortened, size},
 };
 
 /// Narrowest and widest bar.
 const BAR: (usize, usize) = (8, 24);
+/// Columns that a name may have on any terminal.
+const NAME: usize = 24;
 /// Spaces between columns.
 const GAP: usize = 2;
 /// How many stages a waiting stage is said to wait for by name.
@@ -50,7 +52,8 @@ pub fn render(state: &State, width: usize, height: usize, now: Duration) -> Vec<
     let width = width.saturating_sub(1);
     let Some(room) = height.checked_sub(2) else { return Vec::new() };
     let names: Vec<String> = state.stages.keys().cloned().collect();
-    let name_width = name_width(&names);
+    // A long name leaves room for what is said of the stage.
+    let name_width = name_width(&names).min((width / 2).max(NAME));
     let mut lines = running(state, name_width, width, now);
     if let Some((stage, inputs, since)) = &state.looking {
         let elapsed = clock(now.saturating_sub(*since));
@@ -71,8 +74,9 @@ pub fn render(state: &State, width: usize, height: usize, now: Duration) -> Vec<
 }
 
 fn head(verb: &str, style: Style, stage: &str, name_width: usize) -> Line {
-    let padding = " ".repeat(name_width.saturating_sub(stage.width()));
-    Line::new(verb, style).say(format!("{stage}{padding}  "))
+    let name = if stage.width() > name_width { shortened(stage, name_width) } else { stage.to_owned() };
+    let padding = " ".repeat(name_width.saturating_sub(name.width()));
+    Line::new(verb, style).say(format!("{name}{padding}  "))
 }
 
 /// A line for each stage that runs, in columns.
@@ -320,6 +324,24 @@ mod tests {
                waiting eval     for reviews
                  run_3 0:04  2 waiting
         ");
+    }
+
+    #[test]
+    fn a_long_name_leaves_room_for_what_is_said_of_the_stage() {
+        let long = "train[rank=16,learning_rate=0.00001,seed=2]";
+        let mut state = State::of(&[
+            (long, stage(&[], 0.5, Some(60.0))),
+            ("train[rank=4,lr=0.1]", stage(&[], 0.5, None)),
+        ]);
+        state.start(long, 0.0);
+        state.start("train[rank=4,lr=0.1]", 0.0);
+        state.report(long, 1.0, loss(0.512_34));
+        let told = drawn(&state, 80, 24, 22.4);
+        let lines: Vec<&str> = told.lines().collect();
+        assert!(lines[0].contains("loss 0.5123") && lines[0].contains('…'), "{told}");
+        assert!(lines.iter().all(|line| line.chars().count() < 80), "{told}");
+        let column = |line: &str| line.trim_end().chars().count();
+        assert_eq!(column(lines[0]), column(lines[1]), "{told}");
     }
 
     #[test]
