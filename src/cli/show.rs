@@ -175,7 +175,7 @@ fn failure(globals: &Globals, run: &RunInfo, stage: &LoadedStage) -> String {
         write!(error, " (exit code {code})").expect("a text grows");
     }
     lines.for_each(|line| write!(error, "\n{line}").expect("a text grows"));
-    let logs = globals.rooted(&format!("`pipe logs {} {}`", run.run, stage.stage));
+    let logs = globals.rooted(&format!("`pipe logs {} {}`", run.run, quoted(&stage.stage)));
     format!("\n{} `{}`: {error}\n  {logs} shows what it said\n", styled(BAD, "failed"), stage.stage)
 }
 

@@ -7,6 +7,7 @@ use indexmap::IndexMap;
 use super::{
     super::{document::Node, variables::Scopes},
     Axis, Plan, Taken, stages,
+    taken::Gathers,
 };
 use crate::names::Instance;
 
@@ -100,12 +101,13 @@ impl Plan {
                     over.remove(&axis);
                 }
             }
-            let Some(wanted) = &taken.gathers else {
-                all.insert(port, Node::Text(taken.from(&self.instance(&taken.stage, &fixed))));
-                continue;
-            };
-            if let Some(wanted) = wanted {
-                over.retain(|axis| wanted.contains(&self.axes[*axis].name));
+            match &taken.gathers {
+                Gathers::Not => {
+                    all.insert(port, Node::Text(taken.from(&self.instance(&taken.stage, &fixed))));
+                    continue;
+                }
+                Gathers::OverAll => {}
+                Gathers::Over(wanted) => over.retain(|axis| wanted.contains(&self.axes[*axis].name)),
             }
             // What is gathered over is not fixed, though the stage itself may have such an axis.
             fixed.retain(|axis, _| !over.contains(axis));

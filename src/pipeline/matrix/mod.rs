@@ -26,7 +26,7 @@ use super::{
     suggest::Suggestions,
 };
 use axes::Axis;
-use taken::Taken;
+use taken::{Gathers, Taken};
 
 /// The most instances that one stage can have.
 const MOST_INSTANCES: usize = 10_000;
@@ -84,10 +84,7 @@ pub(super) fn plan(document: &Node, suggestions: &Suggestions) -> Result<Plan, V
         return Err(planning.findings);
     }
     let wires = planning.wires();
-    let graph = match inputs::graph(&wires) {
-        Ok(graph) => graph,
-        Err(cycles) => return Err(cycles),
-    };
+    let graph = inputs::graph(&wires)?;
     let mut of_stage = HashMap::new();
     for name in graph.order() {
         let axes = planning.axes_of(name, &of_stage);
@@ -178,21 +175,21 @@ impl<'d> Planning<'d> {
             left.remove(&at);
         }
         match &taken.gathers {
-            None => left,
-            Some(_) if left.is_empty() && !names.is_empty() => {
+            Gathers::Not => left,
+            _ if left.is_empty() && !names.is_empty() => {
                 let message =
                     format!("every axis of stage `{}` is chosen, so nothing is left to gather", taken.stage);
                 self.report("nothing_to_gather", message, spot(), "take it without `gather`".to_owned());
                 left
             }
-            Some(_) if left.is_empty() => {
+            _ if left.is_empty() => {
                 let message = format!("stage `{}` has no matrix to gather", taken.stage);
                 let help = format!("write `{port}: {}` to take its output", taken.stage);
                 self.report(UNKNOWN_AXIS, message, spot(), help);
                 left
             }
-            Some(None) => Axes::new(),
-            Some(Some(over)) => {
+            Gathers::OverAll => Axes::new(),
+            Gathers::Over(over) => {
                 for axis in over {
                     match left.iter().copied().find(|at| self.axes[*at].name == *axis) {
                         Some(at) => drop(left.remove(&at)),

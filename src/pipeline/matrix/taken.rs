@@ -9,14 +9,23 @@ use crate::names::{Instance, split_stage};
 /// Fields of an input that gathers.
 const GATHER_FIELDS: [&str; 2] = ["gather", "over"];
 
+/// Whether all of a matrix are taken at once.
+pub(super) enum Gathers {
+    /// One is taken by each instance.
+    Not,
+    /// Over all axes that are not chosen.
+    OverAll,
+    /// Over these axes.
+    Over(Vec<String>),
+}
+
 /// An input that is taken from another stage, as the file has it.
 pub(super) struct Taken {
     pub stage: String,
     /// The axes of that stage whose value is written, as `lora[rank=8]` does.
     pub chosen: Vec<(String, String)>,
     output: Option<String>,
-    /// Whether all of a matrix are taken at once, and over which axes; over all if none is named.
-    pub gathers: Option<Option<Vec<String>>>,
+    pub gathers: Gathers,
 }
 
 impl Taken {
@@ -24,10 +33,13 @@ impl Taken {
     /// matrix tells.
     pub fn read(node: &Node) -> Option<Self> {
         let (text, gathers) = match node {
-            Node::Text(text) => (text.as_str(), None),
+            Node::Text(text) => (text.as_str(), Gathers::Not),
             Node::Map(map) if map.keys().all(|field| GATHER_FIELDS.contains(&field.as_str())) => {
-                let over = map.get("over").map(|node| over(node).ok_or(())).transpose().ok()?;
-                (map.get("gather")?.as_text()?, Some(over))
+                let gathers = match map.get("over") {
+                    None => Gathers::OverAll,
+                    Some(node) => Gathers::Over(over(node)?),
+                };
+                (map.get("gather")?.as_text()?, gathers)
             }
             _ => return None,
         };
