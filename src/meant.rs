@@ -8,7 +8,10 @@ use std::{borrow::Cow, cmp::Ordering};
 
 use globset::{Glob, GlobMatcher};
 use indexmap::{IndexMap, IndexSet};
-use pipe_stages::nearest;
+use pipe_stages::{
+    contract::{AxisValue, InputName},
+    nearest,
+};
 
 use crate::{
     names::{Instance, base, split_stage},
@@ -39,7 +42,8 @@ impl<'p> Wanted<'p> {
     fn names(&self, stage: &str) -> bool {
         let Some(instance) = Instance::parse(stage) else { return false };
         let is_at = |(axis, wanted, pattern): &(&str, &str, GlobMatcher)| {
-            let is_meant = |value| pattern.is_match(value) || compared(value, wanted) == Ordering::Equal;
+            let is_meant =
+                |value| pattern.is_match(value) || AxisValue::of(value).is_same(&AxisValue::of(wanted));
             instance.value(axis).is_some_and(is_meant)
         };
         self.stage.is_match(instance.stage) && self.at.iter().all(is_at)
@@ -121,7 +125,7 @@ fn axes<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
         });
     }
     let words = axes.into_iter().map(|(axis, mut values)| {
-        values.sort_by(|a, b| compared(a, b));
+        values.sort_by_key(|value| AxisValue::of(value));
         let more = if values.len() > TOLD { ", …" } else { "" };
         format!("{axis} {}{more}", values.into_iter().take(TOLD).collect::<Vec<_>>().join(", "))
     });
@@ -151,16 +155,8 @@ pub fn of_file<'n>(names: impl IntoIterator<Item = &'n str>) -> Vec<String> {
 
 /// The order of instances: by the file's name, then by the values of their axes, numbers as numbers.
 pub fn in_order(a: &str, b: &str) -> Ordering {
-    let (Some(left), Some(right)) = (Instance::parse(a), Instance::parse(b)) else { return a.cmp(b) };
-    let values = left.at.iter().zip(&right.at).map(|(left, right)| compared(left.1, right.1));
-    left.stage.cmp(right.stage).then(values.fold(Ordering::Equal, Ordering::then)).then_with(|| a.cmp(b))
-}
-
-fn compared(a: &str, b: &str) -> Ordering {
-    match (a.parse::<f64>(), b.parse::<f64>()) {
-        (Ok(left), Ok(right)) => left.total_cmp(&right),
-        _ => a.cmp(b),
-    }
+    // Inputs that are gathered are called as instances are.
+    InputName::of(a).cmp(&InputName::of(b))
 }
 
 /// Short names of `stages` that tell them apart: of instances of one stage the axes on which they

@@ -52,6 +52,7 @@ Examples:
   pipe get @last eval.tables                    one to look at
   pipe get run_12 train.model -o model.pt
   pipe get run_12 train eval --into results     results/train/model, results/eval/tables, …
+  pipe get run_12 'train[rank=4]' --into best   a part of a matrix
   python3 plot.py \"$(pipe get @last train.model --path)\"")]
 pub(super) struct Get {
     /// `run_12`, `12`, `@last`, `@last~1` or a tag

@@ -29,6 +29,7 @@ use crate::{
 Examples:
   pipe lineage @last eval.lora.accuracy
   pipe lineage run_12 lora.model                  an output
+  pipe lineage run_12 'lora[rank=8].model'        of a matrix
   pipe lineage run_12 3fa9c0d1                    the output whose hash begins so
   pipe lineage @last eval --dot | dot -Tsvg > lineage.svg
   pipe lineage @last eval --json | jq '.steps[].computed_by'")]

@@ -31,7 +31,7 @@ pub(super) struct Logs {
     /// `run_12`, `12`, `@last`, `@last~1` or a tag
     #[arg(default_value = "@last")]
     run: String,
-    /// The stage
+    /// The stage; one of a matrix is `train[rank=4,seed=1]`, or as much of that as tells it from the others
     stage: Option<String>,
     /// Print only the last N lines
     #[arg(long, value_name = "N")]

@@ -49,7 +49,8 @@ const LISTED: usize = 24;
 #[command(after_help = "\
 Examples:
   pipe plot @last lora.loss
-  pipe plot @last lora.loss --out loss.svg")]
+  pipe plot @last lora.loss --out loss.svg
+  pipe plot @last 'lora[rank=8].loss'        one of a matrix; `lora.loss` draws all of them")]
 pub(super) struct Plot {
     /// `run_12`, `12`, `@last`, `@last~1` or a tag
     run: String,

@@ -23,7 +23,7 @@ use super::{
     globals::root_words_for,
     history,
     late::Late,
-    line::{Line, bold},
+    line::{Line, bold, dim},
     lines, new_history,
     plan::{plan, plan_json, plan_lines},
     targets::{Targets, quoted},
@@ -36,13 +36,14 @@ use crate::{
     digest::Digest,
     engine::{Capacity, Planned, Repeat, Request, Summary},
     exec::Stop,
-    metrics::directed,
-    names::RunId,
+    metrics::{better, directed},
+    names::{RunId, base},
     pipeline::{Pipeline, PipelineErrors, StageSpec, Told, told},
     record::{Outcome, RunStatus, StageRecord},
     runs::{
-        RunsDb,
+        LoadedRun, RunsDb,
         expected::{Expected, expected},
+        sweep::sweeps,
         unmeasured::{Unmeasured, unmeasured},
     },
 };
@@ -143,7 +144,10 @@ impl Run {
         lines::found(&repeat.stages).iter().for_each(view::print);
         let summary = Summary::of_found(count, repeat.tables.clone());
         view::print(&closing(run, &summary, &[], seconds_since(started)));
-        let expected = if repeat.expects { expected(&database.load(run)?) } else { Vec::new() };
+        let is_swept = repeat.stages.iter().any(|found| base(&found.stage) != found.stage);
+        let loaded = (is_swept || repeat.expects).then(|| database.load(run)).transpose()?;
+        loaded.iter().filter_map(|run| side_by_side(globals, run)).for_each(|line| view::print(&line));
+        let expected = loaded.as_ref().map(expected).unwrap_or_default();
         print(globals, cache, &summary.tables, &expected)?;
         if repeat.has_made() {
             // The records of this run are its own, so the next one shares them and not those of the first.
@@ -295,9 +299,11 @@ impl Run {
         let speaks_of_metrics = pipeline.resolved.get("expect").is_some()
             || pipeline.stages.values().any(|spec| directed(spec.kind.name, &spec.params).next().is_some());
         let load = || RunsDb::open_existing(&pipeline.root.join("runs.db"))?.load(run);
-        let loaded = (speaks_of_metrics || self.json).then(load).transpose()?;
+        let is_swept = records.iter().any(|record| base(&record.stage) != record.stage);
+        let loaded = (speaks_of_metrics || is_swept || self.json).then(load).transpose()?;
         let missing = loaded.iter().flat_map(unmeasured);
         missing.for_each(|metric| self.progress.say(&without_value(&metric)));
+        loaded.iter().filter_map(|run| side_by_side(globals, run)).for_each(|line| self.progress.say(&line));
         let expected = loaded.as_ref().map(expected).unwrap_or_default();
         if self.json {
             let made = loaded.iter().flat_map(|run| &run.stages);
@@ -325,6 +331,19 @@ fn print(globals: &Globals, cache: &Cache, tables: &[Digest], expected: &[Expect
         return Ok(());
     }
     history::print(globals, &format!("\n{}", expected::text(expected))).map(drop)
+}
+
+/// Says how to see what the stages of a matrix measured side by side, if they did.
+fn side_by_side(globals: &Globals, run: &LoadedRun) -> Option<Line> {
+    let sweeps = sweeps(run, better);
+    let named = match sweeps.as_slice() {
+        [] => return None,
+        [one] => format!("`{}`", one.stage),
+        [one, other] => format!("`{}` and `{}`", one.stage, other.stage),
+        [one, others @ ..] => format!("`{}` and {}", one.stage, units::counted(others.len(), "other stage")),
+    };
+    let command = globals.rooted(&format!("`pipe compare {}`", run.info.run));
+    Some(Line::new("compare", dim()).say(format!("{command} has {named} as tables")).whole())
 }
 
 /// Says that a metric which has a better direction has no value.

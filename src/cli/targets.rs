@@ -15,8 +15,8 @@ use crate::{
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Which stages")]
 pub struct Targets {
-    /// Exactly these stages, by name or pattern such as `eval*`; what they take from other stages
-    /// must be in the cache
+    /// Exactly these stages, by name, pattern such as `eval*`, or part of a matrix such as
+    /// `train[rank=4]`; what they take from other stages must be in the cache
     #[arg(long, value_name = "STAGE")]
     only: Vec<String>,
     /// These stages and all that takes from them; with --until, what lies between

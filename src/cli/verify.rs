@@ -40,7 +40,7 @@ pub(super) struct Verify {
     /// `run_12`, `12`, `@last`, `@last~1` or a tag
     #[arg(required_unless_present_any = ["cache", "repair"])]
     run: Option<String>,
-    /// Stages of the run [default: all]
+    /// Stages of the run; of a matrix all of it, or a part such as `train[rank=4]` [default: all]
     #[arg(value_name = "STAGE")]
     stages: Vec<String>,
     /// How far apart numbers may be: absolutely, and relative to those above 1; counts may never

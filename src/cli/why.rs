@@ -26,11 +26,12 @@ use crate::{
 Examples:
   pipe why pipelines/all_three.yaml lora
   pipe why pipelines/all_three.yaml lora --set lora.rank=16
+  pipe why pipelines/all_three.yaml -p ranks 'lora[rank=8]'
   pipe why pipelines/all_three.yaml lora --json | jq '.reasons[]'")]
 pub struct Why {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// The stage
+    /// The stage; of a matrix all of it, or a part such as `train[rank=4]`
     stage: String,
     /// Print one JSON document
     #[arg(long)]

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     cache::{CacheError, Hit, Mark, Outside},
     digest::{ActionKey, Digest},
-    names::RunId,
+    names::{RunId, base},
     pipeline::{Source, StageSpec},
     record::{Artifact, Outcome, Reason, RunStatus, StageRecord},
 };
@@ -187,14 +187,16 @@ impl<'r, 'o> Schedule<'r, 'o> {
         Ok(summary)
     }
 
-    /// The tables of stages with a result that no other stage of this run takes from.
+    /// The tables of stages with a result that no other stage of this run takes from; not those of a matrix,
+    /// which are too many to read one below the other.
     fn tables(&self) -> Vec<Digest> {
         let is_done = |stage: &&String| self.outcomes.contains_key(*stage);
         let is_taken = |stage: &&String| {
             let mut takers = self.takers.get(stage.as_str()).into_iter().flatten();
             takers.any(|at| is_done(&&self.order[*at]))
         };
-        let last = self.order.iter().filter(is_done).filter(|stage| !is_taken(stage));
+        let last =
+            self.order.iter().filter(is_done).filter(|stage| !is_taken(stage) && base(stage) == **stage);
         let outputs = last.filter_map(|stage| self.known.get(stage)).flatten();
         outputs.filter(|output| output.port_type == PortType::Table).map(|output| output.digest).collect()
     }

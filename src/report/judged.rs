@@ -3,9 +3,10 @@
 //! A method is found by its metrics: any stage with `NAME.tp`, `.fp`, `.fn` and `.tn` has one,
 //! whatever its kind. Methods with the same numbers in several runs are one.
 
-use std::collections::BTreeMap;
+use std::{cmp::Ordering, collections::BTreeMap};
 
 use pipe_stages::{
+    contract::InputName,
     data::Prediction,
     evaluation::{Counts, decide},
 };
@@ -94,7 +95,7 @@ fn methods_of(subject: &Subject, stage: &LoadedStage) -> Vec<Method> {
         })
         .collect();
     let order = order(stage);
-    methods.sort_by_key(|method| order.iter().position(|name| *name == method.name).unwrap_or(usize::MAX));
+    methods.sort_by(|a, b| in_order(&a.name, &b.name, &order));
     methods
 }
 
@@ -110,9 +111,15 @@ fn counts(metrics: &BTreeMap<String, Option<f64>>, prefix: &str) -> Option<Count
     Some(Counts { tp: count("tp")?, fp: count("fp")?, fn_: count("fn")?, tn: count("tn")? })
 }
 
-fn title(stage: &LoadedStage, method: &str) -> String {
-    let given = stage.params.get("titles").and_then(|titles| titles.get(method)).and_then(Value::as_str);
-    given.unwrap_or(method).to_owned()
+/// The title of a method or an input of `stage`, as its tables have it.
+fn title(stage: &LoadedStage, name: &str) -> String {
+    let titles = stage.params.get("titles");
+    InputName::of(name).title(|name| titles.and_then(|titles| titles.get(name)).and_then(Value::as_str))
+}
+
+/// The order of methods or inputs in the tables.
+fn in_order(a: &str, b: &str, order: &[&str]) -> Ordering {
+    InputName::of(a).place(order).cmp(&InputName::of(b).place(order))
 }
 
 fn order(stage: &LoadedStage) -> Vec<&str> {
@@ -147,8 +154,7 @@ pub(super) fn judged(subjects: &[Subject]) -> Vec<Judged<'_>> {
                 .filter_map(|(name, digest)| Some((name, digest.as_str()?.parse().ok()?)))
                 .collect();
             let order = order(stage);
-            inputs
-                .sort_by_key(|(name, _)| order.iter().position(|other| other == name).unwrap_or(usize::MAX));
+            inputs.sort_by(|(a, _), (b, _)| in_order(a, b, &order));
             inputs.into_iter().for_each(|(name, digest)| add(digest, title(stage, name), threshold));
         }
         for (stage, execution) in executed() {

@@ -12,10 +12,7 @@
 //! nine rows that are equal in truth, nine comparisons would call one better far more often than once in twenty.
 //! Over two seed axes executions share seeds and are not independent: then nothing is tested.
 
-use std::{
-    cmp::Ordering,
-    collections::{BTreeMap, BTreeSet, HashMap},
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use indexmap::{IndexMap, IndexSet};
 use pipe_stages::contract::Better;
@@ -29,6 +26,7 @@ use super::{
     seeds::{Contrast, Spread},
 };
 use crate::{
+    meant::in_order,
     names::{Instance, split_stage},
     record::Outcome,
 };
@@ -111,7 +109,7 @@ pub fn sweeps(run: &LoadedRun, better: impl Fn(&str, &Value, &str) -> Better) ->
     }
     // Stages are recorded as they end.
     for instances in bases.values_mut() {
-        instances.sort_by(|(a, _), (b, _)| by_values(a, b));
+        instances.sort_by(|(_, a), (_, b)| in_order(&a.stage, &b.stage));
     }
     let mut lineages = Lineages::of(run);
     let measured = |(_, stage): &(Instance<'_>, &LoadedStage)| {
@@ -119,16 +117,6 @@ pub fn sweeps(run: &LoadedRun, better: impl Fn(&str, &Value, &str) -> Better) ->
     };
     let bases = bases.into_iter().filter(|(_, instances)| instances.iter().any(measured));
     bases.map(|(stage, instances)| sweep(stage, &instances, &mut lineages, &better)).collect()
-}
-
-/// Orders instances by their values: numbers by size, before texts.
-fn by_values(a: &Instance<'_>, b: &Instance<'_>) -> Ordering {
-    let of_one = |(a, b): (&(&str, &str), &(&str, &str))| match (a.1.parse::<f64>(), b.1.parse::<f64>()) {
-        (Ok(a), Ok(b)) => a.total_cmp(&b),
-        (a_is, b_is) => b_is.is_ok().cmp(&a_is.is_ok()).then_with(|| natural(a.1).cmp(&natural(b.1))),
-    };
-    let first = a.at.iter().zip(&b.at).map(of_one).find(|order| order.is_ne());
-    first.unwrap_or(Ordering::Equal)
 }
 
 fn sweep(

@@ -55,9 +55,9 @@ fn each_combination_runs_once_and_all_are_gathered_in_the_order_of_their_values(
 #[test]
 fn a_value_is_known_again_within_a_matrix_and_without_one() {
     let lab = Lab::new(
-        r#"stages:
+        r"stages:
   train: { kind: shell, with: { command: 'echo {params.rank} > {out.model}', params: { rank: 4 }, outputs: [model] } }
-"#,
+",
     );
     lab.run(&[]).success();
     lab.edit("kind: shell, with", "kind: shell, matrix: { rank: [2, 4] }, with");

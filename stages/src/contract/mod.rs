@@ -22,7 +22,7 @@ pub use error::StageError;
 pub use event::{Event, read_events};
 pub use job::{Device, Hello, Job, PROTOCOL};
 pub use kind::{ParamProblem, Resolved, StageKind};
-pub use port::{InputName, Inputs, Needed, Port, PortType, Ports};
+pub use port::{AxisValue, InputName, Inputs, Needed, Port, PortType, Ports};
 pub use worker::worker;
 
 use schemars::JsonSchema;

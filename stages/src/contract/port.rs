@@ -248,12 +248,22 @@ impl<'a> InputName<'a> {
         (place_of(self.whole).or_else(|| place_of(self.in_file)).unwrap_or(usize::MAX), self)
     }
 
+    /// What people call it: the title of its own name, else that of all gathered with it and what tells it
+    /// from these, else its name. `titled` has the title of a name.
+    pub fn title<'t>(self, titled: impl Fn(&str) -> Option<&'t str>) -> String {
+        match (titled(self.whole), titled(self.in_file), self.label) {
+            (Some(own), ..) => own.to_owned(),
+            (None, Some(of_all), Some(label)) => format!("{of_all} ({label})"),
+            (None, ..) => self.whole.to_owned(),
+        }
+    }
+
     /// The axes with their values.
     fn values(self) -> impl Iterator<Item = (&'a str, AxisValue<'a>)> {
         let axes = self.label.into_iter().flat_map(|label| label.split(','));
         axes.map(|axis| {
             let (name, value) = axis.split_once('=').unwrap_or((axis, ""));
-            (name, AxisValue { number: value.parse().ok().filter(|it: &f64| it.is_finite()), text: value })
+            (name, AxisValue::of(value))
         })
     }
 }
@@ -271,11 +281,23 @@ impl PartialOrd for InputName<'_> {
     }
 }
 
-/// A value on an axis of a sweep.
-struct AxisValue<'a> {
+/// A value on an axis of a sweep: numbers by their size, before texts.
+pub struct AxisValue<'a> {
     text: &'a str,
     /// The finite number that it is.
     number: Option<f64>,
+}
+
+impl<'a> AxisValue<'a> {
+    /// What `text` stands for.
+    pub fn of(text: &'a str) -> Self {
+        Self { number: text.parse().ok().filter(|it: &f64| it.is_finite()), text }
+    }
+
+    /// Whether it is the same number, written otherwise perhaps, or the same text.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.text == other.text || (self.number.is_some() && self.number == other.number)
+    }
 }
 
 impl Ord for AxisValue<'_> {

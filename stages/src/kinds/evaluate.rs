@@ -152,20 +152,10 @@ fn read_methods(params: &Params, cx: &StageCx<'_>) -> Result<Vec<Method>, StageE
             Some(first) => predictions = aligned(first, name, predictions)?,
         }
         let summary = Summary::new(&predictions, &bins, params.threshold);
-        let title = title(name, &params.titles);
+        let title = InputName::of(name).title(|name| params.titles.get(name).map(String::as_str));
         methods.push(Method { name: name.clone(), title, predictions, summary });
     }
     Ok(methods)
-}
-
-/// What the tables call an input: the title of its own name, else that of those it is gathered with.
-fn title(name: &str, titles: &BTreeMap<String, String>) -> String {
-    let input = InputName::of(name);
-    match (titles.get(name), titles.get(input.in_file()), input.label()) {
-        (Some(own), ..) => own.clone(),
-        (None, Some(of_all), Some(label)) => format!("{of_all} ({label})"),
-        (None, ..) => name.to_owned(),
-    }
 }
 
 /// The place of every id; an id that is there twice is an error.
