@@ -7,13 +7,15 @@ use indexmap::IndexMap;
 
 use super::{Failure, Globals, PipelineArgs, units::counted};
 use crate::{
+    meant::in_order,
     names::base,
     pipeline::{Pipeline, Source},
 };
 
 /// Show which stage feeds which
 ///
-/// The text form lists the stages in an order in which they can run, each with what it takes.
+/// The text form lists the stages in an order in which they can run, each with what it takes; those of a
+/// matrix are one there. Drawings have each, unless there are more than 60.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -26,6 +28,9 @@ pub(super) struct Dag {
     /// The form
     #[arg(long, short, value_enum, default_value_t)]
     format: Format,
+    /// Each stage of a matrix by itself
+    #[arg(long)]
+    all: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
@@ -42,15 +47,17 @@ enum Format {
 impl Dag {
     pub fn run(self, globals: &Globals) -> Result<ExitCode, Failure> {
         let pipeline = self.pipeline.load(globals)?;
-        let nodes = nodes(&pipeline);
+        let is_text = matches!(self.format, Format::Text);
+        let are_folded = !self.all && (is_text || pipeline.stages.len() > MOST);
+        let nodes = nodes(&pipeline, are_folded);
         globals.print(match self.format {
             Format::Text => text(&pipeline, &nodes),
             Format::Mermaid => mermaid(&nodes),
             Format::Dot => dot(&pipeline.name, &nodes),
         })?;
-        if nodes.len() < pipeline.stages.len() {
+        if !is_text && nodes.len() < pipeline.stages.len() {
             globals.say(format_args!(
-                "{} are too many to draw: those of a matrix are drawn as one",
+                "{} are many to draw: those of a matrix are drawn as one; `--all` draws each",
                 counted(pipeline.stages.len(), "stage")
             ));
         }
@@ -58,7 +65,7 @@ impl Dag {
     }
 }
 
-/// More stages than this are drawn as the file has them: those of a matrix as one.
+/// Of more stages than this those of a matrix are drawn as one.
 const MOST: usize = 60;
 
 /// A stage, or all of a matrix.
@@ -80,9 +87,9 @@ enum Feed<'a> {
     Outside(String),
 }
 
-/// The stages of `pipeline` in an order in which they can run.
-fn nodes(pipeline: &Pipeline) -> Vec<Node<'_>> {
-    let name = |stage| if pipeline.stages.len() > MOST { base(stage) } else { stage };
+/// The stages of `pipeline` in an order in which they can run, those of a matrix as one if `are_folded`.
+fn nodes(pipeline: &Pipeline, are_folded: bool) -> Vec<Node<'_>> {
+    let name = |stage| if are_folded { base(stage) } else { stage };
     let mut nodes: IndexMap<&str, Node<'_>> = IndexMap::new();
     let dag = pipeline.dag();
     let order: Vec<&str> = dag.order().collect();
@@ -105,6 +112,9 @@ fn nodes(pipeline: &Pipeline) -> Vec<Node<'_>> {
                 node.inputs.push(input);
             }
         }
+    }
+    for node in nodes.values_mut() {
+        node.inputs.sort_by(|(a, _), (b, _)| in_order(a, b));
     }
     nodes.into_values().collect()
 }

@@ -343,7 +343,7 @@ fn side_by_side(globals: &Globals, run: &LoadedRun) -> Option<Line> {
         [one, others @ ..] => format!("`{}` and {}", one.stage, units::counted(others.len(), "other stage")),
     };
     let command = globals.rooted(&format!("`pipe compare {}`", run.info.run));
-    Some(Line::new("compare", dim()).say(format!("{command} has {named} as tables")).whole())
+    Some(Line::new("compare", dim()).say(format!("the combinations of {named}: {command}")).whole())
 }
 
 /// Says that a metric which has a better direction has no value.

@@ -192,8 +192,8 @@ impl Places {
         let own = self.exact(spot)?;
         let place = match self.used.get(&spot.path) {
             Some(Filled { values, is_whole: true }) => {
-                let given = values.first().and_then(|given| self.exact(&Spot::of_value(&given.path)));
-                given.unwrap_or(own)
+                let key = |path: &[String]| Spot { path: path.to_vec(), part: Part::Key };
+                values.first().and_then(|given| self.exact(&key(&given.path))).unwrap_or(own)
             }
             _ => own,
         };

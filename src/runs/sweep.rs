@@ -36,6 +36,8 @@ use crate::{
 pub struct Sweep {
     /// What the pipeline file calls the stage.
     pub stage: String,
+    /// What runs it.
+    pub kind: String,
     /// Its axes.
     pub axes: Vec<Axis>,
     /// Its combinations of values, in the order of these.
@@ -158,7 +160,8 @@ fn sweep(
         SweepMetric::new(name, direction(name), &rows, values, seeds.len() == 1)
     });
     let metrics = metrics.collect();
-    Sweep { stage: stage.into(), axes, rows, metrics }
+    let kind = stages().next().map(|stage| stage.kind.clone()).unwrap_or_default();
+    Sweep { stage: stage.into(), kind, axes, rows, metrics }
 }
 
 /// Whether instances that differ on `axis` alone are equal but for seeds, and some have other seeds.

@@ -22,10 +22,10 @@ stages:
     with: { command: 'best {in.scores} {labels.scores} > {out.best}', outputs: [best] }
 ";
 
-/// The graph of a pipeline that is right, a line a stage.
+/// The graph of a pipeline that is right, a line a stage of each combination.
 #[track_caller]
 fn dag(pipeline: &str) -> String {
-    let ended = Lab::new(pipeline).pipe(&["dag", "pipelines/a.yaml"]);
+    let ended = Lab::new(pipeline).pipe(&["dag", "pipelines/a.yaml", "--all"]);
     assert_eq!(ended.code, 0, "{}", ended.err);
     ended.out.lines().skip(2).collect::<Vec<_>>().join("\n")
 }

@@ -218,6 +218,29 @@ fn a_sweep_is_carried_by_every_form() {
 }
 
 #[test]
+fn a_run_says_where_its_combinations_are_compared() {
+    let lab = lab(SWEEP);
+    let hints = |more: &[&str]| {
+        let said = lab.run(more).success().stderr;
+        said.lines().filter(|line| line.contains("compare")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(hints(&[]), ["  compare the combinations of `train` and `eval`: `pipe compare run_1`"]);
+    assert_eq!(hints(&[]), ["  compare the combinations of `train` and `eval`: `pipe compare run_2`"]);
+    assert_eq!(hints(&["--only=eval"]), ["  compare the combinations of `eval`: `pipe compare run_3`"]);
+}
+
+#[test]
+fn programs_whose_metrics_have_no_direction_are_told_how_to_give_one() {
+    let lab = swept(&SWEEP.replace("      better: { f1: higher }\n", ""));
+    let said = said_of(&lab);
+    assert!(
+        said.contains("eval: `better: { accuracy: higher }` in the file would let one be called best"),
+        "{said}"
+    );
+    assert!(!said.contains("train: `better:"), "{said}");
+}
+
+#[test]
 fn metrics_of_tensors_are_hidden_unless_all_are_asked_for() {
     let lab = swept(SWEEP);
     let said = said_of(&lab);

@@ -147,7 +147,28 @@ fn a_graph_of_a_matrix_has_ids_that_mermaid_and_dot_take() {
 }
 
 #[test]
-fn a_graph_of_very_many_stages_has_those_of_a_matrix_as_one() {
+fn a_list_and_a_graph_of_very_many_stages_have_those_of_a_matrix_as_one() {
+    let list = |more: &[&str]| swept().pipe(&[&["dag", "pipelines/p.yaml"], more].concat()).success();
+    insta::assert_snapshot!(list(&[]).stdout, @"
+    sweep: 7 stages
+
+    data              shell
+    train (4 stages)  shell  <- x: data
+    both (2 stages)   shell  <- m: train
+    ");
+    insta::assert_snapshot!(list(&["--all"]).stdout, @"
+    sweep: 7 stages
+
+    data                     shell
+    train[rank=4,lr=0.001]   shell  <- x: data
+    train[rank=4,lr=0.01]    shell  <- x: data
+    train[rank=16,lr=0.001]  shell  <- x: data
+    train[rank=16,lr=0.01]   shell  <- x: data
+    both[rank=4]             shell  <- m[lr=0.001]: train[rank=4,lr=0.001],
+                                       m[lr=0.01]: train[rank=4,lr=0.01]
+    both[rank=16]            shell  <- m[lr=0.001]: train[rank=16,lr=0.001],
+                                       m[lr=0.01]: train[rank=16,lr=0.01]
+    ");
     let ranks: Vec<String> = (1..=40).map(|rank| rank.to_string()).collect();
     let lab = Lab::new(&SWEEP.replace("4, 16", &ranks.join(", ")));
     let said = lab.pipe(&["dag", "pipelines/p.yaml"]).success();
@@ -158,12 +179,19 @@ fn a_graph_of_very_many_stages_has_those_of_a_matrix_as_one() {
     train (80 stages)  shell  <- x: data
     both (40 stages)   shell  <- m: train
     ");
-    assert_eq!(said.stderr, "121 stages are too many to draw: those of a matrix are drawn as one\n");
-    let mermaid = lab.pipe(&["dag", "pipelines/p.yaml", "--format", "mermaid"]).success().stdout;
-    assert!(
-        mermaid.contains("  s_train[\"train (80 stages)<br/>") && mermaid.lines().count() == 6,
-        "{mermaid}"
+    assert_eq!(said.stderr, "");
+    let drawn = |more: &[&str]| {
+        lab.pipe(&[&["dag", "pipelines/p.yaml", "--format", "mermaid"], more].concat()).success()
+    };
+    let one = drawn(&[]);
+    assert_eq!(
+        one.stderr,
+        "121 stages are many to draw: those of a matrix are drawn as one; `--all` draws each\n"
     );
+    assert!(one.stdout.contains("  s_train[\"train (80 stages)<br/>"), "{}", one.stdout);
+    assert_eq!(one.stdout.lines().count(), 6);
+    let each = drawn(&["--all"]);
+    assert_eq!((each.stdout.matches("[\"train[rank=").count(), each.stderr.as_str()), (80, ""));
 }
 
 #[test]

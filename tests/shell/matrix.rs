@@ -104,7 +104,7 @@ fn where_a_value_changed_is_told_of_the_matrix() {
     lab.run(&[]).success();
     lab.edit("large: 17", "large: 18");
     let why = lab.run(&["-n", "--only=train[rank=large,seed=2]"]).success().stdout;
-    insta::assert_snapshot!(why, @r"run     train[rank=large,seed=2]  with.params.rank: 17 → 18 (pipelines/p.yaml:4:40), since run_2");
+    insta::assert_snapshot!(why, @r"run     train[rank=large,seed=2]  with.params.rank: 17 → 18 (pipelines/p.yaml:4:33), since run_2");
 }
 
 #[test]

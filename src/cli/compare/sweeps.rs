@@ -1,5 +1,10 @@
 //! The instances of a stage's `matrix` as tables, and which is best in sentences.
 
+use pipe_stages::{
+    contract::{Better, Stage},
+    kinds::shell::Shell,
+};
+
 use super::{
     sheet::{Heading, Part, Sheet, Table, name, plain, word},
     words::p_value,
@@ -210,6 +215,12 @@ fn nearest(rows: &[usize], metric: &SweepMetric, name: impl Fn(usize) -> String)
     named(&rows, name)
 }
 
+/// Whether the file could say which direction of the metrics is better, and does of none.
+fn could_have_directions(sweep: &Sweep) -> bool {
+    let is_open = sweep.metrics.iter().all(|metric| metric.better == Better::Neither);
+    sweep.kind == Shell::KIND && sweep.rows.len() > 1 && is_open
+}
+
 fn remarks(sweeps: &[Sweep], hidden: usize) -> Vec<String> {
     let mut remarks = Vec::new();
     let metrics = || sweeps.iter().flat_map(|sweep| sweep.metrics.iter());
@@ -228,6 +239,12 @@ fn remarks(sweeps: &[Sweep], hidden: usize) -> Vec<String> {
         Some(2) => remarks.push("p: Welch's t-test over seeds".into()),
         Some(_) => remarks
             .push("p: Welch's t-test over seeds, corrected by Holm for all pairs of combinations".into()),
+    }
+    for sweep in sweeps.iter().filter(|sweep| could_have_directions(sweep)) {
+        remarks.push(format!(
+            "{}: `better: {{ accuracy: higher }}` in the file would let one be called best",
+            sweep.stage
+        ));
     }
     for sweep in sweeps.iter().filter(|sweep| sweep.metrics.iter().any(|it| !it.best.is_empty())) {
         let stage = &sweep.stage;
