@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{
     Failure, Globals,
-    compare::sweeps::table_text,
+    compare::sweeps::{Hidden, table_text},
     expected,
     history::{self, json_text},
     metrics::{arrow, better, is_detail},
@@ -186,7 +186,7 @@ fn metrics(globals: &Globals, run: &LoadedRun, all: bool) -> String {
     let sweep_of =
         |stage: &str| sweeps.iter().find(|sweep| sweep.stage == base(stage) && stage != base(stage));
     let mut text = String::new();
-    let mut hidden = 0;
+    let mut hidden = Hidden::default();
     let mut told: Vec<&str> = Vec::new();
     let mut has_best = false;
     for stage in stages {
@@ -195,10 +195,13 @@ fn metrics(globals: &Globals, run: &LoadedRun, all: bool) -> String {
                 continue;
             }
             told.push(&sweep.stage);
-            let is_hidden = |metric: &&SweepMetric| !all && is_detail(&metric.name);
-            hidden += sweep.metrics.iter().filter(is_hidden).count();
+            if !all {
+                hidden.add(sweep);
+            }
             if let Some(table) = table_text(sweep, all, table_width()) {
-                has_best |= sweep.metrics.iter().any(|metric| !is_hidden(&metric) && !metric.best.is_empty());
+                let is_best =
+                    |metric: &SweepMetric| !metric.best.is_empty() && (all || !is_detail(&metric.name));
+                has_best |= sweep.metrics.iter().any(is_best);
                 write!(text, "\n{table}").expect("a text grows");
             }
             continue;
@@ -208,7 +211,7 @@ fn metrics(globals: &Globals, run: &LoadedRun, all: bool) -> String {
             execution.metrics.iter().map(|(name, value)| (natural(name), (name, *value))).collect();
         let (shown, details): (Vec<_>, Vec<_>) =
             named.into_values().partition(|(name, _)| all || !is_detail(name));
-        hidden += details.len();
+        hidden.details += details.len();
         if shown.is_empty() {
             continue;
         }
@@ -232,9 +235,7 @@ fn metrics(globals: &Globals, run: &LoadedRun, all: bool) -> String {
         let compare = globals.rooted(&format!("`pipe compare {}`", run.info.run));
         remarks.push(format!("* best of its column; whether by more than chance: {compare}"));
     }
-    if hidden > 0 {
-        remarks.push(format!("{} of bins and tensors hidden; `--all` shows them", counted(hidden, "metric")));
-    }
+    remarks.extend(hidden.remarks());
     if !remarks.is_empty() {
         text.push('\n');
     }

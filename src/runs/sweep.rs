@@ -100,6 +100,13 @@ pub struct Lead {
     pub holm_p: Option<f64>,
 }
 
+impl Lead {
+    /// Whether the best row is better by more than chance.
+    pub fn is_better(&self) -> bool {
+        self.contrast.verdict == Verdict::Better
+    }
+}
+
 /// The sweeps of `run`: stages with instances of which one has a metric.
 ///
 /// `better(kind, params, metric)` says where a metric should go.

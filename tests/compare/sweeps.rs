@@ -83,18 +83,18 @@ fn seeds_are_folded_and_the_best_is_measured_against_the_others() {
     let lab = swept(SWEEP);
     let said = compared(&lab, &[]);
     insta::assert_snapshot!(said.split_once("\n\n").unwrap().1, @"
-    train: 2 combinations, mean ± sd over `seed`
-    rank  lr     N           accuracy ↑             loss ↓   rows
-    4     0.001  3    0.04200 ± 0.00100  1.00100 ± 0.00100  4 ± 0
-    8     0.001  3  * 0.08200 ± 0.00100  1.00100 ± 0.00100  8 ± 0
+    train: 2 combinations, mean ± sd over `seed` (n = 3)
+    rank  lr              accuracy ↑             loss ↓   rows
+    4     0.001    0.04200 ± 0.00100  1.00100 ± 0.00100  4 ± 0
+    8     0.001  * 0.08200 ± 0.00100  1.00100 ± 0.00100  8 ± 0
 
     train.accuracy: rank=8,lr=0.001 is best, 0.08200 ± 0.00100 (3); better than
      rank=4,lr=0.001 (+0.04000, p 1.0e-6)
 
-    eval: 2 combinations, mean ± sd over `seed`
-    rank  lr     N                 f1 ↑
-    4     0.001  3    4.20000 ± 0.10000
-    8     0.001  3  * 8.20000 ± 0.10000
+    eval: 2 combinations, mean ± sd over `seed` (n = 3)
+    rank  lr                    f1 ↑
+    4     0.001    4.20000 ± 0.10000
+    8     0.001  * 8.20000 ± 0.10000
 
     eval.f1: rank=8,lr=0.001 is best, 8.20000 ± 0.10000 (3); better than
      rank=4,lr=0.001 (+4.00000, p 1.0e-6)
@@ -212,7 +212,7 @@ fn a_sweep_is_carried_by_every_form() {
     assert!(csv.contains("\nsweep,\"train[rank=4,lr=0.001]\",accuracy holm_p,0.000001"), "{csv}");
     let markdown = compared(&lab, &["--md"]);
     assert!(markdown.contains("**train: 2 combinations"), "{markdown}");
-    assert!(markdown.contains("| 8 | 0.001 | 3 | * 0.08200 ± 0.00100 |"), "{markdown}");
+    assert!(markdown.contains("| 8 | 0.001 | * 0.08200 ± 0.00100 |"), "{markdown}");
     let html = compared(&lab, &["--html"]);
     assert!(html.contains("<h1>run_1</h1>") && html.contains(">* 0.08200 ± 0.00100</td>"), "{html}");
 }
@@ -227,6 +227,31 @@ fn a_run_says_where_its_combinations_are_compared() {
     assert_eq!(hints(&[]), ["  compare the combinations of `train` and `eval`: `pipe compare run_1`"]);
     assert_eq!(hints(&[]), ["  compare the combinations of `train` and `eval`: `pipe compare run_2`"]);
     assert_eq!(hints(&["--only=eval"]), ["  compare the combinations of `eval`: `pipe compare run_3`"]);
+}
+
+#[test]
+fn what_is_no_result_is_hidden_and_what_shows_no_difference_is_told_in_one_sentence() {
+    let more = r#"{\\\"rows\\\": 7, \\\"d\\\": $((rank + 9 * seed)), \\\"e\\\": $((9 * seed - rank)), \\\"g\\\": $((rank + seed * seed)), "#;
+    let pipeline = SWEEP
+        .replace(r#"{\\\"f1\\\": "#, &format!(r#"{more}\\\"f1\\\": "#))
+        .replace("f1: higher", "f1: higher, d: lower, e: higher, g: higher");
+    let said = compared(&swept(&pipeline), &[]);
+    let (_, eval) = said.split_once("eval: ").unwrap();
+    insta::assert_snapshot!(eval, @"
+    2 combinations, mean ± sd over `seed` (n = 3)
+    rank  lr          d ↓       e ↑                 f1 ↑                 g ↑
+    4     0.001  * 22 ± 9  * 14 ± 9    4.20000 ± 0.10000   8.66667 ± 4.04145
+    8     0.001    26 ± 9    10 ± 9  * 8.20000 ± 0.10000  * 12.667 ± 4.04145
+
+    eval.f1: rank=8,lr=0.001 is best, 8.20000 ± 0.10000 (3); better than
+     rank=4,lr=0.001 (+4.00000, p 1.0e-6)
+    eval: no difference shown between the best and any other (p ≥ 0.29): d, e, g
+
+    * best of its column
+    p: Welch's t-test over seeds
+    1 metric of bins and tensors hidden; `--all` shows every one
+    1 metric equal in all combinations hidden; `--all` shows every one
+    ");
 }
 
 #[test]

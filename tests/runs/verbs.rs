@@ -129,7 +129,7 @@ fn show_tells_how_a_run_was_made_and_what_came_out() {
       lora.accuracy        0.93120
       lora.auc             0.93120
 
-    1 metric of bins and tensors hidden; `--all` shows them
+    1 metric of bins and tensors hidden; `--all` shows every one
     ");
     assert!(said(&lab, "show 2 --all").contains("  lora.bin.64-128.count"));
     let json: Value = serde_json::from_str(&said(&lab, "show 2 --json")).unwrap();

@@ -17,7 +17,6 @@ use crate::{
     contrast,
     record::Outcome,
     runs::{
-        compare::Verdict,
         seeds::Spread,
         sweep::{Lead, Row, Sweep, SweepMetric},
     },
@@ -30,23 +29,23 @@ const METRIC: usize = 26;
 /// So few rows of more than so many metrics are columns of a table.
 const FEW_ROWS: usize = 3;
 const MANY_METRICS: usize = 4;
+/// So many metrics of which nothing is shown are told together.
+const SEVERAL: usize = 3;
 /// How many rows a sentence names.
 const NAMED: usize = 3;
 
 /// The tables of `sweeps`, what came out, and small print.
 pub(super) fn parts(sweeps: &[Sweep], all: bool) -> Sheet {
     let mut sheet = Vec::new();
-    let mut hidden = 0;
     for sweep in sweeps {
         let shown = shown(sweep, all);
-        hidden += sweep.metrics.len() - shown.len();
         sheet.extend(tables(sweep, &shown));
-        let findings: Vec<String> = shown.iter().filter_map(|metric| finding(sweep, metric)).collect();
+        let findings = findings(sweep, &shown);
         if !findings.is_empty() {
             sheet.push(Part::Findings(findings));
         }
     }
-    let remarks = remarks(sweeps, hidden);
+    let remarks = remarks(sweeps, all);
     if !remarks.is_empty() {
         sheet.push(Part::Remarks(remarks));
     }
@@ -60,7 +59,41 @@ pub(in crate::cli) fn table_text(sweep: &Sweep, all: bool, width: usize) -> Opti
 }
 
 fn shown(sweep: &Sweep, all: bool) -> Vec<&SweepMetric> {
-    sweep.metrics.iter().filter(|metric| all || !is_detail(&metric.name)).collect()
+    let is_shown = |metric: &&SweepMetric| all || (!is_detail(&metric.name) && !is_constant(metric));
+    sweep.metrics.iter().filter(is_shown).collect()
+}
+
+/// How many metrics are not shown unless all are asked for.
+#[derive(Default)]
+pub(in crate::cli) struct Hidden {
+    /// Of bins and tensors.
+    pub details: usize,
+    /// Equal in all combinations of a sweep.
+    constants: usize,
+}
+
+impl Hidden {
+    pub(in crate::cli) fn add(&mut self, sweep: &Sweep) {
+        let (details, others): (Vec<_>, Vec<_>) =
+            sweep.metrics.iter().partition(|metric| is_detail(&metric.name));
+        self.details += details.len();
+        self.constants += others.into_iter().filter(|metric| is_constant(metric)).count();
+    }
+
+    /// That they are hidden.
+    pub(in crate::cli) fn remarks(&self) -> impl Iterator<Item = String> {
+        let words = [(self.details, "of bins and tensors"), (self.constants, "equal in all combinations")];
+        words.into_iter().filter(|(count, _)| *count > 0).map(|(count, which)| {
+            format!("{} {which} hidden; `--all` shows every one", counted(count, "metric"))
+        })
+    }
+}
+
+/// Whether it is no result: without a direction, and the same in all instances of several combinations.
+fn is_constant(metric: &SweepMetric) -> bool {
+    let mut values = metric.values.iter().flatten();
+    let first = values.next();
+    metric.better == Better::Neither && metric.values.len() > 1 && values.all(|value| Some(value) == first)
 }
 
 fn tables(sweep: &Sweep, shown: &[&SweepMetric]) -> Sheet {
@@ -72,14 +105,24 @@ fn tables(sweep: &Sweep, shown: &[&SweepMetric]) -> Sheet {
     vec![Part::Title(title(sweep)), Part::Table(table)]
 }
 
-/// `train: 6 combinations`, and over what seeds their means are.
+/// `train: 6 combinations`, and over what seeds their means are: of how many, where it is the same number.
 fn title(sweep: &Sweep) -> String {
     let combinations = counted(sweep.rows.len(), "combination");
     let seeds: Vec<String> = sweep.seed_axes().map(|axis| format!("`{}`", axis.name)).collect();
     match seeds.as_slice() {
         [] => format!("{}: {combinations}", sweep.stage),
-        seeds => format!("{}: {combinations}, mean ± sd over {}", sweep.stage, list(seeds)),
+        seeds => {
+            let n = common_count(sweep).map(|n| format!(" (n = {n})")).unwrap_or_default();
+            format!("{}: {combinations}, mean ± sd over {}{n}", sweep.stage, list(seeds))
+        }
     }
+}
+
+/// Of how many executions every combination has values, if all have as many.
+fn common_count(sweep: &Sweep) -> Option<usize> {
+    let mut counts = sweep.rows.iter().map(Row::executions);
+    let first = counts.next()?;
+    counts.all(|count| count == first).then_some(first)
 }
 
 fn table(sweep: &Sweep, shown: &[&SweepMetric]) -> Table {
@@ -92,7 +135,7 @@ fn table(sweep: &Sweep, shown: &[&SweepMetric]) -> Table {
         let values: Vec<String> = sweep.rows.iter().map(value).collect();
         columns.push((name(axis), contrast::shortened(&values, limit.max(6))));
     }
-    if has_seeds(sweep) {
+    if has_seeds(sweep) && common_count(sweep).is_none() {
         let counts = sweep.rows.iter().map(|row| row.executions().to_string()).collect();
         columns.push((word("n").right(), counts));
     }
@@ -116,7 +159,7 @@ fn turned(sweep: &Sweep, shown: &[&SweepMetric]) -> Table {
         row => name(row).right(),
     }));
     let row = |(metric, short): (&&SweepMetric, String)| {
-        let cells = (0..sweep.rows.len()).map(|at| cell(sweep, metric, at, true));
+        let cells = (0..sweep.rows.len()).map(|at| cell(sweep, metric, at, common_count(sweep).is_none()));
         [short, arrow(metric.better).to_string()].into_iter().chain(cells).collect()
     };
     let rows = shown.iter().zip(short_names(shown)).map(row).collect();
@@ -151,6 +194,29 @@ fn spread(spread: Spread, with_count: bool) -> String {
     if with_count { format!("{text} ({})", spread.n) } else { text }
 }
 
+/// What came out of each metric; those of which the best is not shown to be better than any other together.
+fn findings(sweep: &Sweep, shown: &[&SweepMetric]) -> Vec<String> {
+    let is_open = |metric: &&&SweepMetric| {
+        metric.best.len() == 1
+            && metric.lead.iter().flatten().all(|lead| lead.holm_p.is_some() && !lead.is_better())
+    };
+    let open: Vec<&SweepMetric> = shown.iter().filter(is_open).copied().collect();
+    if open.len() < SEVERAL {
+        return shown.iter().filter_map(|metric| finding(sweep, metric)).collect();
+    }
+    let told = shown.iter().filter(|metric| !is_open(metric));
+    let mut said: Vec<String> = told.filter_map(|metric| finding(sweep, metric)).collect();
+    let p = open.iter().flat_map(|metric| metric.lead.iter().flatten()).filter_map(|lead| lead.holm_p);
+    let names: Vec<&str> = open.iter().map(|metric| metric.name.as_str()).collect();
+    said.push(format!(
+        "{}: no difference shown between the best and any other (p ≥ {}): {}",
+        sweep.stage,
+        p_value(p.fold(1.0, f64::min)),
+        names.join(", ")
+    ));
+    said
+}
+
 /// `train.accuracy: rank=16 is best, 0.84012 ± 0.00312 (3); better than rank=4 (+0.012, p 0.003)`.
 fn finding(sweep: &Sweep, metric: &SweepMetric) -> Option<String> {
     let name_of = |at: usize| sweep.rows[at].name.as_str();
@@ -176,8 +242,8 @@ fn finding(sweep: &Sweep, metric: &SweepMetric) -> Option<String> {
         let lead = metric.lead[at].map(|lead| lead.contrast.difference);
         format!("{} ({}, p {})", name_of(at), difference(lead), p_value(p(at)))
     };
-    let beaten = leads(&|lead| lead.contrast.verdict == Verdict::Better);
-    let open = leads(&|lead| lead.holm_p.is_some() && lead.contrast.verdict != Verdict::Better);
+    let beaten = leads(&Lead::is_better);
+    let open = leads(&|lead| lead.holm_p.is_some() && !lead.is_better());
     let untested = leads(&|lead| lead.holm_p.is_none());
     match beaten.as_slice() {
         [] => {}
@@ -221,7 +287,7 @@ fn could_have_directions(sweep: &Sweep) -> bool {
     sweep.kind == Shell::KIND && sweep.rows.len() > 1 && is_open
 }
 
-fn remarks(sweeps: &[Sweep], hidden: usize) -> Vec<String> {
+fn remarks(sweeps: &[Sweep], all: bool) -> Vec<String> {
     let mut remarks = Vec::new();
     let metrics = || sweeps.iter().flat_map(|sweep| sweep.metrics.iter());
     if metrics().any(|metric| !metric.best.is_empty()) {
@@ -271,9 +337,10 @@ fn remarks(sweeps: &[Sweep], hidden: usize) -> Vec<String> {
             remarks.push(format!("{}: of {} {}", sweep.stage, counted(all, "instance"), list(&words)));
         }
     }
-    if hidden > 0 {
-        let metrics = counted(hidden, "metric");
-        remarks.push(format!("{metrics} of bins and tensors hidden; `--all` shows every one"));
+    let mut hidden = Hidden::default();
+    if !all {
+        sweeps.iter().for_each(|sweep| hidden.add(sweep));
     }
+    remarks.extend(hidden.remarks());
     remarks
 }
