@@ -192,9 +192,10 @@ pub fn part(stages: &[&str]) -> String {
 }
 
 /// `stages` as a person would ask for them: the part of a matrix that holds several of it, others by name.
-pub fn parts(stages: &[String]) -> Vec<String> {
+pub fn parts(stages: &[impl AsRef<str>]) -> Vec<String> {
     let mut of_file: IndexMap<&str, Vec<&str>> = IndexMap::new();
-    stages.iter().for_each(|stage| of_file.entry(base(stage)).or_default().push(stage));
+    let names = stages.iter().map(AsRef::as_ref);
+    names.for_each(|stage| of_file.entry(base(stage)).or_default().push(stage));
     of_file.into_values().map(|stages| part(&stages)).collect()
 }
 

@@ -4,6 +4,7 @@
 //! exit code is 0 when done, 1 when a stage or the disk failed, 2 for input that cannot be used, 130 when stopped by a
 //! signal.
 
+mod ablate;
 mod again;
 mod braille;
 mod check;
@@ -115,6 +116,7 @@ enum Verb {
     Logs(logs::Logs),
     #[command(alias = "diff")]
     Compare(compare::Compare),
+    Ablate(ablate::Ablate),
     Report(report_file::Report),
     Plot(plot::Plot),
     Export(export::Export),
@@ -144,6 +146,7 @@ impl Verb {
             Verb::Show(verb) => verb.run(globals),
             Verb::Logs(verb) => verb.run(globals),
             Verb::Compare(verb) => verb.run(globals),
+            Verb::Ablate(verb) => verb.run(globals),
             Verb::Report(verb) => verb.run(globals),
             Verb::Plot(verb) => verb.run(globals),
             Verb::Export(verb) => verb.run(globals),

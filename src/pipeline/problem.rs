@@ -202,8 +202,9 @@ impl Located {
     }
 }
 
-/// Looks up all places and puts the problems into their order; of several that say the same of
-/// the same place, be it of instances of one stage, the first stays. Returns the first [`MOST_PROBLEMS`] and how many there are.
+/// Looks up all places and puts the problems into their order; of several that say the same of the same
+/// place, be it of instances of one stage, the first stays. Returns the first [`MOST_PROBLEMS`] and how
+/// many there are.
 pub(super) fn locate(findings: Vec<Finding>, places: &Places) -> (Vec<Problem>, usize) {
     let mut seen = HashSet::new();
     let mut located: Vec<Located> = findings.into_iter().map(|finding| finding.locate(places)).collect();

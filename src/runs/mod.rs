@@ -9,6 +9,7 @@
 //! A run whose process was killed stays `running` in the table; readers are told
 //! [`State::Killed`] when that process is seen to be gone.
 
+pub mod ablation;
 mod beside;
 pub mod column;
 pub mod compare;

@@ -77,5 +77,5 @@ pub(super) fn pair_stages(runs: &[LoadedRun]) -> Vec<Pair<'_>> {
 
 /// Whether both are instances of one stage: with other values they are not the same one, renamed.
 fn are_instances(a: &str, b: &str) -> bool {
-    a.contains('[') && b.contains('[') && base(a) == base(b)
+    base(a) == base(b) && base(a) != a && base(b) != b
 }

@@ -36,7 +36,7 @@ use crate::{
 pub struct Sweep {
     /// What the pipeline file calls the stage.
     pub stage: String,
-    /// What runs it.
+    /// Its kind.
     pub kind: String,
     /// Its axes.
     pub axes: Vec<Axis>,

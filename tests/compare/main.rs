@@ -3,6 +3,7 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod ablation;
 mod differences;
 mod directions;
 mod evidence;

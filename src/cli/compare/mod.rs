@@ -5,7 +5,7 @@ mod csv;
 mod parts;
 mod sheet;
 pub(super) mod sweeps;
-mod words;
+pub(super) mod words;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -67,7 +67,7 @@ pub(super) fn points(share: f64) -> String {
 }
 
 /// `0.62`, `0.003`, `7.1e-6`.
-pub(super) fn p_value(p: f64) -> String {
+pub(in crate::cli) fn p_value(p: f64) -> String {
     match p {
         0.1.. => format!("{p:.2}"),
         0.001.. => format!("{p:.3}"),

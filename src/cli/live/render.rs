@@ -11,6 +11,7 @@ use crate::{
         line::{INDENT, Line, bold, dim},
         lines::name_width,
     },
+    meant::parts,
     record::Outcome,
     units::{shortened, size},
 };
@@ -182,6 +183,7 @@ fn waits_for(state: &State, upstream: &[usize]) -> String {
     let missing = upstream.iter().filter_map(|at| state.stages.get_index(*at));
     let missing: Vec<&str> =
         missing.filter(|(_, stage)| !has_result(&stage.status)).map(|(name, _)| name.as_str()).collect();
+    let missing = parts(&missing);
     match missing.len() {
         0 if state.looking.is_some() => "to be looked up".into(),
         0 => "for free cores".into(),
@@ -313,6 +315,21 @@ mod tests {
                        and 2 more that run
                  run_3 0:22, about 0:52 left  1 done, 1 cached, 3 runni…
         ");
+    }
+
+    #[test]
+    fn what_is_awaited_of_a_matrix_is_told_as_a_person_would() {
+        let mut state = State::of(&[
+            ("train[rank=4,seed=1]", stage(&[], 0.5, None)),
+            ("train[rank=4,seed=2]", stage(&[], 0.5, None)),
+            ("train[rank=8,seed=1]", stage(&[], 0.5, None)),
+            ("best", stage(&[0, 1, 2], 0.5, None)),
+        ]);
+        let told = |state: &State| drawn(state, 80, 24, 1.0).lines().nth(3).unwrap_or_default().to_owned();
+        assert_eq!(told(&state), "  waiting best                  for train");
+        state.end("train[rank=8,seed=1]", Outcome::Ran);
+        let line = drawn(&state, 80, 24, 1.0);
+        assert!(line.contains("  waiting best                  for train[rank=4]\n"), "{line}");
     }
 
     #[test]
