@@ -89,6 +89,7 @@ Examples:
   pipe report @last --out report.html       one page to look at and to mail
   pipe plot @last lora.loss                 a curve, in the terminal or as SVG
   pipe export @last --to tensorboard        or mlflow, csv, jsonl
+  pipe ablate run_12 run_15 eval.f1         which change made the difference
   pipe lineage @last eval.lora.accuracy     what it came from
   pipe reproduce run_12                     run it again from its record
 

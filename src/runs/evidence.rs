@@ -267,7 +267,7 @@ fn correct(found: &mut [Evidence]) {
 
 /// Holm's p of each of `p`, which are some of `total`: the others count as larger, so that none comes out
 /// smaller than it would among all.
-pub(super) fn holm(p: &[f64], total: usize) -> Vec<f64> {
+pub fn holm(p: &[f64], total: usize) -> Vec<f64> {
     let mut order: Vec<usize> = (0..p.len()).collect();
     order.sort_by(|a, b| p[*a].total_cmp(&p[*b]));
     let mut corrected = vec![1.0; p.len()];

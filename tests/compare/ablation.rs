@@ -63,6 +63,7 @@ fn each_change_is_made_alone_and_left_out_alone() {
     run_2 without vars.lr 0.01 → 0.03: 1 of 2 stages would run
     run_1 with train.params.rank 4 → 16: 1 of 2 stages would run
     run_2 without train.params.rank 4 → 16: 1 of 2 stages would run
+    what several need is computed once
     ");
     assert_eq!(count_runs(&lab), 2);
     insta::assert_snapshot!(ablate(&lab, &[]).success().stdout, @"
@@ -95,12 +96,12 @@ fn seeds_tell_whether_an_effect_is_more_than_chance() {
     train.accuracy ↑: 0.03233 ± 0.00202 in run_1, 0.15233 ± 0.00202 in run_2, +0.12000 (p 2.1e-7)
 
     CHANGE                            run_1 WITH               EFFECT
-    train.params.rank  4 → 16  0.15233 ± 0.00202  +0.12000 (p 2.1e-7)
+    train.params.rank  4 → 16  0.15233 ± 0.00202  +0.12000 (p 4.3e-7)
 
     CHANGE                         run_2 WITHOUT               EFFECT
-    train.params.rank  4 → 16  0.03233 ± 0.00202  +0.12000 (p 2.1e-7)
+    train.params.rank  4 → 16  0.03233 ± 0.00202  +0.12000 (p 4.3e-7)
 
-    mean ± sd over the seeds, p by Welch's t-test, of each by itself
+    mean ± sd over the seeds; p: Welch's t-test, corrected by Holm for all effects of the table
     ");
 }
 
@@ -142,7 +143,7 @@ fn another_input_brings_the_stage_that_it_takes_from() {
     let found: Value = serde_json::from_str(&said).unwrap();
     let change = &found["changes"][1];
     assert_eq!((&change["name"], &change["to"]), (&"train.in.rows".into(), &"more".into()), "{found:#}");
-    assert_eq!(change["effect_made"]["difference"], 0.0);
+    assert_eq!(change["made"]["effect"]["difference"], 0.0);
     assert_eq!(found["changes"][0]["name"], "train.params.rank");
 }
 
