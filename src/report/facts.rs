@@ -16,6 +16,7 @@ use crate::{
     runs::{
         LoadedRun, RunInfo,
         compare::{Comparison, MetricRow, Verdict, What, compare},
+        sweep::Sweep,
     },
     units::{counted, date_and_time, difference, duration, measured, shortened, size},
 };
@@ -104,18 +105,26 @@ pub(super) fn differences(comparison: &Comparison, subjects: &[Subject]) -> Mark
 
 /// Final metrics; those of bins and tensors are in charts or left out.
 ///
-/// First those that say how good a run is and, of several runs, differ; the others are a click away.
-pub(super) fn metrics(comparison: &Comparison, subjects: &[Subject]) -> Markup {
+/// First those that say how good a run is and, of several runs, differ; the others are a click away. So are
+/// those of `swept` in the report of one run, which have a table of their own.
+pub(super) fn metrics(comparison: &Comparison, subjects: &[Subject], swept: &[Sweep]) -> Markup {
     let rows = comparison.metrics.iter().filter(|row| !is_detail(&row.name));
     let differs = |row: &&MetricRow| row.verdicts.iter().any(|verdict| *verdict != Verdict::Equal);
     let several = subjects.len() > 1;
-    let (first, rest): (Vec<&MetricRow>, Vec<&MetricRow>) =
-        rows.partition(|row| row.better != Better::Neither && (!several || differs(row)));
+    let (first, rest): (Vec<&MetricRow>, Vec<&MetricRow>) = rows.partition(|row| {
+        let is_told = several || !swept.iter().any(|sweep| sweep.stage == base(&row.stage));
+        row.better != Better::Neither && is_told && (!several || differs(row))
+    });
+    let of_matrix = rest.iter().any(|row| row.better != Better::Neither && !several);
     html! {
         @if !first.is_empty() { (metric_table("Metrics", comparison, subjects, &first)) }
         @if !rest.is_empty() {
-            details open[first.is_empty()] {
-                summary { (counted(rest.len(), "metric")) @if several { " equal or " } " with no better direction" }
+            details open[first.is_empty() && !of_matrix] {
+                summary {
+                    (counted(rest.len(), "metric"))
+                    @if several { " equal or" } @else if of_matrix { " of single stages of a matrix, or" }
+                    " with no better direction"
+                }
                 (metric_table("Other metrics", comparison, subjects, &rest))
             }
         }
@@ -143,7 +152,7 @@ fn metric_table(name: &str, comparison: &Comparison, subjects: &[Subject], rows:
                         @let name = format!("{}.{}", row.stage, row.name);
                         tr {
                             th scope="row" {
-                                (name) " " @if row.better != Better::Neither { abbr title=(direction(row.better)) { (arrow(row.better)) } }
+                                (name) " " (arrow_of(row.better))
                             }
                             @for at in 0..row.values.len() {
                                 td.number { (measured(row.values[at])) }
@@ -163,8 +172,10 @@ fn metric_table(name: &str, comparison: &Comparison, subjects: &[Subject], rows:
     }
 }
 
-fn direction(better: Better) -> &'static str {
-    if better == Better::Higher { "higher is better" } else { "lower is better" }
+/// The direction that is better, as a mark.
+pub(super) fn arrow_of(better: Better) -> Markup {
+    let direction = if better == Better::Higher { "higher is better" } else { "lower is better" };
+    html! { @if better != Better::Neither { abbr title=(direction) { (arrow(better)) } } }
 }
 
 fn verdict(verdict: Verdict) -> &'static str {

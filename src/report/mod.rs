@@ -12,11 +12,14 @@ mod judged;
 mod plot;
 mod results;
 mod subject;
+mod sweeps;
 mod timeline;
 
 use std::collections::BTreeSet;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use crate::runs::sweep::Sweep;
 
 pub use curves::{LOOKS, curve_svg};
 pub use subject::Subject;
@@ -58,10 +61,14 @@ fn sections(subjects: &[Subject]) -> Vec<Section> {
         &|at, subject| html! { (dag::dag(&format!("dag-{}", at + 1), &subject.run)) (facts::stages(&subject.run)) },
     );
     let times = runs(&|at, subject| timeline::timeline(&format!("timeline-{}", at + 1), &subject.run));
-    let sections: [(bool, &str, &str, Markup); 13] = [
+    let swept: Vec<Vec<Sweep>> = subjects.iter().map(|subject| sweeps::of(&subject.run)).collect();
+    let has_sweeps = swept.iter().any(|sweeps| !sweeps.is_empty());
+    let combinations = runs(&|at, _| sweeps::tables(&swept[at]));
+    let sections: [(bool, &str, &str, Markup); 14] = [
         (true, "overview", "Overview", facts::overview(subjects)),
         (several, "differences", "What differed", facts::differences(&comparison, subjects)),
-        (true, "metrics", "Results", facts::metrics(&comparison, subjects)),
+        (has_sweeps, "sweeps", "Combinations", combinations),
+        (true, "metrics", "Results", facts::metrics(&comparison, subjects, &swept[0])),
         (has_bins, "lengths", "Accuracy by review length", results::by_length(&methods, several)),
         (!methods.is_empty(), "confusion", "What was called what", results::confusion(&methods, several)),
         (!judged.is_empty(), "scores", "Scores", results::scores(&judged, several)),

@@ -44,15 +44,13 @@ struct Edit {
 /// What changed from the run `a` to the run `b` and may decide what the stage `wanted` measures.
 pub fn changes(a: &LoadedRun, b: &LoadedRun, wanted: &str) -> Vec<Change> {
     let mut found: Vec<Change> = Vec::new();
-    let mut add = |name: String, edit: Edit, is_one: bool| {
-        let same = |known: &&mut Change| {
-            known.name == name && (is_one || (known.from == edit.from && known.to == edit.to))
-        };
-        match found.iter_mut().find(same) {
-            Some(known) => known.edits.push(edit),
-            None => {
-                found.push(Change { name, from: edit.from.clone(), to: edit.to.clone(), edits: vec![edit] });
-            }
+    let mut add = |name: String, edit: Edit, is_one: bool| match found
+        .iter_mut()
+        .find(|known| is_one && known.name == name)
+    {
+        Some(known) => known.edits.push(edit),
+        None => {
+            found.push(Change { name, from: edit.from.clone(), to: edit.to.clone(), edits: vec![edit] });
         }
     };
     let seeds = [a, b].map(|run| run.resolved.get("seed"));
@@ -97,7 +95,7 @@ pub fn changes(a: &LoadedRun, b: &LoadedRun, wanted: &str) -> Vec<Change> {
             }
         }
     }
-    by_variables(found, &a.resolved, &b.resolved)
+    together(found, &a.resolved, &b.resolved)
 }
 
 /// The stages that `stage` comes from, and itself.
@@ -159,13 +157,13 @@ fn differing(from: Option<&Value>, to: Option<&Value>, path: &mut Vec<String>, f
     }
 }
 
-/// Puts changes together that are those of one variable.
-fn by_variables(changes: Vec<Change>, a: &Value, b: &Value) -> Vec<Change> {
-    let [was, is] = [a, b].map(|document| document.get("vars").and_then(Value::as_object));
-    let (Some(was), Some(is)) = (was, is) else { return changes };
-    let changed: Vec<(&String, &Value, &Value)> = is
-        .iter()
-        .filter_map(|(name, to)| Some((name, was.get(name)?, to)))
+/// Puts changes together that are those of one variable, or the same in several stages of a matrix.
+fn together(changes: Vec<Change>, a: &Value, b: &Value) -> Vec<Change> {
+    let changed: Vec<(&String, &Value, &Value)> = b["vars"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter_map(|(name, to)| Some((name, a["vars"].get(name)?, to)))
         .filter(|(_, from, to)| from != to)
         .collect();
     let mut found: IndexMap<String, Change> = IndexMap::new();

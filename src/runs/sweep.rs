@@ -307,6 +307,13 @@ impl SweepMetric {
         }
         Self { name: name.into(), better, values, spreads, best, lead }
     }
+
+    /// Whether it is no result: without a direction, and the same in all instances of several combinations.
+    pub fn is_constant(&self) -> bool {
+        let mut values = self.values.iter().flatten();
+        let first = values.next();
+        self.better == Better::Neither && self.values.len() > 1 && values.all(|value| Some(value) == first)
+    }
 }
 
 /// The rows whose mean is best; none where no direction is, or all rows are equal.

@@ -218,6 +218,21 @@ fn a_sweep_is_carried_by_every_form() {
 }
 
 #[test]
+fn a_report_has_the_same_table() {
+    let lab = swept(SWEEP);
+    lab.pipe(&["report", "@last", "--out", "report.html"]).success();
+    let page = std::fs::read_to_string(lab.path("report.html")).unwrap();
+    let table =
+        &page[page.find("<h2 id=\"sweeps\">Combinations").unwrap()..page.find("<h2 id=\"metrics\"").unwrap()];
+    assert!(table.contains("train: 2 combinations, mean ± standard deviation over seed"), "{table}");
+    assert!(table.contains("<strong>0.08200 ± 0.00100</strong>"), "{table}");
+    let beaten = "<td class=\"number worse\" title=\"p 1.04e-6 against the best\">0.04200 ± 0.00100 *</td>";
+    assert!(table.contains(beaten), "{table}");
+    assert!(!table.contains("tensor.w"), "{table}");
+    assert!(page.contains("24 metrics of single stages of a matrix, or with no better direction"));
+}
+
+#[test]
 fn a_run_says_where_its_combinations_are_compared() {
     let lab = lab(SWEEP);
     let hints = |more: &[&str]| {

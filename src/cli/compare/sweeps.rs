@@ -59,7 +59,7 @@ pub(in crate::cli) fn table_text(sweep: &Sweep, all: bool, width: usize) -> Opti
 }
 
 fn shown(sweep: &Sweep, all: bool) -> Vec<&SweepMetric> {
-    let is_shown = |metric: &&SweepMetric| all || (!is_detail(&metric.name) && !is_constant(metric));
+    let is_shown = |metric: &&SweepMetric| all || (!is_detail(&metric.name) && !metric.is_constant());
     sweep.metrics.iter().filter(is_shown).collect()
 }
 
@@ -77,7 +77,7 @@ impl Hidden {
         let (details, others): (Vec<_>, Vec<_>) =
             sweep.metrics.iter().partition(|metric| is_detail(&metric.name));
         self.details += details.len();
-        self.constants += others.into_iter().filter(|metric| is_constant(metric)).count();
+        self.constants += others.into_iter().filter(|metric| metric.is_constant()).count();
     }
 
     /// That they are hidden.
@@ -87,13 +87,6 @@ impl Hidden {
             format!("{} {which} hidden; `--all` shows every one", counted(count, "metric"))
         })
     }
-}
-
-/// Whether it is no result: without a direction, and the same in all instances of several combinations.
-fn is_constant(metric: &SweepMetric) -> bool {
-    let mut values = metric.values.iter().flatten();
-    let first = values.next();
-    metric.better == Better::Neither && metric.values.len() > 1 && values.all(|value| Some(value) == first)
 }
 
 fn tables(sweep: &Sweep, shown: &[&SweepMetric]) -> Sheet {
