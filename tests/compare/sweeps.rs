@@ -326,6 +326,17 @@ fn instances_that_one_run_lacks_are_told_together_and_are_no_others_renamed() {
     let said = lab.pipe(&["compare", "3", "4"]).success().stdout;
     assert!(said.contains("stage train[rank=4,lr=0.001,seed=2]  yes    –\n"), "{said}");
     assert!(said.contains("stage train[rank=4,lr=0.001,seed=4]  –      yes\n"), "{said}");
+    // Also where it is the only stage that could have been renamed.
+    lab.write(
+        "pipelines/p.yaml",
+        SWEEP.split("  eval:").next().unwrap().replace("rank: [4, 8]", "rank: [4]"),
+    );
+    for seeds in ["1, 2", "1, 4"] {
+        let set = format!("--set=stages.train.matrix.seed=[{seeds}]");
+        lab.run(&[&set]).success();
+    }
+    let said = lab.pipe(&["compare", "5", "6"]).success().stdout;
+    assert!(said.contains("stage train[rank=4,lr=0.001,seed=2]  yes    –\n"), "{said}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{fs, sync::OnceLock};
 
-use super::lab::{Lab, SWEEP};
+use super::lab::{EXPERIMENT, Lab, SWEEP};
 
 fn swept() -> &'static Lab {
     static LAB: OnceLock<Lab> = OnceLock::new();
@@ -203,4 +203,18 @@ fn a_report_draws_a_matrix_in_one_chart_and_says_what_differs_in_its_graph() {
     assert_eq!(page.matches("<figure class=\"chart\"").count(), 1);
     assert!(page.contains("</span>rank=16,lr=0.001</li>"), "a legend");
     assert!(page.contains(">rank=16,lr=0.001</text>") && page.contains(">train: ran, "), "a graph");
+}
+
+#[test]
+fn methods_that_are_gathered_are_in_the_order_of_their_values_in_a_report() {
+    let pipeline = EXPERIMENT
+        .replace("  lora:\n", "  lora:\n    matrix: { rank: [16, 4] }\n")
+        .replace("rank: 8", "rank: '${matrix.rank}'")
+        .replace("lora: lora_tuned", "lora: { gather: lora_tuned }");
+    let lab = Lab::new(&pipeline);
+    lab.run(&[]).success();
+    lab.pipe(&["report", "@last", "--out", "report.html"]).success();
+    let page = fs::read_to_string(lab.path("report.html")).unwrap();
+    let place = |method: &str| page.find(&format!("<caption>eval: {method}</caption>")).expect(method);
+    assert!(place("fine_tuned") < place("lora[rank=4]") && place("lora[rank=4]") < place("lora[rank=16]"));
 }
