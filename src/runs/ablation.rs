@@ -12,7 +12,7 @@
 
 use std::collections::BTreeSet;
 
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 use pipe_stages::kinds::shell;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -44,23 +44,20 @@ struct Edit {
 /// What changed from the run `a` to the run `b` and may decide what the stage `wanted` measures.
 pub fn changes(a: &LoadedRun, b: &LoadedRun, wanted: &str) -> Vec<Change> {
     let mut found: Vec<Change> = Vec::new();
-    let mut add = |name: String, edit: Edit, is_one: bool| match found
-        .iter_mut()
-        .find(|known| is_one && known.name == name)
-    {
-        Some(known) => known.edits.push(edit),
-        None => {
+    let mut add = |name: String, edit: Edit, is_one_by_name: bool| {
+        let known = found.iter_mut().find(|known| is_one_by_name && known.name == name);
+        let Some(known) = known else {
             found.push(Change { name, from: edit.from.clone(), to: edit.to.clone(), edits: vec![edit] });
-        }
+            return;
+        };
+        known.edits.push(edit);
     };
     let seeds = [a, b].map(|run| run.resolved.get("seed"));
     if let Some(edit) = edit(&["seed"], seeds[0], seeds[1]) {
         add("seed".into(), edit, false);
     }
-    let mut stages: Vec<String> = upstream(&a.resolved, wanted);
+    let mut stages = upstream(&a.resolved, wanted);
     stages.extend(upstream(&b.resolved, wanted));
-    let mut told = BTreeSet::new();
-    stages.retain(|stage| told.insert(stage.clone()));
     for stage in stages {
         let [Some(was), Some(is)] = [a, b].map(|run| run.resolved.get("stages")?.get(&stage)) else {
             continue;
@@ -99,21 +96,14 @@ pub fn changes(a: &LoadedRun, b: &LoadedRun, wanted: &str) -> Vec<Change> {
 }
 
 /// The stages that `stage` comes from, and itself.
-fn upstream(document: &Value, stage: &str) -> Vec<String> {
-    let mut all = vec![stage.to_owned()];
+fn upstream(document: &Value, stage: &str) -> IndexSet<String> {
+    let mut all = IndexSet::from([stage.to_owned()]);
     let mut next = 0;
-    while let Some(stage) = all.get(next) {
+    while let Some(stage) = all.get_index(next) {
         let inputs = document["stages"][stage.as_str()]["in"].as_object();
-        let sources: Vec<String> = inputs
-            .into_iter()
-            .flat_map(Map::values)
-            .filter_map(|source| Some(split_stage(source.as_str()?).0.to_owned()))
-            .collect();
-        for source in sources {
-            if !all.contains(&source) {
-                all.push(source);
-            }
-        }
+        let sources = inputs.into_iter().flat_map(Map::values).filter_map(Value::as_str);
+        let sources: Vec<String> = sources.map(|source| split_stage(source).0.to_owned()).collect();
+        all.extend(sources);
         next += 1;
     }
     // Those that come first are told first.
