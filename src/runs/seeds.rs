@@ -134,11 +134,12 @@ impl GroupRow {
 impl Spread {
     /// How `values` lie; nothing of none.
     pub fn of(values: &[f64]) -> Option<Self> {
-        let n = values.len();
-        let mean = values.iter().sum::<f64>() / n as f64;
+        let (n, first) = (values.len(), *values.first()?);
+        // Equal values have themselves as mean, and no deviation by rounding.
+        let mean = first + values.iter().map(|value| value - first).sum::<f64>() / n as f64;
         let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
         let sd = (n > 1).then(|| (squares / (n - 1) as f64).sqrt());
-        (n > 0).then_some(Self { n, mean, sd })
+        Some(Self { n, mean, sd })
     }
 }
 
@@ -166,5 +167,19 @@ impl Contrast {
             _ => Verdict::Unknown,
         };
         Self { difference, interval: tested.map(|it| it.0), p: tested.map(|it| it.1), verdict }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_values_have_no_deviation_by_rounding() {
+        assert!((0.1_f64 + 0.1 + 0.1) / 3.0 > 0.1);
+        let equal = Spread::of(&[0.1; 3]).unwrap();
+        assert_eq!((equal.mean, equal.sd), (0.1, Some(0.0)));
+        assert_eq!(Contrast::new(Better::Higher, equal, equal).p, None);
+        assert_eq!(Spread::of(&[]), None);
     }
 }

@@ -308,11 +308,10 @@ impl SweepMetric {
         Self { name: name.into(), better, values, spreads, best, lead }
     }
 
-    /// Whether it is no result: without a direction, and the same in all instances of several combinations.
+    /// Whether it is no result: without a direction, and the same in all of several instances.
     pub fn is_constant(&self) -> bool {
-        let mut values = self.values.iter().flatten();
-        let first = values.next();
-        self.better == Better::Neither && self.values.len() > 1 && values.all(|value| Some(value) == first)
+        let values: Vec<_> = self.values.iter().flatten().collect();
+        self.better == Better::Neither && values.len() > 1 && values.iter().all(|value| *value == values[0])
     }
 }
 

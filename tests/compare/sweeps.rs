@@ -265,7 +265,7 @@ fn what_is_no_result_is_hidden_and_what_shows_no_difference_is_told_in_one_sente
     * best of its column
     p: Welch's t-test over seeds
     1 metric of bins and tensors hidden; `--all` shows every one
-    1 metric equal in all combinations hidden; `--all` shows every one
+    1 metric equal throughout hidden; `--all` shows every one
     ");
 }
 

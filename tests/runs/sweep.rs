@@ -70,7 +70,7 @@ fn the_instances_of_a_stage_are_one_table_within_80_columns() {
     ↑ higher is better, ↓ lower is better
     * best of its column; whether by more than chance: `pipe compare run_1`
     1 metric of bins and tensors hidden; `--all` shows every one
-    1 metric equal in all combinations hidden; `--all` shows every one
+    1 metric equal throughout hidden; `--all` shows every one
     ");
     let all = lab.pipe(&["show", "--all"]).success().stdout;
     assert!(all.contains("tensor.w") && !all.contains("hidden"), "{all}");

@@ -68,7 +68,7 @@ fn shown(sweep: &Sweep, all: bool) -> Vec<&SweepMetric> {
 pub(in crate::cli) struct Hidden {
     /// Of bins and tensors.
     pub details: usize,
-    /// Equal in all combinations of a sweep.
+    /// Without a direction, and equal throughout a sweep.
     constants: usize,
 }
 
@@ -82,7 +82,7 @@ impl Hidden {
 
     /// That they are hidden.
     pub(in crate::cli) fn remarks(&self) -> impl Iterator<Item = String> {
-        let words = [(self.details, "of bins and tensors"), (self.constants, "equal in all combinations")];
+        let words = [(self.details, "of bins and tensors"), (self.constants, "equal throughout")];
         words.into_iter().filter(|(count, _)| *count > 0).map(|(count, which)| {
             format!("{} {which} hidden; `--all` shows every one", counted(count, "metric"))
         })
