@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::lab::Lab;
+use crate::lab::{EXPERIMENT, Lab};
 
 /// Accuracy 0.04 or 0.08 by rank, more by a thousandth for each seed; the loss is equal but for seeds.
 const TRAIN: &str = r#"set -e
@@ -278,6 +278,19 @@ fn programs_whose_metrics_have_no_direction_are_told_how_to_give_one() {
         "{said}"
     );
     assert!(!said.contains("train: `better:"), "{said}");
+}
+
+#[test]
+fn methods_of_single_combinations_are_in_the_table_of_all() {
+    let pipeline = EXPERIMENT
+        .replace("  lora:\n", "  lora:\n    matrix: { seed: [1, 2] }\n    seed: '${matrix.seed}'\n");
+    let lab = swept(&pipeline);
+    let said = said_of(&lab);
+    assert!(said.contains("eval: 1 combination, mean ± sd over `seed` (n = 2)\n"), "{said}");
+    assert!(!said.contains("eval[seed=1].accuracy"), "{said}");
+    assert!(said.contains(" of single stages of a matrix hidden; `--all` shows every one"), "{said}");
+    assert!(said.contains("eval[seed=2]: no difference shown, lora less fine_tuned"), "{said}");
+    assert!(compared(&lab, &["--all"]).contains("eval[seed=1].accuracy"));
 }
 
 #[test]

@@ -207,15 +207,20 @@ struct Chosen<'a> {
     shared: usize,
     equal: usize,
     details: usize,
+    /// Of instances of a sweep, whose table has them.
+    swept: usize,
 }
 
 impl<'a> Chosen<'a> {
     fn of(comparison: &'a Comparison, all: bool) -> Self {
-        let mut chosen = Chosen { rows: Vec::new(), shared: 0, equal: 0, details: 0 };
+        let mut chosen = Chosen { rows: Vec::new(), shared: 0, equal: 0, details: 0, swept: 0 };
+        let is_swept =
+            |row: &MetricRow| comparison.sweeps.iter().any(|sweep| sweep.stage == base(&row.stage));
         for row in &comparison.metrics {
             match row {
                 _ if all => chosen.rows.push(row),
                 row if row.shared => chosen.shared += 1,
+                row if is_swept(row) => chosen.swept += 1,
                 row if is_detail(&row.name) => chosen.details += 1,
                 row if row.verdicts.iter().all(|verdict| *verdict == Verdict::Equal) => chosen.equal += 1,
                 row => chosen.rows.push(row),
@@ -277,6 +282,9 @@ fn remarks(
     }
     if chosen.details > 0 {
         remarks.push(format!("{} of bins and tensors hidden", counted(chosen.details, "metric")));
+    }
+    if chosen.swept > 0 {
+        remarks.push(format!("{} of single stages of a matrix hidden", counted(chosen.swept, "metric")));
     }
     if remarks.len() > count
         && let Some(last) = remarks.last_mut()
