@@ -86,16 +86,21 @@ pub fn base(name: &str) -> &str {
 
 /// The stage that a dotted path begins with, and the rest: `lora[lr=0.1].loss` is `loss` of `lora[lr=0.1]`.
 pub fn split_stage(path: &str) -> (&str, Option<&str>) {
+    let dot = path.find(outside_brackets('.'));
+    dot.map_or((path, None), |dot| (&path[..dot], Some(&path[dot + 1..])))
+}
+
+/// Finds `wanted` in a text but for the brackets of stages' names.
+pub fn outside_brackets(wanted: char) -> impl FnMut(char) -> bool {
     let mut is_open = false;
-    let dot = path.find(|letter| {
+    move |letter| {
         match letter {
             '[' => is_open = true,
             ']' => is_open = false,
             _ => {}
         }
-        letter == '.' && !is_open
-    });
-    dot.map_or((path, None), |dot| (&path[..dot], Some(&path[dot + 1..])))
+        letter == wanted && !is_open
+    }
 }
 
 /// Where something was written: `pipelines/all_three.yaml:12:5`, or `--set lora.rank=16`.

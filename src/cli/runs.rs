@@ -18,10 +18,13 @@ use super::{
     targets::quoted,
     units::{ago, duration, measured, shortened},
 };
-use crate::runs::{
-    Cell, RunInfo, RunsDb, Selection,
-    column::Column,
-    filter::{Filter, Literal, Operator},
+use crate::{
+    names::outside_brackets,
+    runs::{
+        Cell, RunInfo, RunsDb, Selection,
+        column::Column,
+        filter::{Filter, Literal, Operator},
+    },
 };
 
 /// List recorded runs, latest first
@@ -120,7 +123,7 @@ impl Runs {
 
     /// The columns that are named, without `run`, which always comes first.
     fn names(&self) -> Vec<&str> {
-        let named = self.columns.iter().flat_map(|list| split(list)).map(str::trim);
+        let named = self.columns.iter().flat_map(|list| list.split(outside_brackets(','))).map(str::trim);
         let named: Vec<&str> = named.filter(|name| *name != "run").collect();
         if self.columns.is_empty() && self.csv { CSV.to_vec() } else { named }
     }
@@ -164,19 +167,6 @@ impl Runs {
         }
         Ok(text)
     }
-}
-
-/// The names in a list: a comma within brackets is part of a stage's name.
-fn split(list: &str) -> impl Iterator<Item = &str> {
-    let mut is_open = false;
-    list.split(move |c: char| {
-        match c {
-            '[' => is_open = true,
-            ']' => is_open = false,
-            _ => {}
-        }
-        c == ',' && !is_open
-    })
 }
 
 fn overview(runs: &[(RunInfo, Vec<Cell>)], now: Timestamp) -> String {

@@ -12,6 +12,7 @@ use pipe_stages::nearest;
 use thiserror::Error;
 
 use super::column::Column;
+use crate::names::outside_brackets;
 
 /// A condition on runs.
 #[derive(Debug, Clone, PartialEq)]
@@ -267,15 +268,8 @@ fn time(text: &str) -> Option<String> {
 /// The length of the column or value that `rest` begins with: what is in the brackets of a stage's name, such
 /// as `train[rank=4,lr=0.1].loss`, belongs to it.
 fn word(rest: &str) -> usize {
-    let mut is_open = false;
-    let end = |c: char| {
-        match c {
-            '[' => is_open = true,
-            ']' => is_open = false,
-            _ => {}
-        }
-        c.is_whitespace() || "()!<>~\"'".contains(c) || (c == '=' && !is_open)
-    };
+    let mut is_equals = outside_brackets('=');
+    let end = |c: char| is_equals(c) || c.is_whitespace() || "()!<>~\"'".contains(c);
     rest.find(end).unwrap_or(rest.len())
 }
 
