@@ -84,6 +84,27 @@ pub(crate) fn difference(value: Option<f64>) -> String {
     }
 }
 
+/// `0.71250`, or `0.71250 ± 0.00100` where there is a deviation.
+pub(crate) fn mean_and_sd(mean: f64, sd: Option<f64>) -> String {
+    let mean = measured(Some(mean));
+    match sd {
+        None => mean,
+        // All digits of one this small would widen a column.
+        Some(sd) if sd > 0.0 && sd < 1e-4 => format!("{mean} ± {sd:.1e}"),
+        Some(sd) => format!("{mean} ± {}", measured(Some(sd))),
+    }
+}
+
+/// `0.62`, `0.003`, `7.1e-6`.
+pub(crate) fn p_value(p: f64) -> String {
+    match p {
+        0.1.. => format!("{p:.2}"),
+        0.001.. => format!("{p:.3}"),
+        0.0 => "0".into(),
+        _ => format!("{p:.1e}"),
+    }
+}
+
 /// `text` with its middle left out where it takes more than `limit` cells of a terminal, and with control
 /// characters made visible.
 pub(crate) fn shortened(text: &str, limit: usize) -> String {
@@ -130,6 +151,14 @@ pub(crate) fn counted(number: usize, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn chances_and_deviations_take_few_columns() {
+        assert_eq!([0.62, 0.0031, 7.08e-6].map(p_value), ["0.62", "0.003", "7.1e-6"]);
+        assert_eq!(mean_and_sd(0.7125, Some(0.001)), "0.71250 ± 0.00100");
+        assert_eq!(mean_and_sd(0.7125, Some(2.5e-6)), "0.71250 ± 2.5e-6");
+        assert_eq!(mean_and_sd(3.0, None), "3");
+    }
 
     #[test]
     fn times_and_sizes_are_written_for_people() {

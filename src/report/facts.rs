@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Rows of a table, so that a page stays one that can be mailed.
-const ROWS: usize = 400;
+pub(super) const ROWS: usize = 400;
 /// Characters of a parameter's value.
 const VALUE: usize = 80;
 

@@ -2,18 +2,15 @@
 
 use maud::{Markup, html};
 
-use super::facts::arrow_of;
+use super::facts::{ROWS, arrow_of};
 use crate::{
-    metrics::{better, is_detail},
+    metrics::better,
     runs::{
         LoadedRun,
         sweep::{Sweep, SweepMetric, sweeps},
     },
-    units::{counted, list, measured},
+    units::{counted, list, mean_and_sd, p_value},
 };
-
-/// Rows of a table, so that a page stays one that can be mailed.
-const ROWS: usize = 400;
 
 /// The sweeps of `run` that compare something.
 pub(super) fn of(run: &LoadedRun) -> Vec<Sweep> {
@@ -21,8 +18,7 @@ pub(super) fn of(run: &LoadedRun) -> Vec<Sweep> {
 }
 
 fn shown(sweep: &Sweep) -> Vec<&SweepMetric> {
-    let is_shown = |metric: &&SweepMetric| !is_detail(&metric.name) && !metric.is_constant();
-    sweep.metrics.iter().filter(is_shown).collect()
+    sweep.metrics.iter().filter(|metric| metric.is_result()).collect()
 }
 
 /// A table for each of `sweeps`, and what its marks mean.
@@ -79,10 +75,9 @@ fn cell(metric: &SweepMetric, at: usize) -> Markup {
     let lead = metric.lead[at];
     let is_worse = lead.is_some_and(|lead| lead.is_better());
     let text = html! {
-        (measured(Some(spread.mean))) @if let Some(sd) = spread.sd { " ± " (measured(Some(sd))) }
-        @if is_worse { " *" }
+        (mean_and_sd(spread.mean, spread.sd)) @if is_worse { " *" }
     };
-    let p = lead.and_then(|lead| lead.holm_p).map(|p| format!("p {p:.2e} against the best"));
+    let p = lead.and_then(|lead| lead.holm_p).map(|p| format!("p {} against the best", p_value(p)));
     html! {
         td.number.worse[is_worse] title=[p] { @if metric.best.contains(&at) { strong { (text) } } @else { (text) } }
     }

@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     meant::in_order,
+    metrics::is_detail,
     names::{Instance, split_stage},
     record::Outcome,
 };
@@ -308,7 +309,12 @@ impl SweepMetric {
         Self { name: name.into(), better, values, spreads, best, lead }
     }
 
-    /// Whether it is no result: without a direction, and the same in all of several instances.
+    /// Whether it says something of the combinations, by itself and at first sight.
+    pub fn is_result(&self) -> bool {
+        !is_detail(&self.name) && !self.is_constant()
+    }
+
+    /// Whether it has no direction, and is the same in all of several instances.
     pub fn is_constant(&self) -> bool {
         let values: Vec<_> = self.values.iter().flatten().collect();
         self.better == Better::Neither && values.len() > 1 && values.iter().all(|value| *value == values[0])

@@ -226,7 +226,7 @@ fn a_report_has_the_same_table() {
         &page[page.find("<h2 id=\"sweeps\">Combinations").unwrap()..page.find("<h2 id=\"metrics\"").unwrap()];
     assert!(table.contains("train: 2 combinations, mean ± standard deviation over seed"), "{table}");
     assert!(table.contains("<strong>0.08200 ± 0.00100</strong>"), "{table}");
-    let beaten = "<td class=\"number worse\" title=\"p 1.04e-6 against the best\">0.04200 ± 0.00100 *</td>";
+    let beaten = "<td class=\"number worse\" title=\"p 1.0e-6 against the best\">0.04200 ± 0.00100 *</td>";
     assert!(table.contains(beaten), "{table}");
     assert!(!table.contains("tensor.w"), "{table}");
     assert!(page.contains("24 metrics of single stages of a matrix, or with no better direction"));

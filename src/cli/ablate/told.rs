@@ -7,11 +7,10 @@ use serde_json::{Value, json};
 use super::{Variant, values};
 use crate::{
     cli::{
-        compare::words::p_value,
         metrics::arrow,
         report::{fitted, table_width},
         table::Columns,
-        units::{difference, measured},
+        units::{difference, mean_and_sd, measured, p_value},
     },
     names::RunId,
     runs::{
@@ -181,9 +180,7 @@ impl Ablation<'_> {
 
 /// `0.71250`, or `0.71250 ± 0.00100` of several seeds.
 fn value(outcome: &Outcome) -> String {
-    let Some(spread) = outcome.spread() else { return "–".into() };
-    let sd = spread.sd.map(|sd| format!(" ± {}", measured(Some(sd)))).unwrap_or_default();
-    measured(Some(spread.mean)) + &sd
+    outcome.spread().map_or_else(|| "–".into(), |spread| mean_and_sd(spread.mean, spread.sd))
 }
 
 /// `+0.02250`, or `+0.02250 (p 0.003)` of several seeds.

@@ -1,11 +1,12 @@
 //! `pipe compare`: runs side by side, or the methods and sweeps of one run, and which differences are real.
 
 mod bins;
+mod chosen;
 mod csv;
 mod parts;
 mod sheet;
 pub(super) mod sweeps;
-pub(super) mod words;
+mod words;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -9,22 +9,23 @@ use serde_json::json;
 
 use super::{
     bins,
+    chosen::Chosen,
     sheet::{Part, Sheet, Table, name, word},
     sweeps,
-    words::{finding, p_value, subject, thousands, verdict},
+    words::{finding, subject, thousands, verdict},
 };
 use crate::{
     cli::{
         Globals, expected,
-        metrics::{arrow, is_detail},
+        metrics::arrow,
         runs::pipeline_words,
-        units::{ago, counted, difference, measured, shortened},
+        units::{ago, difference, mean_and_sd, measured, p_value, shortened},
     },
     contrast,
     names::{Instance, base},
     runs::{
         LoadedRun, LoadedStage,
-        compare::{Comparison, Difference, MetricRow, Verdict, What},
+        compare::{Comparison, Difference, MetricRow, What},
         expected::Expected,
         seeds::{GroupRow, Spread},
     },
@@ -201,35 +202,6 @@ fn subject_of(alike: &[&Difference]) -> String {
     }
 }
 
-/// The metrics to be shown, and how many are not.
-struct Chosen<'a> {
-    rows: Vec<&'a MetricRow>,
-    shared: usize,
-    equal: usize,
-    details: usize,
-    /// Of instances of a sweep, whose table has them.
-    swept: usize,
-}
-
-impl<'a> Chosen<'a> {
-    fn of(comparison: &'a Comparison, all: bool) -> Self {
-        let mut chosen = Chosen { rows: Vec::new(), shared: 0, equal: 0, details: 0, swept: 0 };
-        let is_swept =
-            |row: &MetricRow| comparison.sweeps.iter().any(|sweep| sweep.stage == base(&row.stage));
-        for row in &comparison.metrics {
-            match row {
-                _ if all => chosen.rows.push(row),
-                row if row.shared => chosen.shared += 1,
-                row if is_swept(row) => chosen.swept += 1,
-                row if is_detail(&row.name) => chosen.details += 1,
-                row if row.verdicts.iter().all(|verdict| *verdict == Verdict::Equal) => chosen.equal += 1,
-                row => chosen.rows.push(row),
-            }
-        }
-        chosen
-    }
-}
-
 /// Whether stages of `run` made or measured predictions, so that it can be asked review by review.
 fn has_predictions(run: &LoadedRun) -> bool {
     let made = |stage: &LoadedStage| {
@@ -270,27 +242,7 @@ fn remarks(
     if wanted.lost > 0 {
         remarks.push(format!("{} not kept in runs.db, so nothing is said of them", predictions(wanted.lost)));
     }
-    let count = remarks.len();
-    if chosen.shared > 0 {
-        let who = if comparison.columns.len() == 2 { "both" } else { "all" };
-        let equal = counted(chosen.shared, "metric");
-        remarks.push(format!("{equal} equal: executed once, shared by {who}"));
-    }
-    if chosen.equal > 0 {
-        let though = if comparison.runs.len() > 1 { " though executed again" } else { "" };
-        remarks.push(format!("{} equal{though}", counted(chosen.equal, "metric")));
-    }
-    if chosen.details > 0 {
-        remarks.push(format!("{} of bins and tensors hidden", counted(chosen.details, "metric")));
-    }
-    if chosen.swept > 0 {
-        remarks.push(format!("{} of single stages of a matrix hidden", counted(chosen.swept, "metric")));
-    }
-    if remarks.len() > count
-        && let Some(last) = remarks.last_mut()
-    {
-        last.push_str("; `--all` shows every one");
-    }
+    remarks.extend(chosen.remarks(comparison));
     remarks
 }
 
@@ -385,10 +337,7 @@ fn group_table(comparison: &Comparison, rows: &[&GroupRow]) -> Table {
     }
     let spread = |spread: &Option<Spread>| match spread {
         None => "–".into(),
-        Some(Spread { n, mean, sd: Some(sd) }) => {
-            format!("{} ± {} ({n})", measured(Some(*mean)), measured(Some(*sd)))
-        }
-        Some(Spread { n, mean, sd: None }) => format!("{} ({n})", measured(Some(*mean))),
+        Some(Spread { n, mean, sd }) => format!("{} ({n})", mean_and_sd(*mean, *sd)),
     };
     let cells = |row: &GroupRow| {
         let mut cells = vec![String::new(), arrow(row.better).to_string()];

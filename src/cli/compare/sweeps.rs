@@ -5,14 +5,11 @@ use pipe_stages::{
     kinds::shell::Shell,
 };
 
-use super::{
-    sheet::{Heading, Part, Sheet, Table, name, plain, word},
-    words::p_value,
-};
+use super::sheet::{Heading, Part, Sheet, Table, name, plain, word};
 use crate::{
     cli::{
         metrics::{arrow, is_detail},
-        units::{counted, difference, list, measured, shortened},
+        units::{counted, difference, list, mean_and_sd, measured, p_value, shortened},
     },
     contrast,
     record::Outcome,
@@ -59,8 +56,7 @@ pub(in crate::cli) fn table_text(sweep: &Sweep, all: bool, width: usize) -> Opti
 }
 
 fn shown(sweep: &Sweep, all: bool) -> Vec<&SweepMetric> {
-    let is_shown = |metric: &&SweepMetric| all || (!is_detail(&metric.name) && !metric.is_constant());
-    sweep.metrics.iter().filter(is_shown).collect()
+    sweep.metrics.iter().filter(|metric| all || metric.is_result()).collect()
 }
 
 /// How many metrics are not shown unless all are asked for.
@@ -151,8 +147,9 @@ fn turned(sweep: &Sweep, shown: &[&SweepMetric]) -> Table {
         "" => word("all").right(),
         row => name(row).right(),
     }));
+    let with_count = common_count(sweep).is_none();
     let row = |(metric, short): (&&SweepMetric, String)| {
-        let cells = (0..sweep.rows.len()).map(|at| cell(sweep, metric, at, common_count(sweep).is_none()));
+        let cells = (0..sweep.rows.len()).map(|at| cell(sweep, metric, at, with_count));
         [short, arrow(metric.better).to_string()].into_iter().chain(cells).collect()
     };
     let rows = shown.iter().zip(short_names(shown)).map(row).collect();
@@ -178,12 +175,7 @@ fn cell(sweep: &Sweep, metric: &SweepMetric, at: usize, with_count: bool) -> Str
 }
 
 fn spread(spread: Spread, with_count: bool) -> String {
-    let mut text = measured(Some(spread.mean));
-    if let Some(sd) = spread.sd {
-        // All digits of a spread this small would widen the column.
-        let sd = if sd > 0.0 && sd < 1e-4 { format!("{sd:.1e}") } else { measured(Some(sd)) };
-        text = format!("{text} ± {sd}");
-    }
+    let text = mean_and_sd(spread.mean, spread.sd);
     if with_count { format!("{text} ({})", spread.n) } else { text }
 }
 

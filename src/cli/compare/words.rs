@@ -1,7 +1,7 @@
 //! What differences are called, and what evidence comes to, in words.
 
 use crate::{
-    cli::units::shortened,
+    cli::units::{p_value, shortened},
     runs::{
         compare::{Difference, Verdict, What},
         evidence::{Evidence, Side},
@@ -66,16 +66,6 @@ pub(super) fn points(share: f64) -> String {
     if text == "-0.00" { "+0.00".into() } else { text }
 }
 
-/// `0.62`, `0.003`, `7.1e-6`.
-pub(in crate::cli) fn p_value(p: f64) -> String {
-    match p {
-        0.1.. => format!("{p:.2}"),
-        0.001.. => format!("{p:.3}"),
-        0.0 => "0".into(),
-        _ => format!("{p:.1e}"),
-    }
-}
-
 /// `= 0.003`; a p-value that is no `f64` any more is `< 1e-300`.
 fn equals(p: f64) -> String {
     if p == 0.0 { "< 1e-300".into() } else { format!("= {}", p_value(p)) }
@@ -133,6 +123,5 @@ mod tests {
         assert!(finding(&evidence, false).contains("no difference shown, run_15 less run_12: -0.90 points"));
         assert!(finding(&evidence, false).contains("p < 1e-300"));
         assert_eq!([999, 1000, 1_234_567].map(thousands), ["999", "1,000", "1,234,567"]);
-        assert_eq!([0.62, 0.0031, 7.08e-6].map(p_value), ["0.62", "0.003", "7.1e-6"]);
     }
 }
